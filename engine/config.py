@@ -1,0 +1,27 @@
+"""Options of an engine, resolved and checked once."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.errors import ConfigError
+
+
+def default_cache_dir() -> Path:
+    """Where fetched weights are kept between runs."""
+    return Path.home() / ".cache" / "toolmask"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How an engine runs. Every limit is per engine."""
+
+    cache_dir: Path = field(default_factory=default_cache_dir)
+    prefill_chunk: int = 512  # prompt tokens of one forward pass
+    max_running: int = 16  # sequences that are decoded in turn; the others wait
+    max_waiting: int = 256  # sequences that may wait
+    fast_forward: bool = True  # put forced tokens into one forward pass; off only to measure what it saves
+
+    def __post_init__(self) -> None:
+        for name in ("prefill_chunk", "max_running", "max_waiting"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more")

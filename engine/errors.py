@@ -1,0 +1,72 @@
+"""Every exception that leaves the engine.
+
+EngineError
+|-- RequestError            the caller can fix it; raised before the first token
+|   |-- SchemaError         a JSON schema that cannot be enforced as written
+|   |-- GrammarError        a regex, Lark or choice grammar that does not compile
+|   |-- ContextLengthError  prompt and answer do not fit into the model's context
+|   `-- UnknownToolError    a tool name that nobody registered
+|-- ModelError              a model cannot be had
+|   |-- ModelNotFoundError      no such name, folder or file, or no network to fetch it
+|   `-- UnsupportedModelError   found, but of a kind that is not supported
+|-- ConfigError             an engine option with a value that is not allowed
+|-- GenerationError         the engine's own fault; ends one sequence, never the engine
+|   `-- MatcherError        a matcher lost step with the tokens, or hit a limit
+`-- EngineClosedError       submitted to, or interrupted by, a closed engine
+"""
+
+
+class EngineError(Exception):
+    """Base of all errors that the engine raises on purpose."""
+
+
+class RequestError(EngineError):
+    """The caller can fix this. Raised before the first token, never after."""
+
+    def __init__(self, message: str, *, param: str) -> None:
+        super().__init__(message)
+        self.param = param  # path into the request: "tools[0].function.parameters"
+
+
+class SchemaError(RequestError):
+    """A JSON schema is malformed, or has something that no grammar here can hold."""
+
+
+class GrammarError(RequestError):
+    """A regex, choice or Lark grammar that does not compile."""
+
+
+class ContextLengthError(RequestError):
+    """The prompt, or the prompt with its answer, is longer than the model's context."""
+
+
+class UnknownToolError(RequestError):
+    """A tool name that was not offered or registered."""
+
+
+class ModelError(EngineError):
+    """A model cannot be had."""
+
+
+class ModelNotFoundError(ModelError):
+    """No such model name, folder or file, or no network to fetch it."""
+
+
+class UnsupportedModelError(ModelError):
+    """The model was found, but its architecture, tokenizer or number format is not supported."""
+
+
+class ConfigError(EngineError):
+    """An engine option has a value that is not allowed."""
+
+
+class GenerationError(EngineError):
+    """The engine's own fault. It ends one sequence and leaves the others alone."""
+
+
+class MatcherError(GenerationError):
+    """A matcher rejected a token that it had allowed, or ran into one of its limits."""
+
+
+class EngineClosedError(EngineError):
+    """The engine was closed before, or while, this was asked of it."""

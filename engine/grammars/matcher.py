@@ -1,0 +1,56 @@
+"""What the engine needs of a grammar library. Implementations raise; they have no sticky error state."""
+
+from collections.abc import Sequence
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.types import Grammar
+
+Bitmask = NDArray[np.int32]
+"""(B, ceil(V / 32)): bit t % 32 of word t // 32 is set where token t is allowed. Bit 31 is the sign bit."""
+
+
+class Matcher(Protocol):
+    """Where one sequence stands in its grammar. Every method may raise MatcherError."""
+
+    def accept(self, tokens: Sequence[int]) -> None:
+        """Advance over tokens. A token that the grammar does not allow is an error."""
+
+    def validate(self, tokens: Sequence[int]) -> int:
+        """How many of the tokens, from the first on, could be accepted. Changes nothing."""
+
+    def rollback(self, num_tokens: int) -> None:
+        """Take back the last accepted tokens."""
+
+    def forced_tokens(self) -> list[int]:
+        """The tokens that must come next, cut as the tokenizer cuts them; [] where there is a choice."""
+
+    def fill_bitmask(self, row: NDArray[np.int32]) -> None:
+        """Write which tokens may come next into row, (ceil(V / 32),), all of it."""
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether the turn may end here."""
+
+    @property
+    def is_terminated(self) -> bool:
+        """Whether the turn must end here: nothing but an end-of-turn token can follow."""
+
+    def copy(self) -> Self:
+        """An independent matcher in the same state."""
+
+
+class GrammarCompiler(Protocol):
+    """Makes matchers. May be used from any thread."""
+
+    def compile(self, grammar: Grammar, *, param: str) -> Matcher:
+        """A matcher at the grammar's start.
+
+        Raises SchemaError or GrammarError, naming param, where the grammar does not compile or admits no
+        first token.
+        """
+
+    def fill_bitmasks(self, matchers: Sequence[tuple[Matcher, int]], bitmask: Bitmask) -> None:
+        """fill_bitmask of many (matcher, row) pairs at once, in parallel."""
