@@ -68,5 +68,9 @@ class MatcherError(GenerationError):
     """A matcher rejected a token that it had allowed, or ran into one of its limits."""
 
 
+class QueueFullError(EngineError):
+    """As many requests wait as may wait; try again later."""
+
+
 class EngineClosedError(EngineError):
     """The engine was closed before, or while, this was asked of it."""

@@ -98,12 +98,11 @@ class GrammarKind(enum.StrEnum):
     REGEX = "regex"
     LARK = "lark"
     CHOICE = "choice"
-    TURN = "turn"  # built by engine.grammars.turn for a whole turn; never by a caller
 
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """Source text and its language. Equal grammars compile to equal matchers, so this is a cache key."""
+    """Source text and its language."""
 
     kind: GrammarKind
     source: str

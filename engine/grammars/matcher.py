@@ -6,7 +6,7 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.types import Grammar
+from engine.errors import MatcherError
 
 Bitmask = NDArray[np.int32]
 """(B, ceil(V / 32)): bit t % 32 of word t // 32 is set where token t is allowed. Bit 31 is the sign bit."""
@@ -45,12 +45,11 @@ class Matcher(Protocol):
 class GrammarCompiler(Protocol):
     """Makes matchers. May be used from any thread."""
 
-    def compile(self, grammar: Grammar, *, param: str) -> Matcher:
-        """A matcher at the grammar's start.
+    def compile(self, source: str, *, param: str) -> Matcher:
+        """A matcher at the start of the grammar: Lark in llguidance's dialect, or its JSON list of grammars.
 
-        Raises SchemaError or GrammarError, naming param, where the grammar does not compile or admits no
-        first token.
+        Raises GrammarError, naming param, where the grammar does not compile or admits no first token.
         """
 
-    def fill_bitmasks(self, matchers: Sequence[tuple[Matcher, int]], bitmask: Bitmask) -> None:
-        """fill_bitmask of many (matcher, row) pairs at once, in parallel."""
+    def fill_bitmasks(self, matchers: Sequence[tuple[Matcher, int]], bitmask: Bitmask) -> dict[int, MatcherError]:
+        """fill_bitmask of many (matcher, row) pairs at once. Returns the rows that failed; the others are filled."""

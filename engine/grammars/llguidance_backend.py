@@ -1,0 +1,142 @@
+"""The default grammar compiler: llguidance behind the Matcher protocol.
+
+llguidance never raises on a bad grammar or token: it enters an error state and stays there. So every call here
+is followed by a look at that state, which becomes an exception.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Self
+
+import llguidance.numpy
+import numpy as np
+from llguidance import LLExecutor, LLMatcher, LLParserLimits, LLTokenizer
+from numpy.typing import NDArray
+
+from engine.errors import GrammarError, MatcherError
+from engine.grammars.matcher import Bitmask, Matcher
+
+MAX_CACHED_GRAMMARS = 128
+
+
+def _limits() -> LLParserLimits:
+    return LLParserLimits(
+        max_items_in_row=20_000,  # the default of 2,000 ends walks with some 600 optional properties
+        step_max_items=500_000,
+        verbose_errors=False,  # its texts reach clients; they must not show grammars and states
+    )
+
+
+class LLGuidanceMatcher:
+    """One sequence's place in its grammar."""
+
+    def __init__(self, matcher: LLMatcher) -> None:
+        self._matcher = matcher
+        self._raise_on_error()
+
+    def _raise_on_error(self) -> None:
+        if self._matcher.is_error():
+            raise MatcherError(_readable(self._matcher.get_error()))
+
+    def accept(self, tokens: Sequence[int]) -> None:
+        if not tokens:
+            return
+        accepted = self._matcher.try_consume_tokens(list(tokens))
+        self._raise_on_error()
+        if accepted < len(tokens):
+            raise MatcherError(f"token {tokens[accepted]} is not allowed here")
+
+    def validate(self, tokens: Sequence[int]) -> int:
+        num_valid = self._matcher.validate_tokens(list(tokens))
+        self._raise_on_error()
+        return num_valid
+
+    def rollback(self, num_tokens: int) -> None:
+        if num_tokens:
+            self._matcher.rollback(num_tokens)
+            self._raise_on_error()
+
+    def forced_tokens(self) -> list[int]:
+        tokens = self._matcher.compute_ff_tokens()
+        self._raise_on_error()
+        return tokens
+
+    def fill_bitmask(self, row: NDArray[np.int32]) -> None:
+        mask = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.int32)
+        self._raise_on_error()
+        # Its last word may be one past the tokenizer's; logits wider than the tokenizer have no tokens there.
+        num_words = min(mask.size, row.size)
+        row[:num_words] = mask[:num_words]
+        row[num_words:] = 0
+
+    @property
+    def is_accepting(self) -> bool:
+        accepting = self._matcher.is_accepting()
+        self._raise_on_error()
+        return accepting
+
+    @property
+    def is_terminated(self) -> bool:
+        stopped = self._matcher.is_stopped()
+        self._raise_on_error()
+        return stopped
+
+    def copy(self) -> Self:
+        return type(self)(self._matcher.deep_copy())
+
+
+class LLGuidanceCompiler:
+    """Compiles grammars for one tokenizer and keeps the latest of them."""
+
+    def __init__(self, tokenizer_json: str, *, eos_ids: Sequence[int]) -> None:
+        """tokenizer_json: the serialised `tokenizers` backend. Takes about a second at 128k tokens."""
+        self._tokenizer = LLTokenizer(tokenizer_json, eos_token=sorted(eos_ids))
+        self._executor = LLExecutor(num_threads=os.cpu_count())
+        self._lock = threading.Lock()
+        self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
+
+    def compile(self, source: str, *, param: str) -> LLGuidanceMatcher:
+        with self._lock:
+            prototype = self._compiled.get(source)
+            if prototype is not None:
+                self._compiled.move_to_end(source)
+                return LLGuidanceMatcher(prototype.deep_copy())
+        prototype = self._build(source, param)
+        with self._lock:
+            self._compiled[source] = prototype
+            while len(self._compiled) > MAX_CACHED_GRAMMARS:
+                self._compiled.popitem(last=False)
+            return LLGuidanceMatcher(prototype.deep_copy())
+
+    def _build(self, source: str, param: str) -> LLMatcher:
+        matcher = LLMatcher(self._tokenizer, source, limits=_limits(), log_level=0)
+        # Some grammars (loops of $ref, say) fail at their first mask only.
+        first_mask = b"" if matcher.is_error() else matcher.compute_bitmask()
+        if matcher.is_error():
+            raise GrammarError(f"{param} cannot be enforced: {_readable(matcher.get_error())}", param=param)
+        if not any(first_mask):
+            raise GrammarError(f"{param} cannot be satisfied: it allows no text at all", param=param)
+        return matcher
+
+    def fill_bitmasks(self, matchers: Sequence[tuple[Matcher, int]], bitmask: Bitmask) -> dict[int, MatcherError]:
+        failed: dict[int, MatcherError] = {}
+        if len(matchers) > 1:
+            inner = [(matcher._matcher, row) for matcher, row in matchers if isinstance(matcher, LLGuidanceMatcher)]
+            # One pass over all cores, GIL released. It leaves each mask in its matcher, where the loop finds it.
+            scratch = np.empty((len(bitmask), (self._tokenizer.vocab_size + 31) // 32), dtype=np.int32)
+            llguidance.numpy.fill_next_token_bitmask_par(self._executor, inner, scratch)
+        for matcher, row in matchers:
+            try:
+                matcher.fill_bitmask(bitmask[row])
+            except MatcherError as error:
+                failed[row] = error
+        return failed
+
+
+def _readable(error: str) -> str:
+    """One line of llguidance's report: the reason, without positions in a grammar that the caller never saw."""
+    text = error.removesuffix("<non-verbose/>").strip()
+    _, _, reason = text.rpartition("error: ")
+    return reason.partition("\n")[0] or "no text satisfies it"

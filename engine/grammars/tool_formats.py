@@ -1,0 +1,90 @@
+"""How each model family writes tool calls: one frozen object a family, read by the grammar and by the parser."""
+
+import json
+from dataclasses import dataclass
+
+from engine.types import Tool, ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFormat:
+    """One family's way of writing calls. All fields are literal text.
+
+    A call is: marker, before_name, the tool's name, before_arguments, the arguments as JSON, end.
+    Calls are joined by separator. Nothing but the turn's end follows the last one.
+    """
+
+    name: str
+    marker: str  # opens a call, and only this does; often a single special token
+    before_name: str
+    before_arguments: str
+    end: str
+    separator: str
+    response_begin: str  # around a tool's result, where the chat template does not know tool messages
+    response_end: str
+    template_signs: tuple[str, ...] = ()  # a chat template with all of these shows tools in this format itself
+    instructions: str = ""  # shown to models whose template does not show tools; {tools} and {example} are filled in
+
+    @property
+    def template_shows_tools(self) -> bool:
+        return bool(self.template_signs)
+
+    def write_call(self, name: str, arguments: str) -> str:
+        """A whole call as the model would write it. arguments: JSON text."""
+        return f"{self.marker}{self.before_name}{name}{self.before_arguments}{arguments}{self.end}"
+
+    def write_calls(self, calls: tuple[ToolCall, ...]) -> str:
+        """A turn's calls as the model would write them."""
+        return self.separator.join(self.write_call(call.name, call.arguments) for call in calls)
+
+
+HERMES = ToolFormat(
+    # Hermes 2 and 3, Qwen 2.5 and 3; read in Qwen2.5-3B-Instruct's chat template.
+    name="hermes",
+    marker="<tool_call>",
+    before_name='\n{"name": "',
+    before_arguments='", "arguments": ',
+    end="}\n</tool_call>",
+    separator="\n",
+    response_begin="<tool_response>\n",
+    response_end="\n</tool_response>",
+    template_signs=("<tool_call>", "</tool_call>", "tools"),
+)
+
+PLAIN = ToolFormat(
+    # Ours, for models that were never trained for tools. Every marker is ordinary text.
+    name="plain",
+    marker="<tool_call>",
+    before_name='\n{"name": "',
+    before_arguments='", "arguments": ',
+    end="}\n</tool_call>",
+    separator="\n",
+    response_begin="<tool_response>\n",
+    response_end="\n</tool_response>",
+    instructions=(
+        "You can call these tools, one JSON object a line:\n{tools}\n\n"
+        "To call a tool, write its name and arguments like this:\n{example}"
+    ),
+)
+
+TOOL_FORMATS = (HERMES, PLAIN)
+
+
+def detect_format(chat_template: str | None) -> ToolFormat:
+    """The family whose signs are all in the chat template; plain where there is none."""
+    for family in TOOL_FORMATS:
+        if family.template_shows_tools and all(sign in (chat_template or "") for sign in family.template_signs):
+            return family
+    return PLAIN
+
+
+def describe_tool(tool: Tool) -> dict[str, object]:
+    """The tool in the form in which chat templates expect it: OpenAI's."""
+    parameters = dict(tool.parameters) if tool.parameters else {"type": "object", "properties": {}}
+    function = {"name": tool.name, "description": tool.description, "parameters": parameters}
+    return {"type": "function", "function": function}
+
+
+def describe_tools_as_lines(tools: tuple[Tool, ...]) -> str:
+    """One JSON object a line: name, description and parameters of each tool."""
+    return "\n".join(json.dumps(describe_tool(tool)["function"], ensure_ascii=False) for tool in tools)

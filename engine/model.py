@@ -1,0 +1,264 @@
+"""Load a model's weights, and run it forward.
+
+The rule: whatever is returned is evaluated. MLX ties an unevaluated array to the thread whose stream built it, and a
+model is loaded by one thread and run by another.
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+import mlx.core as mx
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from mlx import nn
+from mlx.utils import tree_unflatten
+from mlx_lm.models import llama
+from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, dequantize_model, load_adapters, load_model
+
+from engine.cache import Cache, SequenceCache, arrays_in
+from engine.catalog import ModelSource, OnProgress, Progress, SourceKind, resolve
+from engine.errors import ModelNotFoundError, UnsupportedModelError
+from engine.gguf import GROUP_SIZE, GGUFModel, read_gguf
+from engine.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+# Where the context length stands in a config.json, by the model's age and author.
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx")
+FALLBACK_CONTEXT = 4096
+
+
+class LanguageModel(Protocol):
+    """Tokens in, logits out."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Width of the logits; may exceed the tokenizer's size."""
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens that a cache may hold."""
+
+    def make_cache(self) -> Cache:
+        """An empty cache."""
+
+    def forward(self, tokens: mx.array, cache: Cache, *, num_logits: int) -> mx.array:
+        """Append tokens (B, L), int32, to the cache; logits (B, num_logits, V) at the last num_logits positions.
+
+        Lazy. 0 <= num_logits <= L; 0 computes no head.
+        """
+
+
+class MLXModel:
+    """A model of mlx-lm, with the head computed only where it is asked for."""
+
+    def __init__(self, module: nn.Module, context_length: int) -> None:
+        """module: from mlx-lm, evaluated; it stays usable by mlx-lm's own functions."""
+        self.module = module
+        self.context_length = context_length
+        self._window = _HeadWindow()
+        _install(self._window, module)
+        # Nothing is evaluated: the shape is known from the graph.
+        self.vocab_size = int(module(mx.zeros((1, 1), mx.int32), cache=make_prompt_cache(module)).shape[-1])
+
+    def make_cache(self) -> SequenceCache:
+        """An empty cache."""
+        return SequenceCache(make_prompt_cache(self.module))
+
+    def forward(self, tokens: mx.array, cache: Cache, *, num_logits: int) -> mx.array:
+        """See LanguageModel."""
+        assert isinstance(cache, SequenceCache)
+        num_rows, length = tokens.shape
+        assert 0 <= num_logits <= length
+        with self._window.last(max(num_logits, 1)):
+            logits: mx.array = self.module(tokens, cache=cache.layers)
+        cache.advance(length)
+        if num_logits == 0:
+            return mx.zeros((num_rows, 0, self.vocab_size))  # the head is in the graph, but nothing will evaluate it
+        return logits[:, -num_logits:]  # of an architecture whose head was not found, these are all positions
+
+
+class _HeadWindow:
+    """How many of the last positions the head computes. None: all, as when mlx-lm itself calls the module."""
+
+    def __init__(self) -> None:
+        self.size: int | None = None
+
+    @contextmanager
+    def last(self, size: int) -> Iterator[None]:
+        self.size = size
+        try:
+            yield
+        finally:
+            self.size = None
+
+    def cut(self, hidden: mx.array) -> mx.array:
+        """hidden: (B, L, D)."""
+        return hidden if self.size is None else hidden[:, -self.size :]
+
+
+def _install(window: _HeadWindow, module: nn.Module) -> None:
+    """Make the head look at the window's positions only: lm_head, or the embedding's as_linear where they are tied."""
+    for path, part in module.named_modules():
+        if path.rpartition(".")[2] == "lm_head":
+            _cut_input(part, "__call__", window)
+        elif hasattr(part, "as_linear"):
+            _cut_input(part, "as_linear", window)
+
+
+def _cut_input(part: nn.Module, method: str, window: _HeadWindow) -> None:
+    # A subclass for this one object, not a wrapper around it: the names of the parameters stay.
+    kind = type(part)
+    original = getattr(kind, method)
+
+    def call(self: nn.Module, hidden: mx.array) -> mx.array:
+        result: mx.array = original(self, window.cut(hidden))
+        return result
+
+    part.__class__ = type(kind.__name__, (kind,), {method: call})
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to run, in any thread."""
+
+    name: str
+    model: LanguageModel
+    tokenizer: Tokenizer
+
+
+def load(
+    name: str,
+    *,
+    cache_dir: Path,
+    adapter_path: Path | None = None,
+    expand_weights: bool | None = None,
+    on_progress: OnProgress | None = None,
+) -> LoadedModel:
+    """Find, fetch and load a model.
+
+    name: as in catalog.resolve. cache_dir: for the embedded model; the hub has a cache of its own. adapter_path: a
+    folder that mlx_lm's LoRA training wrote. expand_weights: turn all weights into float32; None does so on the CPU,
+    where MLX's products of quantised and 16-bit matrices are slow.
+    Raises ModelNotFoundError and UnsupportedModelError.
+    """
+    source = resolve(name)
+    path = _fetch(source, cache_dir, on_progress)
+    if on_progress is not None:
+        on_progress(Progress(f"loading {name}", 0, None))
+    expand = mx.default_device().type == mx.cpu if expand_weights is None else expand_weights
+    is_gguf = source.kind in (SourceKind.EMBEDDED, SourceKind.GGUF_FILE)
+    module, config, tokenizer = _load_gguf(path) if is_gguf else _load_folder(path)
+    if expand:
+        _expand(module)
+    elif is_gguf:
+        # The norms are float32 in the file; one of them would turn all that follows into float32.
+        module.set_dtype(mx.float16)
+    if adapter_path is not None:
+        _adapt(module, adapter_path, fuse=expand)
+    module.eval()  # no dropout, not even an adapter's
+    _evaluate(module)
+    return LoadedModel(name, MLXModel(module, _context_length(config)), tokenizer)
+
+
+def _fetch(source: ModelSource, cache_dir: Path, on_progress: OnProgress | None) -> Path:
+    if source.asset is not None:
+        return source.asset.fetch(cache_dir, on_progress)
+    if source.hub_id is not None:
+        if on_progress is not None:
+            on_progress(Progress(f"looking for {source.hub_id} on the hub", 0, None))
+        return _fetch_from_hub(source.hub_id)
+    assert source.path is not None
+    return source.path
+
+
+def _fetch_from_hub(hub_id: str) -> Path:
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=DEFAULT_ALLOW_PATTERNS))
+    except (OSError, HfHubHTTPError, HFValidationError, httpx.HTTPError) as error:
+        why = str(error).rstrip(".")
+        raise ModelNotFoundError(
+            f"{hub_id} is neither in the hub's cache ({constants.HF_HUB_CACHE}) nor could it be downloaded: {why}. "
+            "A local folder with config.json, weights and tokenizer can be given instead."
+        ) from error
+
+
+def _load_folder(path: Path) -> tuple[nn.Module, Mapping[str, Any], Tokenizer]:
+    tokenizer = Tokenizer.from_folder(path)
+    try:
+        module, config = load_model(path, lazy=True)
+    except FileNotFoundError as error:
+        raise ModelNotFoundError(f"the folder {path} is not complete: {error}") from error
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:  # mlx-lm lets through whatever its parts raise
+        raise UnsupportedModelError(f"the model in {path} cannot be loaded: {error}") from error
+    return module, config, tokenizer
+
+
+def _load_gguf(path: Path) -> tuple[nn.Module, Mapping[str, Any], Tokenizer]:
+    gguf = read_gguf(path)
+    tokenizer = Tokenizer.from_gguf(gguf.vocabulary)
+    config = dict(gguf.config)
+    if gguf.rope_factors is not None:
+        # With factor 1 this changes nothing; it makes room for the file's own factors.
+        config["rope_scaling"] = {"type": "llama3", "factor": 1.0}
+    module = llama.Model(llama.ModelArgs.from_dict(config))
+    _quantize_as(module, gguf)
+    try:
+        module.load_weights(list(gguf.weights.items()))
+    except ValueError as error:
+        raise UnsupportedModelError(f"{path}: its tensors do not fit a llama model: {error}") from error
+    if gguf.rope_factors is not None:
+        for layer in module.layers:
+            layer.self_attn.rope._freqs = layer.self_attn.rope._freqs * gguf.rope_factors
+    return module, config, tokenizer
+
+
+def _quantize_as(module: nn.Module, gguf: GGUFModel) -> None:
+    """Give each layer the quantised form that its tensor in the file has."""
+
+    def form(path: str, _: nn.Module) -> bool | dict[str, int]:
+        if f"{path}.scales" not in gguf.weights:
+            return False
+        packed, scales = gguf.weights[f"{path}.weight"], gguf.weights[f"{path}.scales"]
+        return {"group_size": GROUP_SIZE, "bits": packed.shape[-1] * 32 // (scales.shape[-1] * GROUP_SIZE)}
+
+    nn.quantize(module, group_size=GROUP_SIZE, bits=4, class_predicate=form)
+
+
+def _expand(module: nn.Module) -> None:
+    # Scales first: dequantised values take their precision, and a float16 product would be rounded.
+    module.set_dtype(mx.float32)  # of floating arrays only: packed ones stay
+    dequantize_model(module)
+    module.set_dtype(mx.float32)  # formats with 8-bit scales come out in 16 bits
+
+
+def _adapt(module: nn.Module, path: Path, *, fuse: bool) -> None:
+    """Apply a LoRA, DoRA or full adapter. fuse: add it to the weights, which must be plain floats."""
+    missing = [name for name in ("adapter_config.json", "adapters.safetensors") if not (path / name).is_file()]
+    if missing:
+        raise ModelNotFoundError(f"the adapter folder {path} has no {' and no '.join(missing)}")
+    try:
+        load_adapters(module, str(path))
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, json.JSONDecodeError) as error:
+        raise UnsupportedModelError(f"the adapter in {path} does not fit the model: {error}") from error
+    if fuse:
+        fused = [(name, part.fuse()) for name, part in module.named_modules() if hasattr(part, "fuse")]
+        module.update_modules(tree_unflatten(fused))
+
+
+def _evaluate(module: nn.Module) -> None:
+    # parameters() leaves out names with an underscore, such as a scaled RoPE's frequencies.
+    mx.eval(arrays_in(module))
+
+
+def _context_length(config: Mapping[str, Any]) -> int:
+    text_config = config.get("text_config") or {}
+    found = (part[key] for part in (config, text_config) for key in CONTEXT_KEYS if part.get(key))
+    return int(next(found, FALLBACK_CONTEXT))

@@ -1,0 +1,134 @@
+"""One sequence's tokens as Events: text pieces, stop strings, calls, logprobs."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from engine.grammars.turn_parser import ParsedEvent, TurnParser, held_back
+from engine.tokenizer import Detokenizer
+from engine.types import (
+    Completion,
+    Event,
+    Finished,
+    LogprobsDelta,
+    TextDelta,
+    TokenLogprob,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+)
+
+
+class OutputStream:
+    """Turns tokens into events as they come."""
+
+    def __init__(
+        self,
+        detokenizer: Detokenizer,
+        parser: TurnParser,
+        *,
+        stop: Sequence[str],
+        special_ids: frozenset[int],
+    ) -> None:
+        """stop: matched in free text only; pass none for a turn whose text is bound by a grammar."""
+        self._detokenizer = detokenizer
+        self._parser = parser
+        self._stop = stop
+        self._special_ids = special_ids
+        self._held = ""  # text that may be the beginning of a stop string
+        self.stopped = False  # a stop string was written
+
+    @property
+    def in_text(self) -> bool:
+        return self._parser.in_text
+
+    def feed(self, tokens: Iterable[int]) -> list[Event]:
+        """The events of these tokens. After a stop string nothing more comes."""
+        events: list[Event] = []
+        for token in tokens:
+            text = self._detokenizer.feed(token)
+            events += self._through_stop(self._parser.feed(text, special=token in self._special_ids))
+        return events
+
+    def finish(self) -> list[Event]:
+        """What was held back. To be called once, when the sequence has ended."""
+        if self.stopped:
+            return []
+        open_character = self._detokenizer.finish()
+        parsed = (self._parser.feed(open_character) if open_character else []) + self._parser.finish()
+        events = self._through_stop(parsed)
+        return events if self.stopped else events + self._release()
+
+    def _through_stop(self, parsed: Iterable[ParsedEvent]) -> list[Event]:
+        events: list[Event] = []
+        for event in parsed:
+            if self.stopped:
+                break
+            if isinstance(event, TextDelta) and self._stop:
+                events += self._cut_at_stop(event.text)
+            else:
+                events += [*self._release(), event]
+        return events
+
+    def _cut_at_stop(self, text: str) -> list[Event]:
+        self._held += text
+        found = [position for position in map(self._held.find, self._stop) if position >= 0]
+        if found:
+            self.stopped = True
+            self._held = self._held[: min(found)]
+            return self._release()
+        keep = max(held_back(self._held, stop) for stop in self._stop)
+        ready, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return [TextDelta(ready)] if ready else []
+
+    def _release(self) -> list[Event]:
+        text, self._held = self._held, ""
+        return [TextDelta(text)] if text else []
+
+
+@dataclass(slots=True)
+class _Collected:
+    text: list[str] = field(default_factory=list)
+    starts: dict[int, ToolCallStart] = field(default_factory=dict)
+    arguments: dict[int, str] = field(default_factory=dict)
+    calls: list[ToolCall] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+
+    def add(self, event: Event) -> None:
+        match event:
+            case TextDelta(text):
+                self.text.append(text)
+            case ToolCallStart(index):
+                self.starts[index] = event
+                self.arguments[index] = ""
+            case ToolCallDelta(index, arguments):
+                self.arguments[index] += arguments
+            case ToolCallEnd(index):
+                start = self.starts[index]
+                self.calls.append(ToolCall(start.id, start.name, self.arguments[index]))
+            case LogprobsDelta(tokens):
+                self.logprobs.extend(tokens)
+            case Finished():
+                pass
+
+
+def collect(events: Iterable[Event]) -> Completion:
+    """All events of one generation as one value. A call that was cut off is not among its calls."""
+    collected = _Collected()
+    finished: Finished | None = None
+    logprobs_asked = False
+    for event in events:
+        collected.add(event)
+        logprobs_asked |= isinstance(event, LogprobsDelta)
+        if isinstance(event, Finished):
+            finished = event
+    assert finished is not None, "a generation ends with Finished or raises"
+    return Completion(
+        text="".join(collected.text) or None,
+        tool_calls=tuple(collected.calls),
+        stop_reason=finished.stop_reason,
+        usage=finished.usage,
+        seed=finished.seed,
+        receipt=finished.receipt,
+        logprobs=tuple(collected.logprobs) if logprobs_asked else None,
+    )

@@ -1,0 +1,66 @@
+"""A request as the model's prompt: by its own chat template where that knows tools, by the ToolFormat where not."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from engine.grammars.example import example_arguments
+from engine.grammars.tool_formats import ToolFormat, describe_tool, describe_tools_as_lines
+from engine.tokenizer import Tokenizer
+from engine.types import Message, Request, Role, Tool
+
+WireMessage = dict[str, Any]
+
+
+def render_prompt(request: Request, family: ToolFormat, tokenizer: Tokenizer) -> list[int]:
+    """The prompt's token ids, up to where the assistant's turn begins. The same request gives the same ids."""
+    return tokenizer.encode(render_text(request, family, tokenizer))
+
+
+def render_text(request: Request, family: ToolFormat, tokenizer: Tokenizer) -> str:
+    """The prompt's text. Raises RequestError where the chat template refuses the messages."""
+    tools = request.callable_tools
+    if family.template_shows_tools:
+        messages = [_native_message(message) for message in request.messages]
+        return tokenizer.render(messages, [describe_tool(tool) for tool in tools] or None)
+    messages = [_plain_message(message, family) for message in request.messages]
+    if tools:
+        messages = _with_system_text(messages, instructions(family, tools))
+    return tokenizer.render(messages, None)
+
+
+def instructions(family: ToolFormat, tools: tuple[Tool, ...]) -> str:
+    """What a model is told of the tools that its chat template cannot show."""
+    example = family.write_call(tools[0].name, example_arguments(tools[0].parameters))
+    return family.instructions.format(tools=describe_tools_as_lines(tools), example=example)
+
+
+def _native_message(message: Message) -> WireMessage:
+    wire: WireMessage = {"role": _role(message), "content": message.content or ""}
+    if message.tool_calls:
+        # As objects: templates print them as JSON themselves, and would quote a string once more.
+        wire["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.parsed_arguments()}}
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        wire["tool_call_id"] = message.tool_call_id
+    return wire
+
+
+def _plain_message(message: Message, family: ToolFormat) -> WireMessage:
+    if message.role is Role.TOOL:
+        return {"role": "user", "content": f"{family.response_begin}{message.content or ''}{family.response_end}"}
+    calls = family.write_calls(message.tool_calls)
+    return {"role": _role(message), "content": (message.content or "") + calls}
+
+
+def _role(message: Message) -> str:
+    # Chat templates know no developer; it took over the system role's place.
+    return "system" if message.role is Role.DEVELOPER else message.role.value
+
+
+def _with_system_text(messages: list[WireMessage], text: str) -> list[WireMessage]:
+    if messages[0]["role"] == "system":
+        first: Mapping[str, Any] = messages[0]
+        return [{**first, "content": f"{first['content']}\n\n{text}"}, *messages[1:]]
+    return [{"role": "system", "content": text}, *messages]

@@ -1,0 +1,96 @@
+"""All mutable state of one generation, and the rule by which it stops."""
+
+from dataclasses import dataclass, field
+
+from engine.cache import Cache
+from engine.grammars.matcher import Matcher
+from engine.types import Request, SamplingParams, StopReason, TokenLogprob, Usage
+
+
+@dataclass(slots=True, eq=False)  # told apart by identity
+class Sequence:
+    """One running generation. Only the decoding thread touches it once it is submitted."""
+
+    request: Request
+    prompt: list[int]
+    key: int  # of the sampling noise
+    seed: int  # what key was made of; reported
+    max_tokens: int
+    eos_ids: frozenset[int]
+    matcher: Matcher | None  # None: free text
+    fast_forward: bool
+
+    pending: list[int] = field(init=False)  # not yet in the KV cache: prompt, sampled or forced tokens
+    output: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)  # of the output's first tokens
+    num_forced: int = 0
+    num_forward_passes: int = 0
+    stop_reason: StopReason | None = None  # None while running
+    in_free_text: bool = False  # set by whoever reads the output: stop tokens count
+
+    # Set when it starts to run.
+    cache: Cache | None = None
+
+    def __post_init__(self) -> None:
+        self.pending = list(self.prompt)
+        self._take_forced()
+
+    @property
+    def sampling(self) -> SamplingParams:
+        return self.request.sampling
+
+    @property
+    def num_unscored(self) -> int:
+        """Output tokens that still owe their logprobs: forced ones that are pending."""
+        return 0 if self.sampling.top_logprobs is None else len(self.output) - len(self.logprobs)
+
+    @property
+    def is_prefilling(self) -> bool:
+        """Whether tokens of the prompt are pending."""
+        return self.cache is None or self.cache.num_tokens < len(self.prompt)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no forward pass is needed any more."""
+        if self.stop_reason in (StopReason.CANCELLED, StopReason.FAILED):
+            return True
+        return self.stop_reason is not None and self.num_unscored == 0
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(len(self.prompt), len(self.output), self.num_forced, self.num_forward_passes)
+
+    def take(self, token: int) -> None:
+        """Go on by a sampled token and by those that the grammar then forces. May raise MatcherError."""
+        if token in self.eos_ids:
+            self.stop_reason = StopReason.EOS
+            self.pending = []
+            return
+        if self.in_free_text and token in self.request.stop_token_ids:
+            self.stop_reason = StopReason.STOP_TOKEN
+            self.pending = []
+            return
+        self.pending = [token]
+        self.output.append(token)
+        if self.matcher is not None:
+            self.matcher.accept([token])
+        if not self._stopped_by_length_or_grammar():
+            self._take_forced()
+
+    def _take_forced(self) -> None:
+        if self.matcher is None or not self.fast_forward:
+            return
+        room = self.max_tokens - len(self.output)
+        forced = [token for token in self.matcher.forced_tokens() if token not in self.eos_ids][:room]
+        self.matcher.accept(forced)
+        self.pending += forced
+        self.output += forced
+        self.num_forced += len(forced)
+        self._stopped_by_length_or_grammar()
+
+    def _stopped_by_length_or_grammar(self) -> bool:
+        if self.matcher is not None and self.matcher.is_terminated:
+            self.stop_reason = StopReason.GRAMMAR_END
+        elif len(self.output) >= self.max_tokens:
+            self.stop_reason = StopReason.LENGTH
+        return self.stop_reason is not None
