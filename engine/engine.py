@@ -229,6 +229,10 @@ class Engine:
             self._wake.notify()
         return generation
 
+    def render_prompt(self, request: Request) -> list[int]:
+        """The token ids that the request's messages and tools become. Raises RequestError."""
+        return render_prompt(request, self.tool_format, self.loaded.tokenizer)
+
     def close(self) -> None:
         """End the decoding thread. Generations that still run raise EngineClosedError."""
         with self._wake:
@@ -248,7 +252,7 @@ class Engine:
         self._check_token_ids(request)
         turn = build_turn(request, self.tool_format, tokenizer.unspellable)
         matcher = turn.compile(self._compiler)
-        prompt = render_prompt(request, self.tool_format, tokenizer)
+        prompt = self.render_prompt(request)
         seed = secrets.randbelow(MAX_SEED) if request.sampling.seed is None else request.sampling.seed
         sequence = Sequence(
             request=request,
@@ -277,7 +281,12 @@ class Engine:
 
     def _check_token_ids(self, request: Request) -> None:
         num_tokens = self.loaded.tokenizer.num_tokens
-        for param, ids in (("logit_bias", request.sampling.logit_bias), ("stop_token_ids", request.stop_token_ids)):
+        given: dict[str, Iterable[int]] = {
+            "logit_bias": request.sampling.logit_bias,
+            "stop_token_ids": request.stop_token_ids,
+            "prompt": request.prompt or (),
+        }
+        for param, ids in given.items():
             for token in ids:
                 if not 0 <= token < num_tokens:
                     raise RequestError(f"{param} has token {token}; ids are 0 to {num_tokens - 1}", param=param)
@@ -288,7 +297,7 @@ class Engine:
         if room < 1:
             raise ContextLengthError(
                 f"the prompt has {num_prompt} tokens; the model's context has {context}, one of them for the answer",
-                param="messages",
+                param="messages" if request.prompt is None else "prompt",
             )
         if request.max_tokens is not None and request.max_tokens > room:
             raise ContextLengthError(

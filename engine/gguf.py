@@ -276,5 +276,6 @@ def _vocabulary(metadata: Mapping[str, Any], path: Path) -> GGUFVocabulary:
         unknown_id=keys.get("unknown_token_id"),
         pad_id=keys.get("padding_token_id"),
         add_space_prefix=keys.get("add_space_prefix", True),
-        chat_template=metadata.get("tokenizer.chat_template"),
+        # Of several, the one for tools.
+        chat_template=metadata.get("tokenizer.chat_template.tool_use", metadata.get("tokenizer.chat_template")),
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.grammars.example import example_arguments
-from engine.grammars.tool_formats import ToolFormat, describe_tool, describe_tools_as_lines
+from engine.grammars.tool_formats import ToolFormat, describe_tool, describe_tools
 from engine.tokenizer import Tokenizer
 from engine.types import Message, Request, Role, Tool
 
@@ -13,7 +13,7 @@ WireMessage = dict[str, Any]
 
 def render_prompt(request: Request, family: ToolFormat, tokenizer: Tokenizer) -> list[int]:
     """The prompt's token ids, up to where the assistant's turn begins. The same request gives the same ids."""
-    return tokenizer.encode(render_text(request, family, tokenizer))
+    return tokenizer.encode(render_text(request, family, tokenizer)) if request.prompt is None else list(request.prompt)
 
 
 def render_text(request: Request, family: ToolFormat, tokenizer: Tokenizer) -> str:
@@ -31,7 +31,7 @@ def render_text(request: Request, family: ToolFormat, tokenizer: Tokenizer) -> s
 def instructions(family: ToolFormat, tools: tuple[Tool, ...]) -> str:
     """What a model is told of the tools that its chat template cannot show."""
     example = family.write_call(tools[0].name, example_arguments(tools[0].parameters))
-    return family.instructions.format(tools=describe_tools_as_lines(tools), example=example)
+    return family.instructions.format(tools=describe_tools(tools, family.tool_style), example=example)
 
 
 def _native_message(message: Message) -> WireMessage:

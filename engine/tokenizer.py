@@ -35,8 +35,8 @@ class Tokenizer:
     """One model's vocabulary. Immutable; any thread may use it."""
 
     def __init__(self, fast: PreTrainedTokenizerFast, extra_eos_ids: Iterable[int] = ()) -> None:
-        """fast: the tokenizer as transformers loads it. extra_eos_ids: from the model's generation config."""
-        self._fast = fast
+        """fast: the tokenizer as transformers loads it. extra_eos_ids: from the model's configs."""
+        self.fast = fast  # for functions of transformers and mlx_lm that want their own kind
         self._backend = tokenizers.Tokenizer.from_str(fast.backend_tokenizer.to_str())
         self._backend.no_padding()
         self._backend.no_truncation()
@@ -48,7 +48,7 @@ class Tokenizer:
 
     def _eos_ids(self, extra: Iterable[int]) -> frozenset[int]:
         named = {self._added[text] for text in END_OF_TURN if text in self._added} & self.special_ids
-        own = {self._fast.eos_token_id} - {None}
+        own = {self.fast.eos_token_id} - {None}
         return frozenset(id_ for id_ in named | own | set(extra) if id_ < self.num_tokens)
 
     @classmethod
@@ -57,7 +57,7 @@ class Tokenizer:
 
         Raises ModelNotFoundError where none lies there, UnsupportedModelError where it cannot be read.
         """
-        return cls(_load_folder(path), _generation_eos_ids(path))
+        return cls(_load_folder(path), _config_eos_ids(path))
 
     @classmethod
     def from_gguf(cls, vocabulary: GGUFVocabulary) -> "Tokenizer":
@@ -94,7 +94,7 @@ class Tokenizer:
     @property
     def chat_template(self) -> str | None:
         """The model's own chat template, Jinja source; of several, the one for tools."""
-        template: str | Mapping[str, str] | None = self._fast.chat_template
+        template: str | Mapping[str, str] | None = self.fast.chat_template
         if isinstance(template, Mapping):
             return template.get("tool_use", template.get("default"))
         return template
@@ -124,7 +124,7 @@ class Tokenizer:
         if self.chat_template is None:
             raise UnsupportedModelError("the model has no chat template")
         try:
-            text = self._fast.apply_chat_template(
+            text = self.fast.apply_chat_template(
                 [dict(message) for message in messages],
                 tools=None if tools is None else [dict(tool) for tool in tools],
                 chat_template=self.chat_template,
@@ -230,12 +230,16 @@ def _load_folder(path: Path) -> PreTrainedTokenizerFast:
     return fast
 
 
-def _generation_eos_ids(path: Path) -> list[int]:
-    file = path / "generation_config.json"
-    eos = json.loads(file.read_text()).get("eos_token_id") if file.is_file() else None
-    if eos is None:
-        return []
-    return list(eos) if isinstance(eos, list) else [eos]
+def _config_eos_ids(path: Path) -> set[int]:
+    """eos_token_id, one or a list, of both configs: either may name ends that the other and the tokenizer do not."""
+    found: set[int] = set()
+    for file in (path / "config.json", path / "generation_config.json"):
+        try:
+            eos = json.loads(file.read_text()).get("eos_token_id") if file.is_file() else None
+        except ValueError as error:
+            raise UnsupportedModelError(f"{file} cannot be read: {error}") from error
+        found.update(eos if isinstance(eos, list) else [] if eos is None else [eos])
+    return found
 
 
 # --- From a GGUF vocabulary

@@ -1,4 +1,8 @@
-"""The frozen values that travel through the engine. None of them knows of arrays, tokens' bytes or HTTP."""
+"""The frozen values that travel through the engine. None of them knows of arrays, tokens' bytes or HTTP.
+
+Each checks itself when it is made: a RequestError names the field, from the value itself on; whoever puts the value
+into a list adds the path to it.
+"""
 
 import enum
 import json
@@ -8,12 +12,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.errors import RequestError
+from engine.checks import (
+    check,
+    is_integer,
+    is_json_object,
+    is_json_strings,
+    is_number,
+    is_text,
+    is_tuple_of,
+    is_tuple_of_integers,
+    json_text,
+    shown,
+)
+from engine.errors import RequestError, SchemaError, UnknownToolError
 
 JsonObject = Mapping[str, Any]
 
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
+TOOL_NAME_RULE = "1 to 64 of a-z, A-Z, 0-9, '_', '-' and '.'"
 MAX_TOP_LOGPROBS = 20
+
+
+def _is_tool_name(value: object) -> bool:
+    return isinstance(value, str) and TOOL_NAME.fullmatch(value) is not None
 
 
 class Role(enum.StrEnum):
@@ -34,6 +55,12 @@ class ToolCall:
     name: str
     arguments: str
 
+    def __post_init__(self) -> None:
+        check("id", self.id, "a string", holds=is_text(self.id))
+        check("name", self.name, TOOL_NAME_RULE, holds=_is_tool_name(self.name))
+        is_object = is_text(self.arguments) and is_json_object(self.arguments)
+        check("arguments", self.arguments, "the text of a JSON object", holds=is_object)
+
     def parsed_arguments(self) -> dict[str, Any]:
         """The arguments as a Python dict."""
         arguments: dict[str, Any] = json.loads(self.arguments)
@@ -45,9 +72,24 @@ class Message:
     """One message of a conversation."""
 
     role: Role
-    content: str | None = None
+    content: str | None = None  # None only beside tool calls
     tool_calls: tuple[ToolCall, ...] = ()  # assistant messages only
-    tool_call_id: str | None = None  # tool messages only: the call that this answers
+    tool_call_id: str | None = None  # tool messages only: the call that this answers; many chat templates know no ids
+
+    def __post_init__(self) -> None:
+        check("role", self.role, "a Role", holds=isinstance(self.role, Role))
+        is_call = bool(self.tool_calls) and self.content is None
+        check("content", self.content, "text, or missing beside tool_calls", holds=is_call or is_text(self.content))
+        may_call = self.role is Role.ASSISTANT or self.tool_calls == ()
+        is_tuple = is_tuple_of(ToolCall, self.tool_calls)
+        check("tool_calls", self.tool_calls, "ToolCalls of an assistant's message", holds=may_call and is_tuple)
+        is_answer = self.role is Role.TOOL and is_text(self.tool_call_id)
+        check(
+            "tool_call_id",
+            self.tool_call_id,
+            "the text of an id, and stands in tool messages only",
+            holds=is_answer or self.tool_call_id is None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +104,11 @@ class Tool:
     parameters: JsonObject | None = None
 
     def __post_init__(self) -> None:
-        if not TOOL_NAME.fullmatch(self.name):
-            raise RequestError(
-                f"the tool name {self.name!r} is not allowed; it must have 1 to 64 of a-z, A-Z, 0-9, '_', '-' and '.'",
-                param="tools.name",
-            )
+        check("name", self.name, TOOL_NAME_RULE, holds=_is_tool_name(self.name))
+        check("description", self.description, "text", holds=is_text(self.description))
+        if self.parameters is not None and not isinstance(self.parameters, Mapping):
+            message = f"parameters is {shown(self.parameters)}; it must be a JSON schema of an object"
+            raise SchemaError(message, param="parameters")
 
 
 class ToolChoiceMode(enum.StrEnum):
@@ -84,6 +126,12 @@ class ToolChoice:
     mode: ToolChoiceMode = ToolChoiceMode.AUTO
     allowed: tuple[str, ...] | None = None  # names; None allows every offered tool
     exactly_one: bool = False  # one call at most, whatever Request.parallel_tool_calls says
+
+    def __post_init__(self) -> None:
+        check("tool_choice.mode", self.mode, "a ToolChoiceMode", holds=isinstance(self.mode, ToolChoiceMode))
+        is_names = self.allowed is None or is_tuple_of(str, self.allowed)
+        check("tool_choice.allowed", self.allowed, "a tuple of tool names, or None", holds=is_names)
+        check("tool_choice.exactly_one", self.exactly_one, "a bool", holds=isinstance(self.exactly_one, bool))
 
     @classmethod
     def named(cls, name: str) -> "ToolChoice":
@@ -107,10 +155,19 @@ class Grammar:
     kind: GrammarKind
     source: str
 
+    def __post_init__(self) -> None:
+        check("response.kind", self.kind, "a GrammarKind", holds=isinstance(self.kind, GrammarKind))
+        check("response", self.source, "text", holds=is_text(self.source))
+        if self.kind is GrammarKind.JSON_SCHEMA:
+            is_schema = self.source in ("true", "false") or is_json_object(self.source)
+            check("response", self.source, "the text of a JSON schema", holds=is_schema)
+        if self.kind is GrammarKind.CHOICE:
+            check("response", self.source, "the text of a JSON array of strings", holds=is_json_strings(self.source))
+
     @classmethod
     def json_schema(cls, schema: JsonObject | bool) -> "Grammar":
         """Any JSON value that satisfies the schema, taken as JSON Schema writes it."""
-        return cls(GrammarKind.JSON_SCHEMA, json.dumps(schema))
+        return cls(GrammarKind.JSON_SCHEMA, json_text("response", schema))
 
     @classmethod
     def json_object(cls) -> "Grammar":
@@ -130,13 +187,9 @@ class Grammar:
     @classmethod
     def choice(cls, options: Sequence[str]) -> "Grammar":
         """Exactly one of the options."""
-        return cls(GrammarKind.CHOICE, json.dumps(list(options), ensure_ascii=False))
-
-
-def _check_range(param: str, value: float, allowed: str, *, inside: bool) -> None:
-    # NaN fails every comparison, so `inside` is False for it.
-    if not inside:
-        raise RequestError(f"{param} is {value}; it must be {allowed}", param=param)
+        is_list = isinstance(options, Sequence) and not isinstance(options, str)
+        check("response", options, "a list of strings", holds=is_list)
+        return cls(GrammarKind.CHOICE, json_text("response", list(options)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,24 +211,34 @@ class SamplingParams:
     top_logprobs: int | None = None  # None: no logprobs; k in [0, 20]: each token's own and the k likeliest
 
     def __post_init__(self) -> None:
+        # NaN fails every comparison.
         for param, value, low, high in (
             ("temperature", self.temperature, 0, 100),
             ("min_p", self.min_p, 0, 1),
             ("presence_penalty", self.presence_penalty, -2, 2),
             ("frequency_penalty", self.frequency_penalty, -2, 2),
         ):
-            _check_range(param, value, f"in [{low}, {high}]", inside=low <= value <= high)
-        _check_range("top_p", self.top_p, "in (0, 1]", inside=0 < self.top_p <= 1)
-        _check_range("top_k", self.top_k, "0 or more", inside=self.top_k >= 0)
-        _check_range(
-            "repetition_penalty", self.repetition_penalty, "in (0, 10]", inside=0 < self.repetition_penalty <= 10
-        )
+            check(param, value, f"a number in [{low}, {high}]", holds=is_number(value) and low <= value <= high)
+        for param, value, high in (("top_p", self.top_p, 1), ("repetition_penalty", self.repetition_penalty, 10)):
+            check(param, value, f"a number in (0, {high}]", holds=is_number(value) and 0 < value <= high)
+        k, seed = self.top_logprobs, self.seed
+        check("top_k", self.top_k, "an integer, 0 or more", holds=is_integer(self.top_k) and self.top_k >= 0)
+        if seed is not None:
+            check("seed", seed, "an integer in [0, 2**63)", holds=is_integer(seed) and 0 <= seed < 2**63)
+        if k is not None:
+            allowed = f"an integer in [0, {MAX_TOP_LOGPROBS}]"
+            check("top_logprobs", k, allowed, holds=is_integer(k) and 0 <= k <= MAX_TOP_LOGPROBS)
+        self._check_logit_bias()
+
+    def _check_logit_bias(self) -> None:
+        is_mapping = isinstance(self.logit_bias, Mapping)
+        check("logit_bias", self.logit_bias, "a mapping from token ids to numbers", holds=is_mapping)
         for token, bias in self.logit_bias.items():
-            _check_range(f"logit_bias.{token}", bias, "in [-100, 100]", inside=-100 <= bias <= 100)
-        if self.seed is not None:
-            _check_range("seed", self.seed, "in [0, 2**63)", inside=0 <= self.seed < 2**63)
-        if (k := self.top_logprobs) is not None:
-            _check_range("top_logprobs", k, f"in [0, {MAX_TOP_LOGPROBS}]", inside=0 <= k <= MAX_TOP_LOGPROBS)
+            check("logit_bias", token, "a mapping whose keys are token ids", holds=is_integer(token) and token >= 0)
+            in_range = is_number(bias) and -100 <= bias <= 100
+            check(f"logit_bias.{token}", bias, "a number in [-100, 100]", holds=in_range)
+        # A copy: the caller may go on changing its own.
+        object.__setattr__(self, "logit_bias", dict(self.logit_bias))
 
     @property
     def is_greedy(self) -> bool:
@@ -190,7 +253,8 @@ class SamplingParams:
 class Request:
     """Everything that decides what one generation may write."""
 
-    messages: tuple[Message, ...]
+    messages: tuple[Message, ...] = ()
+    prompt: tuple[int, ...] | None = None  # token ids, instead of messages: no chat template, tools are not shown
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ToolChoice()
     parallel_tool_calls: bool = True
@@ -202,12 +266,35 @@ class Request:
     max_tokens: int | None = None  # None: up to the model's context length
 
     def __post_init__(self) -> None:
-        if not self.messages:
-            raise RequestError("messages is empty; at least one message is needed", param="messages")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise RequestError(f"max_tokens is {self.max_tokens}; it must be 1 or more", param="max_tokens")
-        if "" in self.stop:
-            raise RequestError("a stop string is empty; it must have a character", param=f"stop[{self.stop.index('')}]")
+        lists: tuple[tuple[str, object, type], ...] = (
+            ("messages", self.messages, Message),
+            ("tools", self.tools, Tool),
+            ("stop", self.stop, str),
+        )
+        for param, value, kind in lists:
+            check(param, value, f"a tuple of {kind.__name__}", holds=is_tuple_of(kind, value))
+        others: tuple[tuple[str, object, type], ...] = (
+            ("tool_choice", self.tool_choice, ToolChoice),
+            ("parallel_tool_calls", self.parallel_tool_calls, bool),
+            ("open_objects", self.open_objects, bool),
+            ("sampling", self.sampling, SamplingParams),
+        )
+        for param, value, kind in others:
+            check(param, value, f"a {kind.__name__}", holds=isinstance(value, kind))
+        is_grammar = self.response is None or isinstance(self.response, Grammar)
+        check("response", self.response, "a Grammar, or None", holds=is_grammar)
+        if self.prompt is None:
+            check("messages", self.messages, "at least one message", holds=bool(self.messages))
+        else:
+            check("prompt", self.prompt, "a tuple of token ids", holds=is_tuple_of_integers(self.prompt))
+            if self.messages or not self.prompt:
+                raise RequestError("prompt must have at least one token, and no messages beside it", param="prompt")
+        for position, stop in enumerate(self.stop):
+            check(f"stop[{position}]", stop, "text that is not empty", holds=stop != "" and is_text(stop))
+        is_ids = is_tuple_of_integers(self.stop_token_ids)
+        check("stop_token_ids", self.stop_token_ids, "a tuple of token ids", holds=is_ids)
+        if (limit := self.max_tokens) is not None:
+            check("max_tokens", limit, "an integer, 1 or more", holds=is_integer(limit) and limit >= 1)
         self._check_tool_names()
 
     def _check_tool_names(self) -> None:
@@ -218,7 +305,7 @@ class Request:
         for name in self.tool_choice.allowed or ():
             if name not in names:
                 offered = ", ".join(names) or "none"
-                raise RequestError(f"{name!r} is not among the offered tools ({offered})", param="tool_choice")
+                raise UnknownToolError(f"{shown(name)} is not among the offered tools ({offered})", param="tool_choice")
         if self.tool_choice.mode is ToolChoiceMode.REQUIRED and not self.callable_tools:
             raise RequestError("tool_choice asks for a call, but no tool may be called", param="tool_choice")
 
@@ -356,4 +443,5 @@ class Completion:
 
     def message(self) -> Message:
         """This answer as the next message of the conversation."""
-        return Message(Role.ASSISTANT, self.text, self.tool_calls)
+        content = self.text if self.tool_calls else self.text or ""
+        return Message(Role.ASSISTANT, content, self.tool_calls)

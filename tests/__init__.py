@@ -1,0 +1,1 @@
+import engine  # noqa: F401  # before anything imports mlx: it chooses the BLAS

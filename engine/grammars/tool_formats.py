@@ -1,9 +1,17 @@
 """How each model family writes tool calls: one frozen object a family, read by the grammar and by the parser."""
 
+import enum
 import json
 from dataclasses import dataclass
 
-from engine.types import Tool, ToolCall
+from engine.types import JsonObject, Tool, ToolCall
+
+
+class ToolStyle(enum.StrEnum):
+    """How a tool is shown to a model whose chat template does not show tools."""
+
+    JSON = "json"  # one JSON object a line
+    SIGNATURE = "signature"  # name(parameter: type, ...) and the descriptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +32,7 @@ class ToolFormat:
     response_end: str
     template_signs: tuple[str, ...] = ()  # a chat template with all of these shows tools in this format itself
     instructions: str = ""  # shown to models whose template does not show tools; {tools} and {example} are filled in
+    tool_style: ToolStyle = ToolStyle.JSON
 
     @property
     def template_shows_tools(self) -> bool:
@@ -85,6 +94,36 @@ def describe_tool(tool: Tool) -> dict[str, object]:
     return {"type": "function", "function": function}
 
 
-def describe_tools_as_lines(tools: tuple[Tool, ...]) -> str:
-    """One JSON object a line: name, description and parameters of each tool."""
-    return "\n".join(json.dumps(describe_tool(tool)["function"], ensure_ascii=False) for tool in tools)
+def describe_tools(tools: tuple[Tool, ...], style: ToolStyle) -> str:
+    """The tools as text for a prompt, one after the other."""
+    if style is ToolStyle.JSON:
+        return "\n".join(json.dumps(describe_tool(tool)["function"], ensure_ascii=False) for tool in tools)
+    return "\n".join(_signature(tool) for tool in tools)
+
+
+def _signature(tool: Tool) -> str:
+    parameters = tool.parameters or {}
+    properties: JsonObject = parameters.get("properties", {})
+    required = parameters.get("required", ())
+    shown = (f"{name}{'' if name in required else '?'}: {_type(schema)}" for name, schema in properties.items())
+    lines = [f"{tool.name}({', '.join(shown)}): {tool.description}".rstrip(": ")]
+    for name, schema in properties.items():
+        if isinstance(schema, dict) and schema.get("description"):
+            lines.append(f"  {name}: {schema['description']}")
+    return "\n".join(lines)
+
+
+def _type(schema: object) -> str:
+    """A type in a few characters; what has no short form is shown as JSON."""
+    if not isinstance(schema, dict) or not schema:
+        return "any"
+    if "enum" in schema:
+        return " | ".join(json.dumps(value, ensure_ascii=False) for value in schema["enum"])
+    types = schema.get("type")
+    if types == "array":
+        return f"{_type(schema.get('items'))}[]"
+    if types == "object" and "properties" in schema:
+        return "{" + ", ".join(f"{name}: {_type(each)}" for name, each in schema["properties"].items()) + "}"
+    if types is None:
+        return json.dumps(schema, ensure_ascii=False)
+    return types if isinstance(types, str) else " | ".join(types)

@@ -1,0 +1,82 @@
+"""What a value must be; where it is not, a RequestError says what was given and what is allowed.
+
+Nothing here raises anything else, whatever it is given: what is checked comes from callers who are not type-checked.
+"""
+
+import json
+import reprlib
+from typing import NoReturn
+
+from engine.errors import RequestError
+
+
+def check(param: str, value: object, allowed: str, *, holds: bool) -> None:
+    """Raise RequestError that names the parameter, unless it holds. allowed: how "it must be" goes on."""
+    if not holds:
+        raise RequestError(f"{param} is {shown(value)}; it must be {allowed}", param=param)
+
+
+def shown(value: object) -> str:
+    """The value, for an error's text: on one line, and short whatever it is."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python does not print integers of thousands of digits
+        return "too long a number"
+
+
+def is_integer(value: object) -> bool:
+    """An int; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """An int or a float, NaN among them."""
+    return isinstance(value, float) or is_integer(value)
+
+
+def is_text(value: object) -> bool:
+    """A string that has a UTF-8 form: one without lone surrogates."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def is_tuple_of(kind: type, value: object) -> bool:
+    """A tuple, all of one kind."""
+    return isinstance(value, tuple) and all(isinstance(each, kind) for each in value)
+
+
+def is_tuple_of_integers(value: object) -> bool:
+    """A tuple of ints, none of them True or False."""
+    return isinstance(value, tuple) and all(map(is_integer, value))
+
+
+def is_json_object(text: str) -> bool:
+    """The text of a JSON object. NaN and Infinity, which Python's json reads, are no JSON."""
+    return isinstance(_read_json(text), dict)
+
+
+def is_json_strings(text: str) -> bool:
+    """The text of a JSON array of strings."""
+    values = _read_json(text)
+    return isinstance(values, list) and all(map(is_text, values))
+
+
+def _read_json(text: str) -> object:
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):  # Python's parser follows the nesting by recursion
+        return None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def json_text(param: str, value: object) -> str:
+    """The value as JSON. Raises RequestError where JSON cannot write it."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RequestError(f"{param} cannot be written as JSON: {error}", param=param) from error
