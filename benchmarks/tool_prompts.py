@@ -60,7 +60,7 @@ VARIANTS = {
     ),
     "signatures, copy the values": (
         "You are a function calling assistant. You can call these functions:\n{tools}\n\n"
-        "Answer the user with one call. Copy the values from the user's request into the arguments. Example:\n{example}",
+        "Answer the user with one call. Copy the values from the request into the arguments. Example:\n{example}",
         ToolStyle.SIGNATURE,
     ),
 }

@@ -10,10 +10,10 @@ from typing import NoReturn
 from engine.errors import RequestError
 
 
-def check(param: str, value: object, allowed: str, *, holds: bool) -> None:
-    """Raise RequestError that names the parameter, unless it holds. allowed: how "it must be" goes on."""
+def check(param: str, value: object, allowed: str, *, holds: bool, error: type[RequestError] = RequestError) -> None:
+    """Raise an error that names the parameter, unless it holds. allowed: how "it must be" goes on."""
     if not holds:
-        raise RequestError(f"{param} is {shown(value)}; it must be {allowed}", param=param)
+        raise error(f"{param} is {shown(value)}; it must be {allowed}", param=param)
 
 
 def shown(value: object) -> str:
@@ -74,9 +74,11 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def json_text(param: str, value: object) -> str:
-    """The value as JSON. Raises RequestError where JSON cannot write it."""
+def json_text(param: str, value: object, *, error: type[RequestError] = RequestError) -> str:
+    """The value as JSON. Raises an error where JSON cannot write it, or UTF-8 not that."""
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise RequestError(f"{param} cannot be written as JSON: {error}", param=param) from error
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as reason:
+        raise error(f"{param} cannot be written as JSON: {reason}", param=param) from reason
+    return text

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from engine.checks import is_integer, shown
 from engine.errors import ConfigError
 
 
@@ -23,5 +24,6 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         for name in ("prefill_chunk", "max_running", "max_waiting"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+            value = getattr(self, name)
+            if not is_integer(value) or value < 1:
+                raise ConfigError(f"{name} is {shown(value)}; it must be an integer, 1 or more")

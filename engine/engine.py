@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Rows
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,8 +16,17 @@ from typing import Self
 import mlx.core as mx
 
 from engine.catalog import OnProgress
+from engine.checks import shown
 from engine.config import EngineConfig
-from engine.errors import ContextLengthError, EngineClosedError, GenerationError, QueueFullError, RequestError
+from engine.errors import (
+    ContextLengthError,
+    EngineClosedError,
+    GenerationError,
+    GrammarError,
+    MatcherError,
+    QueueFullError,
+    RequestError,
+)
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.tool_formats import ToolFormat, detect_format
 from engine.grammars.turn import Turn, build_turn
@@ -24,7 +34,7 @@ from engine.grammars.turn_parser import TurnParser
 from engine.model import LoadedModel, load
 from engine.output import OutputStream, collect
 from engine.prompt import render_prompt
-from engine.requests import AnyMessage, AnyTool, AnyToolChoice, to_messages, to_tool_choice, to_tools
+from engine.requests import AnyMessage, AnyTool, AnyToolChoice, to_messages, to_stop, to_tool_choice, to_tools
 from engine.sampling.sampler import choice_key
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
@@ -41,6 +51,8 @@ from engine.types import (
     Request,
     SamplingParams,
     StopReason,
+    TextDelta,
+    ToolChoiceMode,
 )
 
 logger = logging.getLogger(__name__)
@@ -57,7 +69,9 @@ class Generation:
         self._receipt = receipt
         self._wake = wake
         self._events: queue.SimpleQueue[Event | Exception] = queue.SimpleQueue()
+        self._taken: list[Event] = []  # by the consumer
         self._ended = False  # for the consumer
+        self._failure: Exception | None = None
         self.cancelled = False
 
     def __iter__(self) -> Iterator[Event]:
@@ -70,7 +84,9 @@ class Generation:
         event = self._events.get()
         self._ended = isinstance(event, (Finished, Exception))
         if isinstance(event, Exception):
+            self._failure = event
             raise event
+        self._taken.append(event)
         return event
 
     def __enter__(self) -> Self:
@@ -86,34 +102,48 @@ class Generation:
             self._wake.notify()
 
     def completion(self) -> Completion:
-        """Wait for the end; all remaining events as one value."""
-        return collect(self)
+        """Wait for the end; all events as one value, those that were already taken too. Raises as iteration does."""
+        for _ in self:
+            pass
+        if self._failure is not None:
+            raise self._failure
+        completion = collect(self._taken)
+        has_none = completion.logprobs is None and self._sequence.sampling.top_logprobs is not None
+        return replace(completion, logprobs=()) if has_none else completion  # asked for, of an answer without tokens
 
     # From here on: for the engine only.
 
     def report(self, progress: Progress) -> bool:
         """Pass on what a step did. Returns whether the generation has ended."""
-        sequence = self._sequence
-        if progress.error is not None:
-            self._events.put(progress.error)
-            return True
         try:
-            events = self._output.feed(progress.tokens)
-        except GenerationError as error:
-            sequence.stop_reason = StopReason.FAILED
-            self._events.put(error)
+            if progress.error is not None:
+                raise progress.error
+            return self._pass_on(progress)
+        except Exception as error:  # whatever reading the output back raised: it must end this sequence only
+            self._sequence.stop_reason = StopReason.FAILED
+            is_ours = isinstance(error, GenerationError)
+            self.abort(error if is_ours else GenerationError(f"the output cannot be read back: {error}"))
             return True
+
+    def _pass_on(self, progress: Progress) -> bool:
+        sequence = self._sequence
+        events = self._output.feed(progress.tokens)
         for event in events:
             self._events.put(event)
         if progress.logprobs:
             self._events.put(LogprobsDelta(tuple(progress.logprobs)))
-        sequence.in_free_text = self._output.in_text and sequence.request.response is None
+        is_free = self._has_text and sequence.request.response is None
+        sequence.in_free_text = self._output.in_text and is_free
         if self._output.stopped:
             sequence.stop_reason = StopReason.STOP_STRING
         if not sequence.is_done and not self._output.stopped:
             return False
         self._finish()
         return True
+
+    @property
+    def _has_text(self) -> bool:
+        return self._sequence.request.tool_choice.mode is not ToolChoiceMode.REQUIRED
 
     def abort(self, error: Exception | None = None) -> None:
         """End now: by this error, or as cancelled."""
@@ -125,9 +155,12 @@ class Generation:
 
     def _finish(self) -> None:
         for event in self._output.finish():
-            self._events.put(event)
+            if self._has_text or not isinstance(event, TextDelta):  # where there is none, it is half a marker
+                self._events.put(event)
         reason = self._sequence.stop_reason
         assert reason is not None
+        if self._output.stopped and reason is not StopReason.CANCELLED:  # by text that was held back
+            reason = StopReason.STOP_STRING
         self._events.put(Finished(reason, self._sequence.usage, self._sequence.seed, self._receipt))
 
 
@@ -172,11 +205,11 @@ class Engine:
         parallel_tool_calls: bool = True,
         response: Grammar | None = None,
         sampling: SamplingParams | None = None,
-        stop: Iterable[str] = (),
+        stop: str | Iterable[str] = (),
         max_tokens: int | None = None,
     ) -> Completion:
         """The whole answer to a conversation. Raises RequestError before the first token, GenerationError after."""
-        return self.stream(
+        generation = self.stream(
             messages,
             tools=tools,
             tool_choice=tool_choice,
@@ -185,7 +218,9 @@ class Engine:
             sampling=sampling,
             stop=stop,
             max_tokens=max_tokens,
-        ).completion()
+        )
+        with generation:  # an interrupt while this waits must not leave the model running
+            return generation.completion()
 
     def stream(
         self,
@@ -196,7 +231,7 @@ class Engine:
         parallel_tool_calls: bool = True,
         response: Grammar | None = None,
         sampling: SamplingParams | None = None,
-        stop: Iterable[str] = (),
+        stop: str | Iterable[str] = (),
         max_tokens: int | None = None,
     ) -> Generation:
         """The answer's events as they come; in a `with` statement, leaving it cancels what is left."""
@@ -207,8 +242,8 @@ class Engine:
                 tool_choice=to_tool_choice(tool_choice),
                 parallel_tool_calls=parallel_tool_calls,
                 response=response,
-                sampling=sampling or SamplingParams(),
-                stop=tuple(stop),
+                sampling=SamplingParams() if sampling is None else sampling,
+                stop=to_stop(stop),
                 max_tokens=max_tokens,
             )
         )
@@ -253,17 +288,23 @@ class Engine:
         turn = build_turn(request, self.tool_format, tokenizer.unspellable)
         matcher = turn.compile(self._compiler)
         prompt = self.render_prompt(request)
+        if not prompt:
+            raise RequestError("the chat template makes an empty prompt of these messages", param="messages")
         seed = secrets.randbelow(MAX_SEED) if request.sampling.seed is None else request.sampling.seed
-        sequence = Sequence(
-            request=request,
-            prompt=prompt,
-            key=choice_key(seed, 0),
-            seed=seed,
-            max_tokens=self._max_tokens(request, len(prompt)),
-            eos_ids=tokenizer.eos_ids,
-            matcher=matcher,
-            fast_forward=self.config.fast_forward,
-        )
+        try:
+            sequence = Sequence(
+                request=request,
+                prompt=prompt,
+                key=choice_key(seed, 0),
+                seed=seed,
+                max_tokens=self._max_tokens(request, len(prompt)),
+                eos_ids=tokenizer.eos_ids,
+                matcher=matcher,
+                fast_forward=self.config.fast_forward,
+            )
+        except MatcherError as error:  # what is forced from the start on is asked for here: a grammar may be too large
+            param = "tools" if request.response is None else "response"
+            raise GrammarError(f"{param} cannot be enforced: {error}", param=param) from error
         return Generation(sequence, self._output(request, turn), _receipt(request, turn), self._wake), sequence
 
     def _output(self, request: Request, turn: Turn) -> OutputStream:
@@ -274,6 +315,7 @@ class Engine:
             has_calls=turn.has_calls,
             marker_is_special=self.tool_format.marker in tokenizer.unspellable,
             call_id=lambda index: f"call_{turn_id}{index}",
+            has_response=request.response is not None,
         )
         stop = request.stop if request.response is None else ()
         special_ids = frozenset(tokenizer.unspellable.values())
@@ -289,7 +331,7 @@ class Engine:
         for param, ids in given.items():
             for token in ids:
                 if not 0 <= token < num_tokens:
-                    raise RequestError(f"{param} has token {token}; ids are 0 to {num_tokens - 1}", param=param)
+                    raise RequestError(f"{param} has token {shown(token)}; ids are 0 to {num_tokens - 1}", param=param)
 
     def _max_tokens(self, request: Request, num_prompt: int) -> int:
         context = self.loaded.model.context_length
@@ -301,7 +343,7 @@ class Engine:
             )
         if request.max_tokens is not None and request.max_tokens > room:
             raise ContextLengthError(
-                f"max_tokens is {request.max_tokens}; the prompt's {num_prompt} tokens leave room for {room}",
+                f"max_tokens is {shown(request.max_tokens)}; the prompt's {num_prompt} tokens leave room for {room}",
                 param="max_tokens",
             )
         return request.max_tokens or room
@@ -309,11 +351,14 @@ class Engine:
     # The decoding thread.
 
     def _decode(self) -> None:
-        while batch := self._next_batch():
-            for sequence, progress in zip(batch, self._step(batch), strict=True):
-                if self._generations[sequence].report(progress):
-                    self._forget(sequence)
-        mx.clear_streams()  # MLX aborts the process when a thread ends with streams of its own
+        try:
+            while batch := self._next_batch():
+                for sequence, progress in zip(batch, self._step(batch), strict=True):
+                    if self._generations[sequence].report(progress):
+                        self._forget(sequence)
+        finally:  # also where this thread dies of a bug: nobody may wait for it in vain
+            self._abort_all()
+            mx.clear_streams()  # MLX aborts the process when a thread ends with streams of its own
 
     def _next_batch(self) -> list[Sequence]:
         """Wait for work. Empty only when the engine closes."""
@@ -323,11 +368,15 @@ class Engine:
                 if batch := self._scheduler.next_step():
                     return batch
                 self._wake.wait()
-            for sequence, generation in list(self._generations.items()):
+            return []
+
+    def _abort_all(self) -> None:
+        with self._wake:
+            self._closed = True
+            for sequence, generation in self._generations.items():
                 self._scheduler.remove(sequence)
                 generation.abort(EngineClosedError("the engine was closed while this ran"))
             self._generations.clear()
-            return []
 
     def _drop_cancelled(self) -> None:
         for sequence, generation in list(self._generations.items()):

@@ -72,10 +72,11 @@ class OutputStream:
 
     def _cut_at_stop(self, text: str) -> list[Event]:
         self._held += text
-        found = [position for position in map(self._held.find, self._stop) if position >= 0]
-        if found:
+        found = [(start + len(stop), start) for stop in self._stop if (start := self._held.find(stop)) >= 0]
+        if found:  # the one that was complete first, so that it does not matter in which pieces the text came
+            _, start = min(found)
             self.stopped = True
-            self._held = self._held[: min(found)]
+            self._held = self._held[:start]
             return self._release()
         keep = max(held_back(self._held, stop) for stop in self._stop)
         ready, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]

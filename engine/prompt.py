@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from engine.errors import RequestError
 from engine.grammars.example import example_arguments
 from engine.grammars.tool_formats import ToolFormat, describe_tool, describe_tools
 from engine.tokenizer import Tokenizer
@@ -18,6 +19,14 @@ def render_prompt(request: Request, family: ToolFormat, tokenizer: Tokenizer) ->
 
 def render_text(request: Request, family: ToolFormat, tokenizer: Tokenizer) -> str:
     """The prompt's text. Raises RequestError where the chat template refuses the messages."""
+    try:
+        return _render(request, family, tokenizer)
+    except RecursionError:
+        message = "the messages' tool calls have arguments that are nested too deeply to be shown"
+        raise RequestError(message, param="messages") from None
+
+
+def _render(request: Request, family: ToolFormat, tokenizer: Tokenizer) -> str:
     tools = request.callable_tools
     if family.template_shows_tools:
         messages = [_native_message(message) for message in request.messages]

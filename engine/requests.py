@@ -1,9 +1,11 @@
 """Plain Python values, in the shape of the OpenAI API, as the engine's frozen ones. Errors name the value by path."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
 
+from engine.checks import check, shown
 from engine.errors import RequestError
 from engine.types import Message, Role, Tool, ToolCall, ToolChoice, ToolChoiceMode
 
@@ -20,70 +22,22 @@ AnyMessage = Message | Mapping[str, Any]
 AnyTool = Tool | HasDefinition | Mapping[str, Any]
 AnyToolChoice = ToolChoice | str | Mapping[str, Any]
 
+T = TypeVar("T")
+
 
 def to_messages(messages: Iterable[AnyMessage]) -> tuple[Message, ...]:
     """Messages as they are, or as {"role": ..., "content": ...}."""
-    return tuple(
-        each if isinstance(each, Message) else _message(each, f"messages[{position}]")
-        for position, each in enumerate(messages)
-    )
-
-
-def _message(message: Mapping[str, Any], path: str) -> Message:
-    known = {"role", "content", "tool_calls", "tool_call_id"}
-    if unknown := set(message) - known:
-        raise RequestError(f"{path} has {min(unknown)!r}; allowed are {', '.join(sorted(known))}", param=path)
-    try:
-        role = Role(message.get("role", ""))
-    except ValueError:
-        allowed = ", ".join(Role)
-        raise RequestError(
-            f"{path}.role is {message.get('role')!r}; allowed are {allowed}", param=f"{path}.role"
-        ) from None
-    content = message.get("content")
-    if content is not None and not isinstance(content, str):
-        raise RequestError(f"{path}.content must be a string", param=f"{path}.content")
-    calls = tuple(
-        _tool_call(each, f"{path}.tool_calls[{position}]")
-        for position, each in enumerate(message.get("tool_calls") or ())
-    )
-    if content is None and not calls:
-        raise RequestError(f"{path} has no content", param=f"{path}.content")
-    return Message(role, content, calls, message.get("tool_call_id"))
-
-
-def _tool_call(call: Mapping[str, Any], path: str) -> ToolCall:
-    try:
-        function = call["function"]
-        arguments = function["arguments"]
-        text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-        if not isinstance(json.loads(text), dict):
-            raise ValueError
-        return ToolCall(call.get("id", ""), function["name"], text)
-    except (KeyError, TypeError, ValueError):
-        raise RequestError(
-            f'{path} must have the form {{"id": "...", "function": {{"name": "...", "arguments": "{{...}}"}}}}',
-            param=path,
-        ) from None
+    return tuple(_message(each, f"messages[{position}]") for position, each in enumerate(_listed(messages, "messages")))
 
 
 def to_tools(tools: Iterable[AnyTool]) -> tuple[Tool, ...]:
     """Tools as they are, registered functions, or {"type": "function", "function": {...}}."""
-    return tuple(_tool(each, f"tools[{position}]") for position, each in enumerate(tools))
+    return tuple(_tool(each, f"tools[{position}]") for position, each in enumerate(_listed(tools, "tools")))
 
 
-def _tool(tool: AnyTool, path: str) -> Tool:
-    if isinstance(tool, Tool):
-        return tool
-    if not isinstance(tool, Mapping):
-        return tool.definition
-    function = tool.get("function", tool)
-    known = {"name", "description", "parameters"}
-    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise RequestError(f"{path} must have a name", param=f"{path}.name")
-    if unknown := set(function) - known - {"type"}:
-        raise RequestError(f"{path} has {min(unknown)!r}; allowed are {', '.join(sorted(known))}", param=path)
-    return Tool(function["name"], function.get("description") or "", function.get("parameters"))
+def to_stop(stop: str | Iterable[str]) -> tuple[str, ...]:
+    """One stop string, or several."""
+    return (stop,) if isinstance(stop, str) else tuple(_listed(stop, "stop"))
 
 
 def to_tool_choice(choice: AnyToolChoice) -> ToolChoice:
@@ -97,14 +51,88 @@ def to_tool_choice(choice: AnyToolChoice) -> ToolChoice:
             return ToolChoice.named(choice["function"]["name"])
         if choice["type"] == "allowed_tools":
             return _allowed_tools(choice["allowed_tools"])
-    except (KeyError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, RequestError):
         pass
     raise RequestError(
-        f"tool_choice is {choice!r}; allowed are 'auto', 'none', 'required', a named function and allowed_tools",
+        f"tool_choice is {shown(choice)}; allowed are 'auto', 'none', 'required', a named function and allowed_tools",
         param="tool_choice",
     )
 
 
 def _allowed_tools(allowed: Mapping[str, Any]) -> ToolChoice:
-    names: Sequence[str] = [tool["function"]["name"] for tool in allowed["tools"]]
-    return ToolChoice(ToolChoiceMode(allowed["mode"]), tuple(names))
+    mode = ToolChoiceMode(allowed["mode"])
+    if mode is ToolChoiceMode.NONE:
+        raise ValueError
+    return ToolChoice(mode, tuple(tool["function"]["name"] for tool in allowed["tools"]))
+
+
+def _message(message: AnyMessage, path: str) -> Message:
+    if isinstance(message, Message):
+        return message
+    _check_keys(message, {"role", "content", "tool_calls", "tool_call_id"}, path)
+    role: Any = message.get("role")
+    check(f"{path}.role", role, f"one of {', '.join(Role)}", holds=isinstance(role, str) and role in list(Role))
+    calls = message.get("tool_calls")
+    calls = () if calls is None else _listed(calls, f"{path}.tool_calls")
+    tool_calls = tuple(_tool_call(each, f"{path}.tool_calls[{position}]") for position, each in enumerate(calls))
+    with _inside(path):
+        return Message(Role(role), message.get("content"), tool_calls, message.get("tool_call_id"))
+
+
+def _tool_call(call: ToolCall | Mapping[str, Any], path: str) -> ToolCall:
+    if isinstance(call, ToolCall):
+        return call
+    _check_keys(call, {"id", "type", "function"}, path)
+    check(f"{path}.type", call.get("type"), "'function'", holds=call.get("type", "function") == "function")
+    function: Any = call.get("function")
+    _check_keys(function, {"name", "arguments"}, f"{path}.function")
+    arguments = function.get("arguments")
+    try:
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        text = ""  # which is no JSON object either
+    with _inside(path):
+        return ToolCall(call.get("id", ""), function.get("name", ""), text)
+
+
+def _tool(tool: AnyTool, path: str) -> Tool:
+    if isinstance(tool, Tool):
+        return tool
+    if not isinstance(tool, Mapping):
+        definition = getattr(tool, "definition", None)
+        check(path, tool, "a Tool, a registered function or a mapping", holds=isinstance(definition, Tool))
+        return tool.definition
+    check(f"{path}.type", tool.get("type"), "'function'", holds=tool.get("type", "function") == "function")
+    function = tool
+    if "function" in tool:
+        _check_keys(tool, {"type", "function"}, path)
+        function = tool["function"]
+    _check_keys(function, {"type", "name", "description", "parameters"}, path)
+    description = function.get("description")
+    with _inside(path):
+        return Tool(function.get("name", ""), "" if description is None else description, function.get("parameters"))
+
+
+def _listed(values: Iterable[T], param: str) -> list[T]:
+    is_list = isinstance(values, Iterable) and not isinstance(values, (str, bytes, Mapping))
+    check(param, values, "a list", holds=is_list)
+    return list(values)
+
+
+def _check_keys(value: object, known: Collection[str], path: str) -> None:
+    """Nothing is dropped in silence: a key that is not known is an error."""
+    keys = f"a mapping with some of {', '.join(sorted(known))}"
+    check(path, value, keys, holds=isinstance(value, Mapping))
+    assert isinstance(value, Mapping)
+    for key in value:
+        if key not in known:
+            raise RequestError(f"{path} has {shown(key)}; it must be {keys}", param=path)
+
+
+@contextmanager
+def _inside(path: str) -> Iterator[None]:
+    """Put the path before what a value says of itself."""
+    try:
+        yield
+    except RequestError as error:
+        raise type(error)(f"{path}.{error}", param=f"{path}.{error.param}") from None

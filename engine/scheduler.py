@@ -19,7 +19,8 @@ class Scheduler:
 
     @property
     def is_full(self) -> bool:
-        return len(self.waiting) >= self.max_waiting
+        may_start = self.max_running - len(self.running)  # at the next step
+        return len(self.waiting) >= self.max_waiting + may_start
 
     @property
     def is_idle(self) -> bool:

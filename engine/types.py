@@ -106,9 +106,9 @@ class Tool:
     def __post_init__(self) -> None:
         check("name", self.name, TOOL_NAME_RULE, holds=_is_tool_name(self.name))
         check("description", self.description, "text", holds=is_text(self.description))
-        if self.parameters is not None and not isinstance(self.parameters, Mapping):
-            message = f"parameters is {shown(self.parameters)}; it must be a JSON schema of an object"
-            raise SchemaError(message, param="parameters")
+        is_schema = self.parameters is None or isinstance(self.parameters, Mapping)
+        check("parameters", self.parameters, "a JSON schema of an object", holds=is_schema, error=SchemaError)
+        json_text("parameters", dict(self.parameters or {}), error=SchemaError)
 
 
 class ToolChoiceMode(enum.StrEnum):
@@ -167,7 +167,7 @@ class Grammar:
     @classmethod
     def json_schema(cls, schema: JsonObject | bool) -> "Grammar":
         """Any JSON value that satisfies the schema, taken as JSON Schema writes it."""
-        return cls(GrammarKind.JSON_SCHEMA, json_text("response", schema))
+        return cls(GrammarKind.JSON_SCHEMA, json_text("response", schema, error=SchemaError))
 
     @classmethod
     def json_object(cls) -> "Grammar":
@@ -234,9 +234,9 @@ class SamplingParams:
         is_mapping = isinstance(self.logit_bias, Mapping)
         check("logit_bias", self.logit_bias, "a mapping from token ids to numbers", holds=is_mapping)
         for token, bias in self.logit_bias.items():
-            check("logit_bias", token, "a mapping whose keys are token ids", holds=is_integer(token) and token >= 0)
+            check("logit_bias", token, "a mapping whose keys are token ids", holds=is_integer(token))
             in_range = is_number(bias) and -100 <= bias <= 100
-            check(f"logit_bias.{token}", bias, "a number in [-100, 100]", holds=in_range)
+            check(f"logit_bias.{shown(token)}", bias, "a number in [-100, 100]", holds=in_range)
         # A copy: the caller may go on changing its own.
         object.__setattr__(self, "logit_bias", dict(self.logit_bias))
 

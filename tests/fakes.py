@@ -1,8 +1,10 @@
 """A small vocabulary and a model of integer arithmetic, so that the engine is tested without weights and exactly."""
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import mlx.core as mx
 import numpy as np
@@ -11,8 +13,12 @@ from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerFast
 
 from engine.cache import Cache
+from engine.errors import MatcherError
+from engine.grammars.llguidance_backend import LLGuidanceCompiler
+from engine.grammars.matcher import Matcher
 from engine.model import LoadedModel
 from engine.tokenizer import Tokenizer
+from engine.types import Message, Role, Tool, ToolChoice, ToolChoiceMode
 
 EOS = "<|im_end|>"
 
@@ -25,8 +31,9 @@ HERMES_TEMPLATE = (
     "{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}"
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
     "{% for call in message.tool_calls or [] %}"
-    '<tool_call>\n{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}\n</tool_call>'
-    "{% endfor %}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+    '<tool_call>\n{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}\n'
+    "</tool_call>"
+    "{% endfor %}<|im_end|>\n{% endfor %}{{ '<|im_start|>assistant\n' }}"  # Jinja drops a newline at a template's end
 )
 
 CORPUS = [
@@ -38,12 +45,17 @@ CORPUS = [
 
 
 @functools.cache
-def fake_tokenizer(*, hermes: bool = False, num_merges: int = 160) -> Tokenizer:
-    """Byte-level BPE with a few hundred tokens; hermes: the markers are single special tokens."""
+def fake_tokenizer(*, hermes: bool = False, num_merges: int = 160, special_markers: bool = True) -> Tokenizer:
+    """Byte-level BPE with a few hundred tokens; hermes: the markers are single special tokens.
+
+    special_markers: off makes them ordinary added tokens, as Qwen's are.
+    """
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    special = ["<|im_start|>", EOS, *(["<tool_call>", "</tool_call>"] if hermes else [])]
+    special = {"<|im_start|>": True, EOS: True}
+    if hermes:
+        special |= {"<tool_call>": special_markers, "</tool_call>": special_markers}
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     backend.train_from_iterator(
         CORPUS,
@@ -51,7 +63,7 @@ def fake_tokenizer(*, hermes: bool = False, num_merges: int = 160) -> Tokenizer:
             vocab_size=len(alphabet) + num_merges, initial_alphabet=alphabet, show_progress=False, special_tokens=[]
         ),
     )
-    backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
+    backend.add_tokens([AddedToken(text, special=is_special, normalized=False) for text, is_special in special.items()])
     fast = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=EOS)
     fast.chat_template = HERMES_TEMPLATE if hermes else PLAIN_TEMPLATE
     return Tokenizer(fast)
@@ -131,3 +143,153 @@ def fake_loaded(
     by_token = {tokenizer.encode(text)[0]: points for text, points in (bonus or {}).items()}
     by_phrase = {tuple(tokenizer.encode(text)): points for text, points in (phrases or {}).items()}
     return LoadedModel("fake", FakeModel(tokenizer.num_tokens + padding, by_token, by_phrase, seed), tokenizer)
+
+
+def fake_model(loaded: LoadedModel) -> FakeModel:
+    """The fake behind a loaded model, to look at what it was asked."""
+    assert isinstance(loaded.model, FakeModel)
+    return loaded.model
+
+
+@dataclass
+class HookedModel(FakeModel):
+    """Calls a function before each forward pass, with the number of passes so far; it may wait or raise."""
+
+    before_pass: Callable[[int], None] = lambda _: None
+
+    def forward(self, tokens: mx.array, cache: Cache, *, num_logits: int) -> mx.array:
+        self.before_pass(self.num_forward_passes)
+        return super().forward(tokens, cache, num_logits=num_logits)
+
+
+def with_hook(loaded: LoadedModel, before_pass: Callable[[int], None]) -> LoadedModel:
+    """The same fake, with the hook."""
+    fake = fake_model(loaded)
+    hooked = HookedModel(fake.vocab_size, fake.bonus, fake.phrases, fake.seed, before_pass=before_pass)
+    return replace(loaded, model=hooked)
+
+
+@dataclass
+class ScriptedModel(FakeModel):
+    """Says what a function of the tokens says."""
+
+    script: Callable[[list[int]], Mapping[int, float]] = lambda _: {}  # token id -> its logit; the others have 0
+
+    def logits_after(self, tokens: list[int]) -> np.ndarray:
+        logits = np.zeros(self.vocab_size)
+        for token, logit in self.script(tokens).items():
+            logits[token] = logit
+        return logits
+
+
+def scripted(loaded: LoadedModel, script: Callable[[list[int]], Mapping[int, float]]) -> LoadedModel:
+    """The same fake, with a script."""
+    return replace(loaded, model=ScriptedModel(fake_model(loaded).vocab_size, script=script))
+
+
+def fake_that_writes(text: str, *, hermes: bool = False) -> LoadedModel:
+    """A fake that writes this text, as its tokenizer cuts it, and then ends its turn."""
+    loaded = fake_loaded(hermes=hermes)
+    whole = loaded.tokenizer.encode(text + EOS)
+
+    def script(tokens: list[int]) -> Mapping[int, float]:
+        written = next(n for n in range(len(whole) - 1, -1, -1) if tokens[len(tokens) - n :] == whole[:n])
+        return {whole[written]: 100}
+
+    return scripted(loaded, script)
+
+
+class Gate:
+    """A hook that holds each forward pass until it is let through."""
+
+    def __init__(self) -> None:
+        self.arrived = threading.Semaphore(0)  # one for each pass that waits, or has waited, here
+        self._may_pass = threading.Semaphore(0)
+        self._is_open = threading.Event()
+
+    def __call__(self, _: int) -> None:
+        self.arrived.release()
+        if not self._is_open.is_set():
+            assert self._may_pass.acquire(timeout=30)
+
+    def let_through(self, num_passes: int) -> None:
+        self._may_pass.release(num_passes)
+
+    def open(self) -> None:
+        """Hold nothing any more."""
+        self._is_open.set()
+        self._may_pass.release(1)
+
+
+@dataclass
+class FailingMatcher:
+    """A matcher that loses step: after some tokens it neither takes another nor says which may come."""
+
+    inner: Matcher
+    tokens_left: int
+
+    def accept(self, tokens: Sequence[int]) -> None:
+        self.tokens_left -= len(tokens)
+        self._raise_if_lost(strictly=True)
+        self.inner.accept(tokens)
+
+    def _raise_if_lost(self, *, strictly: bool = False) -> None:
+        if self.tokens_left < 0 or (self.tokens_left == 0 and not strictly):
+            raise MatcherError("the matcher lost step")
+
+    def validate(self, tokens: Sequence[int]) -> int:
+        return self.inner.validate(tokens)
+
+    def rollback(self, num_tokens: int) -> None:
+        self.inner.rollback(num_tokens)
+
+    def forced_tokens(self) -> list[int]:
+        return self.inner.forced_tokens()[: self.tokens_left]
+
+    def fill_bitmask(self, row: np.ndarray) -> None:
+        self._raise_if_lost()
+        self.inner.fill_bitmask(row)
+
+    @property
+    def is_accepting(self) -> bool:
+        return self.inner.is_accepting
+
+    @property
+    def is_terminated(self) -> bool:
+        return self.inner.is_terminated
+
+    def copy(self) -> Self:
+        return type(self)(self.inner.copy(), self.tokens_left)
+
+
+class FailingCompiler(LLGuidanceCompiler):
+    """Its matchers lose step after `tokens_left` tokens where the grammar has the word "faulty", as a tool's name."""
+
+    tokens_left = 30
+
+    def compile(self, source: str, *, param: str) -> Matcher:  # type: ignore[override]
+        matcher = super().compile(source, param=param)
+        return FailingMatcher(matcher, self.tokens_left) if "faulty" in source else matcher
+
+
+# What most tests ask: short calls, which a model of noise ends soon.
+
+USER = Message(Role.USER, "hi")
+CALCULATE = Tool(
+    "calculate",
+    "Compute.",
+    {"type": "object", "properties": {"expression": {"type": "string", "maxLength": 8}}, "required": ["expression"]},
+)
+SEARCH = Tool(
+    "web_search",
+    "Look something up.",
+    {
+        "type": "object",
+        "properties": {
+            "query": {"type": "string", "maxLength": 8},
+            "num_results": {"type": "integer", "minimum": 1, "maximum": 5},
+        },
+        "required": ["query"],
+    },
+)
+REQUIRED = ToolChoice(ToolChoiceMode.REQUIRED)

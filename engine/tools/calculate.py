@@ -2,6 +2,10 @@
 
 Bounded by construction: the text is short, only listed characters, names and operators get through, and no intermediate
 value is larger than MAX_INT_BITS, so that no step can be slow. simpleeval evaluates what is left.
+
+Operators: + - * / // % ** and ^, which is a power too. Functions: sqrt, exp, log (natural), ln, log2, log10, sin, cos,
+tan, asin, acos, atan, atan2, degrees, radians, hypot, abs, round, floor, ceil, min, max, pow, gcd, factorial.
+Constants: pi, e, tau. Angles are in radians. The tool's own description is short: it becomes part of every prompt.
 """
 
 import ast
@@ -9,8 +13,9 @@ import math
 import operator
 import re
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
+from pydantic import Field
 from simpleeval import SimpleEval
 
 from engine.tools.registry import ToolError, tool
@@ -28,14 +33,23 @@ class CalculationError(ToolError, ValueError):
     """An expression without a value: malformed, not allowed, undefined or too large."""
 
 
+# What a model may write: narrower than what is understood, so that a small one cannot drift into prose or endless
+# digits. Parentheses may still be unbalanced, which no regular expression can hold.
+_NUMBER = r"[0-9]{1,12}(\.[0-9]{1,6})?"
+_FUNCTION = "(sqrt|exp|log|ln|log2|log10|sin|cos|tan|abs|round|floor|ceil|factorial)"
+_OPERAND = rf"(-|\(|{_FUNCTION}\()*({_NUMBER}|pi|e|tau)\)*"
+WRITABLE = rf"^{_OPERAND}( ?(\*\*|//|[-+*/%^]) ?{_OPERAND})*$"
+MAX_WRITABLE_CHARS = 200
+
+Expression = Annotated[str, Field(json_schema_extra={"pattern": WRITABLE, "maxLength": MAX_WRITABLE_CHARS})]
+
+
 @tool
-def calculate(expression: str) -> float:
+def calculate(expression: Expression) -> float:
     """Evaluate an arithmetic expression and return the number.
 
     Args:
-        expression: For example "sqrt(144) + 2**3". Operators: + - * / // % ** ( ). Functions: sqrt, exp, log, ln, log2,
-            log10, sin, cos, tan, asin, acos, atan, atan2, degrees, radians, hypot, abs, round, floor, ceil, min, max,
-            pow, gcd, factorial. Constants: pi, e, tau. Angles are in radians; log is the natural logarithm.
+        expression: The expression, such as (2 + 3) * 4 or sqrt(2) ^ 3.
     """
     tree = _parse(" ".join(_tokens(expression)))
     _check(tree)

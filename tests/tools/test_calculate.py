@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import math
+import re
 import time
 
 import pytest
@@ -15,6 +16,7 @@ from engine.tools.calculate import (
     FUNCTIONS,
     MAX_EXPRESSION_CHARS,
     OPERATORS,
+    WRITABLE,
     CalculationError,
     calculate,
 )
@@ -194,13 +196,24 @@ def test_a_nearly_full_stack_is_an_error_too() -> None:
     assert isinstance(descend(), ValueError)
 
 
-def test_the_description_names_every_function_and_constant() -> None:
-    parameters = calculate.definition.parameters
-    assert parameters is not None
-    text = parameters["properties"]["expression"]["description"]
-    functions, constants = text.split("Functions: ")[1].split(". Angles")[0].split(". Constants: ")
-    assert set(functions.split(", ")) == set(FUNCTIONS)
-    assert set(constants.split(", ")) == set(CONSTANTS)
+def test_every_function_that_a_model_may_write_is_known() -> None:
+    functions = re.search(r"\((sqrt[a-z0-9|]*)\)", WRITABLE)
+    assert functions is not None
+    for name in functions[1].split("|"):
+        assert execute_tool("calculate", {"expression": f"{name}(1)"})["success"], name
+
+
+@pytest.mark.parametrize(
+    "expression", ["15 * 23 + 47", "sqrt(144) + 2^3", "-(2 + 3.5)/4", "2**-3", "sqrt(abs(-pi)) % 2"]
+)
+def test_a_model_may_write_ordinary_expressions(expression: str) -> None:
+    assert re.search(WRITABLE, expression)
+    assert execute_tool("calculate", {"expression": expression})["success"]
+
+
+@pytest.mark.parametrize("text", ["", "12 = 12", "the sum of 1 and 2", "2 2", "1.0000000001", "4}}"])
+def test_a_model_may_not_write_prose_or_endless_digits(text: str) -> None:
+    assert not re.search(WRITABLE, text)
 
 
 def numbers() -> st.SearchStrategy[str]:

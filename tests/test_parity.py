@@ -1,0 +1,270 @@
+"""The same request gives the same answer, however its tokens go through the model.
+
+Exactly, with the fake. With real weights up to rounding: the same tokens until the first position at which two of them
+are less than TOLERANCE apart, computed alone.
+"""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import mlx.core as mx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.config import EngineConfig
+from engine.engine import Engine
+from engine.model import LoadedModel
+from engine.types import (
+    Completion,
+    Event,
+    Finished,
+    Grammar,
+    LogprobsDelta,
+    Message,
+    Request,
+    Role,
+    SamplingParams,
+    TextDelta,
+    Tool,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    ToolChoice,
+    ToolChoiceMode,
+)
+from tests.fakes import CALCULATE, EOS, REQUIRED, SEARCH, fake_loaded, fake_model
+
+TOLERANCE = 1e-3  # float32
+
+FAMILIES = pytest.mark.parametrize("hermes", [False, True], ids=["plain", "hermes"])
+EXAMPLES = settings(deadline=None, max_examples=25)
+
+SAMPLING = st.builds(
+    SamplingParams,
+    temperature=st.sampled_from([0, 0.7, 30]),
+    seed=st.integers(0, 2**63 - 1),
+    top_k=st.sampled_from([0, 20]),
+    top_p=st.sampled_from([1, 0.9]),
+    repetition_penalty=st.sampled_from([1, 1.3]),
+    presence_penalty=st.sampled_from([0, 1.5]),
+)
+WITH_TOOLS = st.fixed_dictionaries(
+    {
+        "tools": st.sampled_from([(CALCULATE,), (SEARCH, CALCULATE)]),
+        "tool_choice": st.sampled_from([ToolChoice(), REQUIRED, ToolChoice(ToolChoiceMode.NONE)]),
+        "parallel_tool_calls": st.booleans(),
+    }
+)
+TURNS: st.SearchStrategy[dict[str, object]] = st.one_of(
+    st.just({}),
+    WITH_TOOLS,
+    WITH_TOOLS,
+    st.just({"response": Grammar.json_schema({"type": "object", "properties": {"name": {"enum": ["a", "b"]}}})}),
+    st.just({"response": Grammar.regex(r"(ab?)+ [0-9]{2}")}),
+    st.just({"response": Grammar.choice(["yes", "no"]), "tools": (CALCULATE,)}),
+)
+REQUESTS = st.builds(
+    lambda turn, sampling, question, max_tokens, stop: Request(
+        messages=(Message(Role.USER, question),), sampling=sampling, max_tokens=max_tokens, stop=stop, **turn
+    ),
+    turn=TURNS,
+    sampling=SAMPLING,
+    question=st.text("abc ", max_size=5),
+    max_tokens=st.sampled_from([*range(1, 40), *[150] * 40]),
+    stop=st.sampled_from([(), (), ("e",), ("a", "<")]),
+)
+
+
+def fake(*, hermes: bool) -> LoadedModel:
+    """Calls, now and then, and ends its strings and turns."""
+    return fake_loaded(hermes=hermes, bonus={'"': 400, EOS: 300}, phrases={"<tool_call>": 400})
+
+
+def said(answer: Completion) -> tuple[object, ...]:
+    """All but the ids of the calls, which are new each time."""
+    calls = tuple((call.name, call.arguments) for call in answer.tool_calls)
+    return answer.text, calls, answer.stop_reason, answer.usage, answer.seed, answer.receipt, answer.logprobs
+
+
+def except_passes(answer: Completion) -> tuple[object, ...]:
+    return said(replace(answer, usage=replace(answer.usage, forward_passes=0), logprobs=None))
+
+
+def asking_for_tokens(request: Request) -> Request:
+    return replace(request, sampling=replace(request.sampling, top_logprobs=0))
+
+
+def tokens(answer: Completion) -> list[int]:
+    assert answer.logprobs is not None
+    return [each.token_id for each in answer.logprobs]
+
+
+def added_up(events: Iterable[Event]) -> tuple[object, ...]:
+    """What a consumer of the stream has in the end; in the form of `said`."""
+    text, calls, logprobs = "", [], []
+    begun: dict[int, list[str]] = {}  # index -> name, arguments
+    for event in events:
+        match event:
+            case TextDelta():
+                text += event.text
+            case ToolCallStart():
+                begun[event.index] = [event.name, ""]
+            case ToolCallDelta():
+                begun[event.index][1] += event.arguments
+            case ToolCallEnd():
+                assert event.index == len(calls)
+                calls.append(tuple(begun[event.index]))
+            case LogprobsDelta():
+                logprobs += event.tokens
+            case Finished():
+                end = event
+    return text or None, tuple(calls), end.stop_reason, end.usage, end.seed, end.receipt, tuple(logprobs) or None
+
+
+@FAMILIES
+@EXAMPLES
+@given(request=REQUESTS)
+def test_the_streamed_events_add_up_to_the_whole_answer(hermes: bool, request: Request) -> None:
+    """F12: there, streamed answers differed from whole ones."""
+    with Engine(fake(hermes=hermes)) as engine:
+        assert added_up(engine.submit(request)) == said(engine.submit(request).completion())
+        assert added_up(engine.submit(asking_for_tokens(request)))[:3] == said(engine.submit(request).completion())[:3]
+
+
+@FAMILIES
+@settings(deadline=None, max_examples=10)
+@given(requests=st.lists(REQUESTS, min_size=2, max_size=6))
+def test_a_request_gets_the_same_answer_alone_and_among_others(hermes: bool, requests: list[Request]) -> None:
+    with Engine(fake(hermes=hermes), config=EngineConfig(max_running=4)) as engine:
+        alone = [said(engine.submit(request).completion()) for request in requests]
+        with ThreadPoolExecutor(len(requests)) as threads:
+            together = [said(each) for each in threads.map(lambda each: engine.submit(each).completion(), requests)]
+    assert together == alone
+
+
+@FAMILIES
+@EXAMPLES
+@given(request=REQUESTS)
+def test_forced_tokens_are_the_same_as_if_they_were_sampled_but_save_their_passes(
+    hermes: bool, request: Request
+) -> None:
+    """F14: each forced token is a forward pass less."""
+    with (
+        Engine(fake(hermes=hermes)) as fast,
+        Engine(fake(hermes=hermes), config=EngineConfig(fast_forward=False)) as slow,
+    ):
+        by_runs, one_by_one = fast.submit(request).completion(), slow.submit(request).completion()
+        request = asking_for_tokens(request)
+        assert tokens(fast.submit(request).completion()) == tokens(slow.submit(request).completion())
+
+    assert said(by_runs)[:3] == said(one_by_one)[:3]
+    assert by_runs.usage.completion_tokens == one_by_one.usage.completion_tokens
+    assert one_by_one.usage.forced_tokens == 0
+    assert one_by_one.usage.forward_passes - by_runs.usage.forward_passes == by_runs.usage.forced_tokens
+
+
+@FAMILIES
+@EXAMPLES
+@given(request=REQUESTS, top_logprobs=st.integers(0, 20))
+def test_asking_for_logprobs_changes_nothing_else(hermes: bool, request: Request, top_logprobs: int) -> None:
+    with Engine(fake(hermes=hermes)) as engine:
+        without = engine.submit(request).completion()
+        asking = replace(request, sampling=replace(request.sampling, top_logprobs=top_logprobs))
+        with_them = engine.submit(asking).completion()
+    assert except_passes(with_them) == except_passes(without)
+    assert without.logprobs is None
+    assert len(with_them.logprobs or ()) == with_them.usage.completion_tokens
+    assert 0 <= with_them.usage.forward_passes - without.usage.forward_passes <= 1
+
+
+@FAMILIES
+@EXAMPLES
+@given(request=REQUESTS, asks=st.booleans())
+def test_a_prompt_in_chunks_is_the_same_as_a_prompt_at_once(hermes: bool, request: Request, asks: bool) -> None:
+    request = asking_for_tokens(request) if asks else request
+    answers = []
+    for chunk in (1, 7, 512):
+        with Engine(fake(hermes=hermes), config=EngineConfig(prefill_chunk=chunk)) as engine:
+            answers.append(engine.submit(request).completion())
+    assert except_passes(answers[0]) == except_passes(answers[1]) == except_passes(answers[2])
+    assert answers[0].logprobs == answers[1].logprobs == answers[2].logprobs
+
+
+# Real weights.
+
+WEATHER = Tool(
+    "get_weather",
+    "The weather in a city.",
+    {
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "unit": {"enum": ["celsius", "fahrenheit"]}},
+        "required": ["city", "unit"],
+    },
+)
+QUESTIONS = (
+    "What is the weather in Paris?",
+    "Is it warm in Rome, in celsius?",
+    "How cold is it in Oslo?",
+    "Do I need a coat in Berlin?",
+    "Tell me about Tokyo's weather in fahrenheit.",
+    "Is it raining in London?",
+    "Weather in São Paulo, please.",
+    "Temperature in New York?",
+    "Is it sunny in Cairo today?",
+    "How hot is Delhi?",
+)
+
+
+def weather_request(question: str) -> Request:
+    return Request(
+        messages=(Message(Role.USER, question),),
+        tools=(WEATHER,),
+        tool_choice=REQUIRED,
+        sampling=SamplingParams(top_logprobs=0),
+        max_tokens=30,
+    )
+
+
+def assert_same_up_to_rounding(loaded: LoadedModel, prompt: Sequence[int], one: list[int], other: list[int]) -> None:
+    """Equal tokens, or a first difference between two whose logits, computed alone, are within TOLERANCE."""
+    if one == other:
+        return
+    position = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+    assert position is not None, "one is longer: they do not end alike"
+    tokens = mx.array([[*prompt, *one[:position]]], dtype=mx.int32)
+    logits = loaded.model.forward(tokens, loaded.model.make_cache(), num_logits=1)[0, -1]
+    gap = abs(logits[one[position]].item() - logits[other[position]].item())
+    assert gap < TOLERANCE, f"token {position} differs, and the two are {gap} apart"
+
+
+def test_the_tolerance_forgives_no_difference_that_is_not_rounding() -> None:
+    loaded = fake_loaded()
+    logits = fake_model(loaded).logits_after([5, 6, 7])
+    likelier, less = int(logits.argmax()), int(logits.argmin())
+    assert_same_up_to_rounding(loaded, [5, 6], [7, likelier], [7, likelier])
+    with pytest.raises(AssertionError, match="token 1 differs"):
+        assert_same_up_to_rounding(loaded, [5, 6], [7, likelier], [7, less])
+    with pytest.raises(AssertionError, match="one is longer"):
+        assert_same_up_to_rounding(loaded, [5, 6], [7, likelier], [7])
+
+
+@pytest.mark.embedded
+def test_real_weights_say_the_same_alone_streamed_among_others_and_token_by_token(embedded_model: LoadedModel) -> None:
+    requests = [weather_request(question) for question in QUESTIONS]
+    with Engine(embedded_model) as engine:
+        prompts = [engine.render_prompt(request) for request in requests]
+        alone = [engine.submit(request).completion() for request in requests]
+        streams = [engine.submit(request) for request in requests]
+        together = [added_up(stream) for stream in streams]
+    with Engine(embedded_model, config=EngineConfig(fast_forward=False)) as engine:
+        one_by_one = [engine.submit(request).completion() for request in requests]
+
+    for prompt, expected, batched, slow in zip(prompts, alone, together, one_by_one, strict=True):
+        logprobs = batched[-1]
+        assert isinstance(logprobs, tuple)
+        assert_same_up_to_rounding(embedded_model, prompt, tokens(expected), [each.token_id for each in logprobs])
+        assert_same_up_to_rounding(embedded_model, prompt, tokens(expected), tokens(slow))
+        assert expected.usage.forced_tokens > 10
+        assert expected.usage.forward_passes < slow.usage.forward_passes

@@ -1,0 +1,195 @@
+"""What the model reads: the same for the same request, and its own earlier turns as it wrote them."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.engine import Engine
+from engine.grammars.example import example_arguments
+from engine.grammars.tool_formats import HERMES, PLAIN, ToolFormat
+from engine.prompt import render_prompt, render_text
+from engine.types import Message, Request, Role, SamplingParams, Tool, ToolCall, ToolChoice, ToolChoiceMode
+from tests.fakes import CALCULATE, REQUIRED, SEARCH, USER, fake_loaded, fake_tokenizer
+
+FAMILIES = pytest.mark.parametrize("family", [PLAIN, HERMES], ids=lambda family: family.name)
+
+HISTORY = (
+    Message(Role.SYSTEM, "Be brief."),
+    Message(Role.USER, "What is 12 * 3?"),
+    Message(Role.ASSISTANT, "Let me see. ", (ToolCall("c1", "calculate", '{"expression": "12 * 3"}'),)),
+    Message(Role.TOOL, "36", tool_call_id="c1"),
+    Message(Role.ASSISTANT, "It is 36."),
+    Message(Role.USER, "And 5 more?"),
+)
+
+
+def text_of(request: Request, family: ToolFormat) -> str:
+    return render_text(request, family, fake_tokenizer(hermes=family is HERMES))
+
+
+@FAMILIES
+@given(seed=st.integers(), question=st.text("abc \n<|>{}é", max_size=20))
+def test_a_prompt_depends_on_the_request_alone(family: ToolFormat, seed: int, question: str) -> None:
+    def prompt(sampling_seed: int) -> list[int]:
+        sampling = SamplingParams(seed=sampling_seed)
+        request = Request(messages=(Message(Role.USER, question),), tools=(CALCULATE, SEARCH), sampling=sampling)
+        return render_prompt(request, family, fake_tokenizer(hermes=family is HERMES))
+
+    assert prompt(seed % 2**63) == prompt(0)
+
+
+@FAMILIES
+def test_a_prompt_ends_where_the_assistants_turn_begins(family: ToolFormat) -> None:
+    assert text_of(Request(messages=HISTORY, tools=(CALCULATE,)), family).endswith("<|im_start|>assistant\n")
+
+
+@FAMILIES
+def test_a_call_in_the_history_reads_as_the_model_writes_calls(family: ToolFormat) -> None:
+    text = text_of(Request(messages=HISTORY, tools=(CALCULATE,)), family)
+    written = '<tool_call>\n{"name": "calculate", "arguments": {"expression": "12 * 3"}}\n</tool_call>'
+    assert f"<|im_start|>assistant\nLet me see. {written}<|im_end|>\n" in text
+
+
+def test_a_template_that_knows_tools_gets_the_tools_answer_as_it_is() -> None:
+    assert "<|im_start|>tool\n36<|im_end|>" in text_of(Request(messages=HISTORY, tools=(CALCULATE,)), HERMES)
+
+
+def test_a_template_that_knows_no_tools_gets_the_tools_answer_from_the_user() -> None:
+    text = text_of(Request(messages=HISTORY, tools=(CALCULATE,)), PLAIN)
+    assert "<|im_start|>user\n<tool_response>\n36\n</tool_response><|im_end|>" in text
+
+
+@pytest.mark.parametrize("hermes", [False, True], ids=["plain", "hermes"])
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 2**31), parallel=st.booleans())
+def test_an_answer_with_calls_goes_back_into_the_prompt_token_for_token(
+    hermes: bool, seed: int, parallel: bool
+) -> None:
+    """user -> calls -> results -> text: the model reads what it wrote."""
+    loaded = fake_loaded(hermes=hermes, seed=seed, bonus={'"': 400, "<|im_end|>": 300})
+    with Engine(loaded) as engine:
+        request = Request(
+            messages=(USER,),
+            tools=(CALCULATE, SEARCH),
+            tool_choice=REQUIRED,
+            parallel_tool_calls=parallel,
+            sampling=SamplingParams(top_logprobs=0),
+        )
+        answer = engine.submit(request).completion()
+        results = tuple(Message(Role.TOOL, "36", tool_call_id=call.id) for call in answer.tool_calls)
+        history = (USER, answer.message(), *results)
+        text = engine.chat(history, tools=[CALCULATE, SEARCH], tool_choice="none", max_tokens=5).message()
+        again = Request(messages=(*history, text, USER), tools=(CALCULATE, SEARCH))
+        prompt = render_text(again, engine.tool_format, loaded.tokenizer)
+
+    written = b"".join(token.token for token in answer.logprobs or ()).decode()
+    if len(answer.tool_calls) > 1 and hermes:
+        # The fake's template, unlike Qwen's, puts nothing between calls.
+        written = written.replace("</tool_call>\n<tool_call>", "</tool_call><tool_call>")
+    # Texts that JSON writes in two ways come back in the template's way.
+    for call in answer.tool_calls if hermes else ():
+        written = written.replace(call.arguments, json.dumps(call.parsed_arguments(), ensure_ascii=False))
+    assert answer.tool_calls
+    assert f"<|im_start|>assistant\n{written}<|im_end|>\n" in prompt
+    assert prompt.count("36") >= len(answer.tool_calls)
+
+
+@FAMILIES
+def test_a_developer_is_a_system(family: ToolFormat) -> None:
+    """Chat templates know no developer."""
+    by_developer = Request(messages=(Message(Role.DEVELOPER, "Be brief."), USER), tools=(CALCULATE,))
+    by_system = Request(messages=(Message(Role.SYSTEM, "Be brief."), USER), tools=(CALCULATE,))
+    assert text_of(by_developer, family) == text_of(by_system, family)
+    assert "developer" not in text_of(by_developer, family)
+
+
+@pytest.mark.parametrize("role", [Role.SYSTEM, Role.DEVELOPER])
+def test_a_model_without_a_tool_template_is_told_of_the_tools_by_the_one_system_message(role: Role) -> None:
+    text = text_of(Request(messages=(Message(role, "Be brief."), USER), tools=(CALCULATE, SEARCH)), PLAIN)
+    assert text.count("<|im_start|>system") == 1
+    assert text.startswith("<|im_start|>system\nBe brief.\n\n")
+    assert '"name": "calculate"' in text
+    assert '"name": "web_search"' in text
+
+
+@FAMILIES
+def test_tools_that_may_not_be_called_are_not_shown(family: ToolFormat) -> None:
+    tools = (CALCULATE, SEARCH)
+    none = Request(messages=(USER,), tools=tools, tool_choice=ToolChoice(ToolChoiceMode.NONE))
+    named = Request(messages=(USER,), tools=tools, tool_choice=ToolChoice.named("web_search"))
+    assert text_of(none, family) == text_of(Request(messages=(USER,)), family)
+    assert "web_search" in text_of(named, family)
+    assert "calculate" not in text_of(named, family)
+
+
+def test_text_that_looks_like_a_template_stays_text() -> None:
+    strange = "{{ 1/0 }} {% raw %} {tools} {example} {0} %s"
+    request = Request(messages=(Message(Role.USER, strange),), tools=(Tool("f", strange),))
+    for family in (PLAIN, HERMES):
+        assert text_of(request, family).count(strange) == 2
+
+
+def test_a_prompt_of_token_ids_passes_as_it_is() -> None:
+    assert render_prompt(Request(prompt=(5, 6, 7)), PLAIN, fake_tokenizer()) == [5, 6, 7]
+
+
+# The example of a call that plain models are shown.
+
+
+@pytest.mark.parametrize(
+    ("parameters", "example"),
+    [
+        (None, {}),
+        ({}, {}),
+        ({"type": "object", "properties": {"a": {"type": "string"}}}, {}),  # not required
+        (CALCULATE.parameters, {"expression": "..."}),
+        (
+            {
+                "properties": {
+                    "s": {"type": "string"},
+                    "i": {"type": "integer"},
+                    "n": {"type": "number"},
+                    "b": {"type": "boolean"},
+                    "z": {"type": "null"},
+                    "l": {"type": "array", "items": {"type": "integer"}},
+                    "o": {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]},
+                    "e": {"enum": ["first", "second"]},
+                    "c": {"const": 7},
+                    "x": {"type": "string", "examples": ["given"]},
+                    "u": {"type": ["integer", "null"]},
+                    "y": {"anyOf": [{"type": "boolean"}, {"type": "null"}]},
+                    "a": {},
+                    "t": True,
+                },
+                "required": list("sinbzloecxuyat"),
+            },
+            {
+                "s": "...",
+                "i": 1,
+                "n": 1.5,
+                "b": True,
+                "z": None,
+                "l": [1],
+                "o": {"x": 1},
+                "e": "first",
+                "c": 7,
+                "x": "given",
+                "u": 1,
+                "y": True,
+                "a": "...",
+                "t": "...",
+            },
+        ),
+    ],
+)
+def test_an_example_has_every_required_property(parameters: dict[str, object] | None, example: object) -> None:
+    assert json.loads(example_arguments(parameters)) == example
+
+
+def test_an_example_of_a_schema_that_is_deep_is_short() -> None:
+    schema: dict[str, object] = {"type": "string"}
+    for _ in range(100):
+        schema = {"type": "object", "properties": {"inner": schema}, "required": ["inner"]}
+    assert len(example_arguments(schema)) < 100
