@@ -30,9 +30,10 @@ from benchmarks.tracing import (
 )
 from engine.config import EngineConfig
 from engine.engine import Engine
+from engine.events import Finished
 from engine.model import LoadedModel, MLXModel
 from engine.tokenizer import Tokenizer
-from engine.types import Finished, Request, ToolChoice, ToolChoiceMode
+from engine.types import Request, ToolChoice, ToolChoiceMode
 
 
 class Bench:

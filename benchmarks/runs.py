@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.tracing import Pass, Stamp, TracedToken
-from engine.types import Finished, StopReason
+from engine.events import Finished, StopReason
 
 
 class Mode(enum.StrEnum):

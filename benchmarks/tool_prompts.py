@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import track
 
 from engine.engine import Engine
+from engine.events import Completion
 from engine.grammars.tool_formats import PLAIN, ToolFormat, ToolStyle
 from engine.tools import execute_tool
-from engine.types import Completion
 
 DATA = Path(__file__).parent / "data" / "tool_requests.json"
 MAX_TOKENS = 64

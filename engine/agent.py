@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from engine.engine import Engine
 from engine.errors import ConfigError
+from engine.events import Completion
 from engine.requests import AnyMessage, AnyToolChoice, to_messages
 from engine.tools.registry import ToolRegistry, ToolResult
-from engine.types import Completion, Message, Role, SamplingParams, ToolCall
+from engine.types import Message, Role, SamplingParams, ToolCall
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Nothing here raises anything else, whatever it is given: what is checked comes f
 
 import json
 import reprlib
+from types import UnionType
 from typing import NoReturn
 
 from engine.errors import RequestError
@@ -42,7 +43,7 @@ def is_text(value: object) -> bool:
         return False
 
 
-def is_tuple_of(kind: type, value: object) -> bool:
+def is_tuple_of(kind: type | UnionType, value: object) -> bool:
     """A tuple, all of one kind."""
     return isinstance(value, tuple) and all(isinstance(each, kind) for each in value)
 

@@ -1,12 +1,12 @@
 """Engine: one model, one decoding thread, many generations."""
 
 import atexit
+import functools
 import logging
-import queue
 import secrets
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Rows
 from dataclasses import replace
 from pathlib import Path
@@ -16,152 +16,37 @@ from typing import Self
 import mlx.core as mx
 
 from engine.catalog import OnProgress
-from engine.checks import shown
+from engine.checks import check, is_integer, shown
 from engine.config import EngineConfig
 from engine.errors import (
     ContextLengthError,
     EngineClosedError,
+    EngineError,
     GenerationError,
     GrammarError,
     MatcherError,
     QueueFullError,
     RequestError,
 )
+from engine.events import Completion, Enforcement, Event, Receipt, ReceiptEntry
+from engine.generation import Deliver, Generation
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.tool_formats import ToolFormat, detect_format
 from engine.grammars.turn import Turn, build_turn
 from engine.grammars.turn_parser import TurnParser
 from engine.model import LoadedModel, load
-from engine.output import OutputStream, collect
+from engine.output import OutputStream
 from engine.prompt import render_prompt
 from engine.requests import AnyMessage, AnyTool, AnyToolChoice, to_messages, to_stop, to_tool_choice, to_tools
 from engine.sampling.sampler import choice_key
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
 from engine.step import Progress, Stepper
-from engine.types import (
-    Completion,
-    Enforcement,
-    Event,
-    Finished,
-    Grammar,
-    LogprobsDelta,
-    Receipt,
-    ReceiptEntry,
-    Request,
-    SamplingParams,
-    StopReason,
-    TextDelta,
-    ToolChoiceMode,
-)
+from engine.types import CustomTool, Grammar, Request, SamplingParams
 
 logger = logging.getLogger(__name__)
 
 MAX_SEED = 2**63
-
-
-class Generation:
-    """A running request: iterate its Events, or cancel it. One consumer."""
-
-    def __init__(self, sequence: Sequence, output: OutputStream, receipt: Receipt, wake: "threading.Condition") -> None:
-        self._sequence = sequence
-        self._output = output
-        self._receipt = receipt
-        self._wake = wake
-        self._events: queue.SimpleQueue[Event | Exception] = queue.SimpleQueue()
-        self._taken: list[Event] = []  # by the consumer
-        self._ended = False  # for the consumer
-        self._failure: Exception | None = None
-        self.cancelled = False
-
-    def __iter__(self) -> Iterator[Event]:
-        return self
-
-    def __next__(self) -> Event:
-        """The next event; waits for it. Raises GenerationError or EngineClosedError where the generation failed."""
-        if self._ended:
-            raise StopIteration
-        event = self._events.get()
-        self._ended = isinstance(event, (Finished, Exception))
-        if isinstance(event, Exception):
-            self._failure = event
-            raise event
-        self._taken.append(event)
-        return event
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.cancel()
-
-    def cancel(self) -> None:
-        """Stop within a step. The last event is then Finished with CANCELLED; after the end this does nothing."""
-        with self._wake:
-            self.cancelled = True
-            self._wake.notify()
-
-    def completion(self) -> Completion:
-        """Wait for the end; all events as one value, those that were already taken too. Raises as iteration does."""
-        for _ in self:
-            pass
-        if self._failure is not None:
-            raise self._failure
-        completion = collect(self._taken)
-        has_none = completion.logprobs is None and self._sequence.sampling.top_logprobs is not None
-        return replace(completion, logprobs=()) if has_none else completion  # asked for, of an answer without tokens
-
-    # From here on: for the engine only.
-
-    def report(self, progress: Progress) -> bool:
-        """Pass on what a step did. Returns whether the generation has ended."""
-        try:
-            if progress.error is not None:
-                raise progress.error
-            return self._pass_on(progress)
-        except Exception as error:  # whatever reading the output back raised: it must end this sequence only
-            self._sequence.stop_reason = StopReason.FAILED
-            is_ours = isinstance(error, GenerationError)
-            self.abort(error if is_ours else GenerationError(f"the output cannot be read back: {error}"))
-            return True
-
-    def _pass_on(self, progress: Progress) -> bool:
-        sequence = self._sequence
-        events = self._output.feed(progress.tokens)
-        for event in events:
-            self._events.put(event)
-        if progress.logprobs:
-            self._events.put(LogprobsDelta(tuple(progress.logprobs)))
-        is_free = self._has_text and sequence.request.response is None
-        sequence.in_free_text = self._output.in_text and is_free
-        if self._output.stopped:
-            sequence.stop_reason = StopReason.STOP_STRING
-        if not sequence.is_done and not self._output.stopped:
-            return False
-        self._finish()
-        return True
-
-    @property
-    def _has_text(self) -> bool:
-        return self._sequence.request.tool_choice.mode is not ToolChoiceMode.REQUIRED
-
-    def abort(self, error: Exception | None = None) -> None:
-        """End now: by this error, or as cancelled."""
-        if error is not None:
-            self._events.put(error)
-            return
-        self._sequence.stop_reason = StopReason.CANCELLED
-        self._finish()
-
-    def _finish(self) -> None:
-        for event in self._output.finish():
-            if self._has_text or not isinstance(event, TextDelta):  # where there is none, it is half a marker
-                self._events.put(event)
-        reason = self._sequence.stop_reason
-        assert reason is not None
-        if self._output.stopped and reason is not StopReason.CANCELLED:  # by text that was held back
-            reason = StopReason.STOP_STRING
-        self._events.put(Finished(reason, self._sequence.usage, self._sequence.seed, self._receipt))
 
 
 class Engine:
@@ -248,9 +133,32 @@ class Engine:
             )
         )
 
-    def submit(self, request: Request) -> Generation:
-        """Start a generation. Everything that the caller can get wrong is raised here, as RequestError."""
-        generation, sequence = self._admit(request)
+    def submit_choices(
+        self, request: Request, n: int, deliver: Callable[[int, Event | Exception], None] | None = None
+    ) -> list[Generation]:
+        """Start n generations of one request that differ in their noise only. All of them, or none and an error."""
+        most = self.config.max_waiting
+        check("n", n, f"an integer from 1 to {most}", holds=is_integer(n) and 0 < n <= most)
+        seed = _seed(request.sampling)
+        seeded = replace(request, sampling=replace(request.sampling, seed=seed))
+        generations: list[Generation] = []
+        try:
+            for index in range(n):
+                to_index = None if deliver is None else functools.partial(deliver, index)
+                generations.append(self.submit(seeded, choice_index=index, deliver=to_index))
+        except EngineError:
+            for generation in generations:
+                generation.cancel()
+            raise
+        return generations
+
+    def submit(self, request: Request, *, choice_index: int = 0, deliver: Deliver | None = None) -> Generation:
+        """Start a generation. Everything that the caller can get wrong is raised here, as RequestError.
+
+        choice_index: which of the request's n choices this is. deliver: is given each event, or the error that ends
+        the generation, on the decoding thread, and must not block; iterating the generation is then not possible.
+        """
+        generation, sequence = self._admit(request, choice_index, deliver)
         ended = generation.report(Progress(tokens=list(sequence.output)))
         with self._wake:
             if self._closed:
@@ -282,7 +190,7 @@ class Engine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _admit(self, request: Request) -> tuple[Generation, Sequence]:
+    def _admit(self, request: Request, choice_index: int, deliver: Deliver | None) -> tuple[Generation, Sequence]:
         tokenizer = self.loaded.tokenizer
         self._check_token_ids(request)
         turn = build_turn(request, self.tool_format, tokenizer.unspellable)
@@ -290,12 +198,12 @@ class Engine:
         prompt = self.render_prompt(request)
         if not prompt:
             raise RequestError("the chat template makes an empty prompt of these messages", param="messages")
-        seed = secrets.randbelow(MAX_SEED) if request.sampling.seed is None else request.sampling.seed
+        seed = _seed(request.sampling)
         try:
             sequence = Sequence(
                 request=request,
                 prompt=prompt,
-                key=choice_key(seed, 0),
+                key=choice_key(seed, choice_index),
                 seed=seed,
                 max_tokens=self._max_tokens(request, len(prompt)),
                 eos_ids=tokenizer.eos_ids,
@@ -305,7 +213,8 @@ class Engine:
         except MatcherError as error:  # what is forced from the start on is asked for here: a grammar may be too large
             param = "tools" if request.response is None else "response"
             raise GrammarError(f"{param} cannot be enforced: {error}", param=param) from error
-        return Generation(sequence, self._output(request, turn), _receipt(request, turn), self._wake), sequence
+        output, receipt = self._output(request, turn), _receipt(request, turn)
+        return Generation(sequence, output, receipt, self._wake, deliver), sequence
 
     def _output(self, request: Request, turn: Turn) -> OutputStream:
         tokenizer = self.loaded.tokenizer
@@ -316,6 +225,8 @@ class Engine:
             marker_is_special=self.tool_format.marker in tokenizer.unspellable,
             call_id=lambda index: f"call_{turn_id}{index}",
             has_response=request.response is not None,
+            custom_names=frozenset(tool.name for tool in request.callable_tools if isinstance(tool, CustomTool)),
+            input_end_is_special=self.tool_format.input_end in tokenizer.unspellable,
         )
         stop = request.stop if request.response is None else ()
         special_ids = frozenset(tokenizer.unspellable.values())
@@ -397,6 +308,10 @@ class Engine:
         with self._wake:
             self._scheduler.remove(sequence)
             del self._generations[sequence]
+
+
+def _seed(sampling: SamplingParams) -> int:
+    return secrets.randbelow(MAX_SEED) if sampling.seed is None else sampling.seed
 
 
 def _receipt(request: Request, turn: Turn) -> Receipt:

@@ -3,20 +3,20 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from engine.grammars.turn_parser import ParsedEvent, TurnParser, held_back
-from engine.tokenizer import Detokenizer
-from engine.types import (
+from engine.events import (
     Completion,
     Event,
     Finished,
     LogprobsDelta,
     TextDelta,
     TokenLogprob,
-    ToolCall,
     ToolCallDelta,
     ToolCallEnd,
     ToolCallStart,
 )
+from engine.grammars.turn_parser import ParsedEvent, TurnParser, held_back
+from engine.tokenizer import Detokenizer
+from engine.types import ToolCall
 
 
 class OutputStream:
@@ -106,7 +106,7 @@ class _Collected:
                 self.arguments[index] += arguments
             case ToolCallEnd(index):
                 start = self.starts[index]
-                self.calls.append(ToolCall(start.id, start.name, self.arguments[index]))
+                self.calls.append(ToolCall(start.id, start.name, self.arguments[index], start.custom))
             case LogprobsDelta(tokens):
                 self.logprobs.extend(tokens)
             case Finished():

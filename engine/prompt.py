@@ -7,7 +7,7 @@ from engine.errors import RequestError
 from engine.grammars.example import example_arguments
 from engine.grammars.tool_formats import ToolFormat, describe_tool, describe_tools
 from engine.tokenizer import Tokenizer
-from engine.types import Message, Request, Role, Tool
+from engine.types import CustomTool, Message, OfferedTool, Request, Role
 
 WireMessage = dict[str, Any]
 
@@ -29,7 +29,7 @@ def render_text(request: Request, family: ToolFormat, tokenizer: Tokenizer) -> s
 def _render(request: Request, family: ToolFormat, tokenizer: Tokenizer) -> str:
     tools = request.callable_tools
     if family.template_shows_tools:
-        messages = [_native_message(message) for message in request.messages]
+        messages = [_native_message(message, family) for message in request.messages]
         return tokenizer.render(messages, [describe_tool(tool) for tool in tools] or None)
     messages = [_plain_message(message, family) for message in request.messages]
     if tools:
@@ -37,19 +37,26 @@ def _render(request: Request, family: ToolFormat, tokenizer: Tokenizer) -> str:
     return tokenizer.render(messages, None)
 
 
-def instructions(family: ToolFormat, tools: tuple[Tool, ...]) -> str:
+def instructions(family: ToolFormat, tools: tuple[OfferedTool, ...]) -> str:
     """What a model is told of the tools that its chat template cannot show."""
-    example = family.write_call(tools[0].name, example_arguments(tools[0].parameters))
+    first = tools[0]
+    if isinstance(first, CustomTool):
+        example = family.write_input(first.name, "...")
+    else:
+        example = family.write_call(first.name, example_arguments(first.parameters))
     return family.instructions.format(tools=describe_tools(tools, family.tool_style), example=example)
 
 
-def _native_message(message: Message) -> WireMessage:
-    wire: WireMessage = {"role": _role(message), "content": message.content or ""}
-    if message.tool_calls:
+def _native_message(message: Message, family: ToolFormat) -> WireMessage:
+    # Chat templates know functions only; calls of custom tools are text to them.
+    custom = family.write_calls(tuple(call for call in message.tool_calls if call.custom))
+    functions = [call for call in message.tool_calls if not call.custom]
+    wire: WireMessage = {"role": _role(message), "content": (message.content or "") + custom}
+    if functions:
         # As objects: templates print them as JSON themselves, and would quote a string once more.
         wire["tool_calls"] = [
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.parsed_arguments()}}
-            for call in message.tool_calls
+            for call in functions
         ]
     if message.tool_call_id is not None:
         wire["tool_call_id"] = message.tool_call_id

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from engine.checks import check, shown
 from engine.errors import RequestError
-from engine.types import Message, Role, Tool, ToolCall, ToolChoice, ToolChoiceMode
+from engine.types import Message, OfferedTool, Role, Tool, ToolCall, ToolChoice, ToolChoiceMode
 
 
 class HasDefinition(Protocol):
@@ -19,7 +19,7 @@ class HasDefinition(Protocol):
 
 
 AnyMessage = Message | Mapping[str, Any]
-AnyTool = Tool | HasDefinition | Mapping[str, Any]
+AnyTool = OfferedTool | HasDefinition | Mapping[str, Any]
 AnyToolChoice = ToolChoice | str | Mapping[str, Any]
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ def to_messages(messages: Iterable[AnyMessage]) -> tuple[Message, ...]:
     return tuple(_message(each, f"messages[{position}]") for position, each in enumerate(_listed(messages, "messages")))
 
 
-def to_tools(tools: Iterable[AnyTool]) -> tuple[Tool, ...]:
+def to_tools(tools: Iterable[AnyTool]) -> tuple[OfferedTool, ...]:
     """Tools as they are, registered functions, or {"type": "function", "function": {...}}."""
     return tuple(_tool(each, f"tools[{position}]") for position, each in enumerate(_listed(tools, "tools")))
 
@@ -95,8 +95,8 @@ def _tool_call(call: ToolCall | Mapping[str, Any], path: str) -> ToolCall:
         return ToolCall(call.get("id", ""), function.get("name", ""), text)
 
 
-def _tool(tool: AnyTool, path: str) -> Tool:
-    if isinstance(tool, Tool):
+def _tool(tool: AnyTool, path: str) -> OfferedTool:
+    if isinstance(tool, OfferedTool):
         return tool
     if not isinstance(tool, Mapping):
         definition = getattr(tool, "definition", None)
@@ -107,10 +107,15 @@ def _tool(tool: AnyTool, path: str) -> Tool:
     if "function" in tool:
         _check_keys(tool, {"type", "function"}, path)
         function = tool["function"]
-    _check_keys(function, {"type", "name", "description", "parameters"}, path)
-    description = function.get("description")
+    _check_keys(function, {"type", "name", "description", "parameters", "strict"}, path)
+    description, strict = function.get("description"), function.get("strict")
     with _inside(path):
-        return Tool(function.get("name", ""), "" if description is None else description, function.get("parameters"))
+        return Tool(
+            function.get("name", ""),
+            "" if description is None else description,
+            function.get("parameters"),
+            strict=False if strict is None else strict,
+        )
 
 
 def _listed(values: Iterable[T], param: str) -> list[T]:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 
 from engine.cache import Cache
+from engine.events import StopReason, TokenLogprob, Usage
 from engine.grammars.matcher import Matcher
-from engine.types import Request, SamplingParams, StopReason, TokenLogprob, Usage
+from engine.types import Request, SamplingParams
 
 
 @dataclass(slots=True, eq=False)  # told apart by identity

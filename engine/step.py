@@ -14,12 +14,12 @@ import mlx.core as mx
 import numpy as np
 
 from engine.errors import GenerationError
+from engine.events import StopReason, TokenLogprob
 from engine.grammars.matcher import GrammarCompiler
 from engine.model import LanguageModel, LoadedModel
 from engine.sampling.bitmask import allow_all, num_words
 from engine.sampling.sampler import PositionLogprobs, SamplingRow, sample, top_logprobs
 from engine.sequence import Sequence
-from engine.types import StopReason, TokenLogprob
 
 
 @dataclass(slots=True)

@@ -6,10 +6,10 @@ into a list adds the path to it.
 
 import enum
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import UnionType
 from typing import Any
 
 from engine.checks import (
@@ -49,17 +49,20 @@ class Role(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One complete call. `arguments` is the JSON text exactly as it was written."""
+    """One complete call. `arguments` is the JSON text exactly as it was written; of a custom tool, its input."""
 
     id: str
     name: str
     arguments: str
+    custom: bool = False  # whether it calls a CustomTool
 
     def __post_init__(self) -> None:
         check("id", self.id, "a string", holds=is_text(self.id))
         check("name", self.name, TOOL_NAME_RULE, holds=_is_tool_name(self.name))
-        is_object = is_text(self.arguments) and is_json_object(self.arguments)
-        check("arguments", self.arguments, "the text of a JSON object", holds=is_object)
+        check("custom", self.custom, "a bool", holds=isinstance(self.custom, bool))
+        allowed = "text" if self.custom else "the text of a JSON object"
+        holds = is_text(self.arguments) and (self.custom or is_json_object(self.arguments))
+        check("arguments", self.arguments, allowed, holds=holds)
 
     def parsed_arguments(self) -> dict[str, Any]:
         """The arguments as a Python dict."""
@@ -102,10 +105,12 @@ class Tool:
     name: str
     description: str = ""
     parameters: JsonObject | None = None
+    strict: bool = False  # refuse a schema that OpenAI's strict mode refuses; what is written is valid either way
 
     def __post_init__(self) -> None:
         check("name", self.name, TOOL_NAME_RULE, holds=_is_tool_name(self.name))
         check("description", self.description, "text", holds=is_text(self.description))
+        check("strict", self.strict, "a bool", holds=isinstance(self.strict, bool))
         is_schema = self.parameters is None or isinstance(self.parameters, Mapping)
         check("parameters", self.parameters, "a JSON schema of an object", holds=is_schema, error=SchemaError)
         json_text("parameters", dict(self.parameters or {}), error=SchemaError)
@@ -193,6 +198,25 @@ class Grammar:
 
 
 @dataclass(frozen=True, slots=True)
+class CustomTool:
+    """A tool that takes text instead of JSON arguments."""
+
+    name: str
+    description: str = ""
+    format: Grammar | None = None  # a regex or a Lark grammar; None: any text
+
+    def __post_init__(self) -> None:
+        check("name", self.name, TOOL_NAME_RULE, holds=_is_tool_name(self.name))
+        check("description", self.description, "text", holds=is_text(self.description))
+        kind = None if self.format is None else getattr(self.format, "kind", "")
+        allowed = (None, GrammarKind.REGEX, GrammarKind.LARK)
+        check("format", self.format, "a regex or Lark Grammar, or None", holds=kind in allowed)
+
+
+OfferedTool = Tool | CustomTool
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How logits become a token. Greedy unless asked otherwise.
 
@@ -255,7 +279,7 @@ class Request:
 
     messages: tuple[Message, ...] = ()
     prompt: tuple[int, ...] | None = None  # token ids, instead of messages: no chat template, tools are not shown
-    tools: tuple[Tool, ...] = ()
+    tools: tuple[OfferedTool, ...] = ()
     tool_choice: ToolChoice = ToolChoice()
     parallel_tool_calls: bool = True
     open_objects: bool = False  # allow properties that a tool's schema does not name, where it does not forbid them
@@ -266,21 +290,21 @@ class Request:
     max_tokens: int | None = None  # None: up to the model's context length
 
     def __post_init__(self) -> None:
-        lists: tuple[tuple[str, object, type], ...] = (
-            ("messages", self.messages, Message),
-            ("tools", self.tools, Tool),
-            ("stop", self.stop, str),
+        lists: tuple[tuple[str, object, str, type | UnionType], ...] = (
+            ("messages", self.messages, "Message", Message),
+            ("tools", self.tools, "Tool or CustomTool", OfferedTool),
+            ("stop", self.stop, "str", str),
         )
-        for param, value, kind in lists:
-            check(param, value, f"a tuple of {kind.__name__}", holds=is_tuple_of(kind, value))
+        for param, value, name, kind in lists:
+            check(param, value, f"a tuple of {name}", holds=is_tuple_of(kind, value))
         others: tuple[tuple[str, object, type], ...] = (
             ("tool_choice", self.tool_choice, ToolChoice),
             ("parallel_tool_calls", self.parallel_tool_calls, bool),
             ("open_objects", self.open_objects, bool),
             ("sampling", self.sampling, SamplingParams),
         )
-        for param, value, kind in others:
-            check(param, value, f"a {kind.__name__}", holds=isinstance(value, kind))
+        for param, value, wanted in others:
+            check(param, value, f"a {wanted.__name__}", holds=isinstance(value, wanted))
         is_grammar = self.response is None or isinstance(self.response, Grammar)
         check("response", self.response, "a Grammar, or None", holds=is_grammar)
         if self.prompt is None:
@@ -310,138 +334,9 @@ class Request:
             raise RequestError("tool_choice asks for a call, but no tool may be called", param="tool_choice")
 
     @property
-    def callable_tools(self) -> tuple[Tool, ...]:
+    def callable_tools(self) -> tuple[OfferedTool, ...]:
         """The tools that this turn may call, in the order in which they were offered."""
         if self.tool_choice.mode is ToolChoiceMode.NONE:
             return ()
         allowed = self.tool_choice.allowed
         return tuple(tool for tool in self.tools if allowed is None or tool.name in allowed)
-
-
-class StopReason(enum.StrEnum):
-    """Why a generation ended."""
-
-    EOS = "eos"  # the model ended its turn
-    STOP_STRING = "stop_string"
-    STOP_TOKEN = "stop_token"
-    GRAMMAR_END = "grammar_end"  # nothing but the turn's end could follow
-    LENGTH = "length"  # max_tokens or the context's end; a call cut here is not reported
-    CANCELLED = "cancelled"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a generation cost, counted."""
-
-    prompt_tokens: int
-    completion_tokens: int  # forced ones included, the end-of-turn token not
-    forced_tokens: int  # of the completion: tokens that the grammar left no choice about
-    forward_passes: int  # of the model, the prompt's included
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
-    """Natural log of the probability that the model itself gave to a token, before mask and temperature."""
-
-    token_id: int
-    token: bytes
-    logprob: float
-    top: tuple["TokenLogprob", ...] = ()  # the likeliest at this position, best first
-
-    @property
-    def probability(self) -> float:
-        return math.exp(self.logprob)
-
-
-class Enforcement(enum.StrEnum):
-    """How a keyword of a schema is taken care of."""
-
-    GRAMMAR = "grammar"  # the mask holds it
-    NARROWED = "narrowed"  # the mask admits less than was asked
-    ANNOTATION = "annotation"  # says nothing about validity; not enforced
-
-
-@dataclass(frozen=True, slots=True)
-class ReceiptEntry:
-    """One fact about what was enforced. `path` leads into the request."""
-
-    path: str
-    enforcement: Enforcement
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What was enforced, narrowed or only annotated, by path."""
-
-    entries: tuple[ReceiptEntry, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class TextDelta:
-    """More of the answer's text."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCallStart:
-    """A call begins; its arguments follow."""
-
-    index: int
-    id: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCallDelta:
-    """More of a call's JSON arguments, as written."""
-
-    index: int
-    arguments: str
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCallEnd:
-    """A call is complete. A call without this event was cut off and must not be used."""
-
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class LogprobsDelta:
-    """Logprobs of the next output tokens, in order; only where they were asked for."""
-
-    tokens: tuple[TokenLogprob, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The last event of every generation that did not fail."""
-
-    stop_reason: StopReason
-    usage: Usage
-    seed: int
-    receipt: Receipt
-
-
-Event = TextDelta | ToolCallStart | ToolCallDelta | ToolCallEnd | LogprobsDelta | Finished
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A whole generation: its events added up."""
-
-    text: str | None  # None where the turn has no text
-    tool_calls: tuple[ToolCall, ...]  # complete calls only
-    stop_reason: StopReason
-    usage: Usage
-    seed: int  # draws the same answer again
-    receipt: Receipt
-    logprobs: tuple[TokenLogprob, ...] | None = None  # one per output token, where asked for
-
-    def message(self) -> Message:
-        """This answer as the next message of the conversation."""
-        content = self.text if self.tool_calls else self.text or ""
-        return Message(Role.ASSISTANT, content, self.tool_calls)

@@ -12,22 +12,9 @@ from hypothesis import strategies as st
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import EngineClosedError, GenerationError, RequestError
+from engine.events import Completion, Enforcement, Finished, StopReason, TextDelta, ToolCallEnd, ToolCallStart
 from engine.grammars.turn_parser import TurnParser
-from engine.types import (
-    Completion,
-    Enforcement,
-    Finished,
-    Grammar,
-    Message,
-    Request,
-    Role,
-    SamplingParams,
-    StopReason,
-    TextDelta,
-    Tool,
-    ToolCallEnd,
-    ToolCallStart,
-)
+from engine.types import Grammar, Message, Request, Role, SamplingParams, Tool
 from tests.fakes import (
     CALCULATE,
     EOS,

@@ -6,24 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.grammars.tool_formats import HERMES, PLAIN, ToolFormat
-from engine.output import OutputStream, collect
-from engine.types import (
+from engine.events import (
     Event,
     Finished,
     LogprobsDelta,
-    Message,
     Receipt,
-    Role,
     StopReason,
     TextDelta,
     TokenLogprob,
-    ToolCall,
     ToolCallDelta,
     ToolCallEnd,
     ToolCallStart,
     Usage,
 )
+from engine.grammars.tool_formats import HERMES, PLAIN, ToolFormat
+from engine.output import OutputStream, collect
+from engine.types import Message, Role, ToolCall
 from tests.grammars.turns import FAMILIES, call_of, parser_of, tokenizer_of
 
 USAGE = Usage(prompt_tokens=3, completion_tokens=2, forced_tokens=1, forward_passes=2)

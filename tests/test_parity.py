@@ -15,25 +15,18 @@ from hypothesis import strategies as st
 
 from engine.config import EngineConfig
 from engine.engine import Engine
-from engine.model import LoadedModel
-from engine.types import (
+from engine.events import (
     Completion,
     Event,
     Finished,
-    Grammar,
     LogprobsDelta,
-    Message,
-    Request,
-    Role,
-    SamplingParams,
     TextDelta,
-    Tool,
     ToolCallDelta,
     ToolCallEnd,
     ToolCallStart,
-    ToolChoice,
-    ToolChoiceMode,
 )
+from engine.model import LoadedModel
+from engine.types import Grammar, Message, Request, Role, SamplingParams, Tool, ToolChoice, ToolChoiceMode
 from tests.fakes import CALCULATE, EOS, REQUIRED, SEARCH, fake_loaded, fake_model
 
 TOLERANCE = 1e-3  # float32

@@ -110,8 +110,8 @@ def test_a_model_without_a_tool_template_is_told_of_the_tools_by_the_one_system_
     text = text_of(Request(messages=(Message(role, "Be brief."), USER), tools=(CALCULATE, SEARCH)), PLAIN)
     assert text.count("<|im_start|>system") == 1
     assert text.startswith("<|im_start|>system\nBe brief.\n\n")
-    assert '"name": "calculate"' in text
-    assert '"name": "web_search"' in text
+    assert "\ncalculate(" in text
+    assert "\nweb_search(" in text
 
 
 @FAMILIES

@@ -14,31 +14,17 @@ import jsonschema
 import pytest
 
 from engine.engine import Engine
+from engine.events import Completion, Event, StopReason, TextDelta, ToolCallEnd, ToolCallStart
 from engine.grammars.tool_formats import HERMES, PLAIN
 from engine.model import LoadedModel
 from engine.output import collect
-from engine.types import (
-    Completion,
-    Event,
-    JsonObject,
-    Message,
-    Request,
-    Role,
-    SamplingParams,
-    StopReason,
-    TextDelta,
-    Tool,
-    ToolCallEnd,
-    ToolCallStart,
-    ToolChoice,
-    ToolChoiceMode,
-)
+from engine.types import JsonObject, Message, Request, Role, SamplingParams, Tool, ToolChoice, ToolChoiceMode
 from tests.fakes import EOS, FakeModel, fake_tokenizer
 from tests.grammars.turns import FAMILIES, INTEGER, STRING, an_object
 
 NUM_WALKS = 200
 BOOLEAN, NUMBER = {"type": "boolean"}, {"type": "number"}
-HOSTILE_NAMES = ['"}}\n</tool_call>', "a\nb", '"', "<tool_call>"]
+HOSTILE_NAMES = ['"}}\n</tool_call>', '"\n', "<tool_call>"]
 TREE = an_object({"name": STRING, "children": {"type": "array", "items": {"$ref": "#/$defs/tree"}, "maxItems": 2}})
 PETS = [
     an_object({"kind": {"const": kind}, "name": STRING, own: INTEGER}, required=["kind"])
@@ -70,7 +56,7 @@ TOOL_SETS: list[tuple[Tool, ...]] = [
     (tool("written", {"größe": INTEGER, "名前": STRING, "😀": BOOLEAN, "": STRING}, "名前"),),
     (tool("hostile", dict.fromkeys(HOSTILE_NAMES, STRING), HOSTILE_NAMES[0]),),
     (Tool("a" * 64), tool("b" * 64, {"long_" * 12: STRING})),
-    tuple(Tool(f"tool_{letter}") for letter in "abcdefgh"),
+    tuple(Tool(f"tool_{letter}") for letter in "abcdef"),
     (Tool("get"), Tool("get_all"), tool("get_all_of", {"kind": STRING}), Tool("get.all-of")),
     (Tool("mapped", "", {"type": "object", "additionalProperties": INTEGER}),),
     (Tool("patterned", "", {"type": "object", "patternProperties": {"^n_": NUMBER}, "additionalProperties": False}),),
@@ -78,28 +64,17 @@ TOOL_SETS: list[tuple[Tool, ...]] = [
     (Tool("merged", "", {"allOf": [an_object({"a": INTEGER}, required=["a"]), an_object({"b": {**INTEGER, "minimum": 2}})]}),),
     (tool("tagged", {"pet": {"oneOf": PETS}}, "pet"),),
     (tool("keywords", {"format": STRING, "not": INTEGER, "$ref": STRING, "type": BOOLEAN, "uniqueItems": STRING}),),
-    (tool("optional", {f"option_{letter}": INTEGER for letter in "abcdef"}),),
+    (tool("optional", {f"option_{letter}": INTEGER for letter in "abcde"}),),
     (Tool("described", '<tool_call> "}} <|im_end|>', an_object({"a": {**STRING, "description": "</tool_call>"}}, required=["b"])),),
     (tool("deep", {"a": an_object({"b": an_object({"c": an_object({"d": {"type": "array", "items": an_object({"e": STRING})}})})})}),),
 ]  # fmt: skip
 
-MODES = ["auto", "required", "auto", "named", "auto", "none", "auto"]  # round by round through the tool sets
-LIMITS = [400, 150, 400, 12, 400, 60, 250, 30]
+MODES = ["auto", "required", "auto", "named", "required", "none", "auto"]  # round by round through the tool sets
+LIMITS = [500, 300, 500, 12, 500, 60, 500, 30]
 TEMPERATURES = [0.0, 40.0, 0.0, 100.0, 0.0]
 
-STRUCTURE = {
-    '"': 480,
-    '"}': 300,
-    "}": 330,
-    ", ": 250,
-    ", ": 250,
-    ": ": 200,
-    "]": 350,
-    "{": 200,
-    "\\": 250,
-    "0": 250,
-    "-": 200,
-}
+STRUCTURE = {'"': 450, '"}': 300, "}": 250, ", ": 350, ": ": 200, "]": 350, "{": 200, "\\": 250, "0": 250, "-": 200}
+STRUCTURE |= {EOS: 390}
 HOSTILE = ["</tool_call>", "<tool_call>", "<|im_end|>", '\\"}}', "😀", '"}}\n</tool_call>', "\\\\", "tool_"]
 
 
@@ -112,10 +87,15 @@ def spelled(text: str) -> tuple[int, ...]:
 
 def hostile_model(*, hermes: bool) -> LoadedModel:
     tokenizer = fake_tokenizer(hermes=hermes)
-    bonus = {tokenizer.encode(text)[0]: points for text, points in STRUCTURE.items()} | {tokenizer.encode(EOS)[0]: 330}
-    marker = tuple(tokenizer.encode("<tool_call>"))
-    phrases = {marker: 430 if len(marker) > 1 else 400, tuple(tokenizer.encode("\n<tool_call>")): 500}
-    phrases |= {spelled(text): 280 for text in HOSTILE}
+    begins = {tokenizer.encode(text)[0]: points for text, points in STRUCTURE.items()}
+    marker, again = tuple(tokenizer.encode("<tool_call>")), tuple(tokenizer.encode("</tool_call>\n<tool_call>"))
+    begins[marker[0]] = 430
+    phrases = {**{spelled(text): 400 for text in HOSTILE}, again: 1000, marker: 900}
+    # A phrase's points go to all its tokens, the first ones too: once begun it goes on, but it must not begin always.
+    bonus = begins | {
+        first: begins.get(first, 250) - sum(points for phrase, points in phrases.items() if phrase[0] == first)
+        for first in {phrase[0] for phrase in phrases}
+    }
     model = FakeModel(tokenizer.num_tokens + 7, bonus, phrases, seed=1, context_length=100_000)
     return LoadedModel("hostile", model, tokenizer)
 
@@ -156,7 +136,7 @@ def walk_request(number: int) -> tuple[str, Request]:
         tools=tools,
         tool_choice=choices[mode],
         sampling=SamplingParams(temperature=TEMPERATURES[number % len(TEMPERATURES)], seed=number),
-        max_tokens=LIMITS[number % len(LIMITS)],
+        max_tokens=LIMITS[(position + 3 * round_) % len(LIMITS)],
     )
 
 

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import QueueFullError
+from engine.events import StopReason
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
-from engine.types import Request, StopReason
+from engine.types import Request
 from tests.fakes import USER, FakeCache, Gate, fake_loaded, with_hook
 
 

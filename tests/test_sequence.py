@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import MatcherError
+from engine.events import StopReason
 from engine.sequence import Sequence
-from engine.types import Message, Request, Role, SamplingParams, StopReason
+from engine.types import Message, Request, Role, SamplingParams
 from tests.fakes import FakeCache
 
 EOS = 9

@@ -10,18 +10,12 @@ from hypothesis import strategies as st
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import GenerationError, MatcherError
+from engine.events import Completion, StopReason
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.model import LoadedModel
 from engine.sequence import Sequence
 from engine.step import Progress, Stepper
-from engine.types import (
-    Completion,
-    Grammar,
-    Request,
-    SamplingParams,
-    StopReason,
-    Tool,
-)
+from engine.types import Grammar, Request, SamplingParams, Tool
 from tests.fakes import CALCULATE, EOS, REQUIRED, SEARCH, USER, FailingCompiler, fake_loaded, fake_model, with_hook
 
 FAMILIES = pytest.mark.parametrize("hermes", [False, True], ids=["plain", "hermes"])

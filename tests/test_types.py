@@ -9,22 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import RequestError
+from engine.events import Completion, Receipt, StopReason, TokenLogprob, Usage
 from engine.types import (
-    Completion,
     Grammar,
     GrammarKind,
     Message,
-    Receipt,
     Request,
     Role,
     SamplingParams,
-    StopReason,
-    TokenLogprob,
     Tool,
     ToolCall,
     ToolChoice,
     ToolChoiceMode,
-    Usage,
 )
 from tests.fakes import CALCULATE, SEARCH, USER
 

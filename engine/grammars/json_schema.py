@@ -3,17 +3,27 @@
 Keywords are found by their position in the schema, never by name alone: a property may be called `format`.
 """
 
+import itertools
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any
+from urllib.parse import unquote
 
 import jsonschema_rs
 
+from engine.checks import is_number, json_text
 from engine.errors import SchemaError
-from engine.types import Enforcement, JsonObject, ReceiptEntry
+from engine.events import Enforcement, ReceiptEntry
+from engine.types import JsonObject
 
-MAX_DEPTH = 128
+MAX_DEPTH = 128  # levels of objects and arrays; the grammar library reads no more
+MAX_DEPTH_OF_ALL = 2000  # the same with every definition below another: more can overflow the grammar library's stack
+MAX_MULTIPLE_OF = 10_000  # digits as an integer, without zeros at the end; larger ones take seconds to compile
+MAX_BRANCHES = 50  # of a oneOf that are compared with each other
+MAX_EXACT = 2**53  # numbers are read as float64: integers beyond it would become their neighbours
 
 DRAFTS = (
     "https://json-schema.org/draft/2020-12/schema",
@@ -42,30 +52,34 @@ LIST_OF_SCHEMAS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 MAP_OF_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 
 ENFORCED = _words(
-    """
-    type enum const $ref required minProperties maxProperties minItems maxItems minLength maxLength pattern
-    format minimum maximum exclusiveMinimum exclusiveMaximum multipleOf
-    """
+    "type enum const $ref required minProperties maxProperties minItems maxItems minLength maxLength pattern "
+    "format minimum maximum exclusiveMinimum exclusiveMaximum multipleOf"
 )
+VERBATIM = _words("type $ref required pattern format")
 FORMATS = _words("date-time time date duration email hostname ipv4 ipv6 uuid uri")
 
 # Assertions that no grammar here holds; and the values with which some of them assert nothing.
 REFUSED = _words(
-    """
-    not if then else dependentSchemas dependentRequired dependencies contains minContains maxContains
-    uniqueItems propertyNames unevaluatedItems unevaluatedProperties additionalItems $dynamicRef $recursiveRef
-    """
+    "not if then else dependentSchemas dependentRequired dependencies contains minContains maxContains "
+    "uniqueItems propertyNames unevaluatedItems unevaluatedProperties additionalItems $dynamicRef $recursiveRef"
 )
 ASSERTS_NOTHING: Mapping[str, object] = {"uniqueItems": False, "additionalItems": True, "unevaluatedItems": True}
 REFUSED_FORMATS = _words(
-    """
-    idn-email idn-hostname uri-reference iri iri-reference uri-template json-pointer relative-json-pointer regex
-    int32 int64 float double byte
-    """
+    "idn-email idn-hostname uri-reference iri iri-reference uri-template json-pointer relative-json-pointer regex "
+    "int32 int64 float double byte"
 )
 
 # Keywords that put further schemas on the same value: their branches must see the properties that they share.
 IN_PLACE = frozenset({"allOf", "anyOf", "oneOf", "$ref"})
+STAYS_AS_IS = _words("additionalProperties patternProperties enum const")  # where an object has one, it is not closed
+SPEAKS_OF_PROPERTIES = _words("properties patternProperties additionalProperties required minProperties")
+
+# A bound beyond what is exact may move to there, if that only admits less: keyword -> where it may move.
+EXACT_BOUNDS = dict.fromkeys(("minimum", "exclusiveMinimum"), -MAX_EXACT)
+EXACT_BOUNDS |= dict.fromkeys(("maximum", "exclusiveMaximum"), MAX_EXACT)
+
+# JSON can write these as \uXXXX only, or (DEL) the grammar library takes them for such.
+NEVER_WRITTEN = frozenset(map(chr, [*range(0x20), 0x7F])) - frozenset("\n\r\t\b\f")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +87,8 @@ class CheckedSchema:
     """A schema of enforced keywords only, and what became of the others."""
 
     schema: dict[str, Any] | bool
-    entries: tuple[ReceiptEntry, ...]
+    entries: tuple[ReceiptEntry, ...] = ()
+    patterns: Mapping[str, str] = field(default_factory=dict)  # path -> regex
 
     def lark(self) -> str:
         """The schema as a nonterminal of a Lark grammar, in our JSON style."""
@@ -93,18 +108,27 @@ def check_arguments_schema(schema: JsonObject | None, path: str, *, open_objects
     Raises SchemaError that names the keyword by path.
     """
     if schema is None:
-        return CheckedSchema(NO_ARGUMENTS, ())
+        return CheckedSchema(NO_ARGUMENTS)
     if not isinstance(schema, Mapping):
         raise SchemaError(f"{path} is {schema!r}; it must be a JSON schema of an object", param=path)
     checked = _Walk(close_objects=not open_objects).check(dict(schema), path)
     assert isinstance(checked.schema, dict)
-    if set(checked.schema) <= {"type", "$defs", "definitions"} and checked.schema.get("type", "object") == "object":
+    if _names_no_properties(checked.schema):
         entry = ReceiptEntry(path, Enforcement.NARROWED, "names no properties, so the arguments are {}")
         return CheckedSchema(NO_ARGUMENTS, (*checked.entries, entry))
-    return CheckedSchema(_as_object(checked.schema, path), checked.entries)
+    return replace(checked, schema=_as_object(checked.schema, path))
 
 
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+
+
+def _names_no_properties(schema: JsonObject) -> bool:
+    types, required = schema.get("type", "object"), schema.get("required", [])
+    return (
+        schema.keys() <= {"type", "required", "$defs", "definitions"}
+        and types in ("object", ["object"])
+        and not required
+    )
 
 
 def _as_object(schema: dict[str, Any], path: str) -> dict[str, Any]:
@@ -129,14 +153,23 @@ class _Walk:
     def __init__(self, *, close_objects: bool) -> None:
         self._close_objects = close_objects
         self._entries: list[ReceiptEntry] = []
+        self._patterns: dict[str, str] = {}
 
     def check(self, schema: Any, path: str) -> CheckedSchema:
-        _check_depth(schema, path)
+        if _depth(schema) > MAX_DEPTH:
+            raise _refusal(path, f"the schema is nested more than {MAX_DEPTH} levels deep")
+        json_text(path, schema, error=SchemaError)
         _check_draft(schema, path)
+        everywhere = dict(all_schemas(schema, path))
+        _check_bases(everywhere, path)
+        schemas = everywhere.values()
         # A definition that is merged into something else must stay open; whether one is, only a search would tell.
-        self._merges_definitions = _contains_keyword(schema, "allOf") or _contains_merged_ref(schema)
+        self._merges_definitions = any("allOf" in each or ("$ref" in each and _combines(each)) for each in schemas)
+        # Closed branches may exclude each other where the written ones do not: then one value would satisfy two.
+        self._close_objects &= not any(_is_ambiguous(each, schema) for each in schemas)
         checked = self._schema(schema, path, merged=False)
-        return CheckedSchema(checked, tuple(self._entries))
+        _check_references(checked, path)
+        return CheckedSchema(checked, tuple(self._entries), self._patterns)
 
     def _schema(self, schema: Any, path: str, *, merged: bool) -> Any:
         """merged: whether another schema says more about the same value."""
@@ -146,10 +179,16 @@ class _Walk:
         combines = merged or _combines(schema)
         for keyword, value in schema.items():
             self._keyword(checked, keyword, value, child_path(path, keyword), merged=combines)
-        if self._close_objects and not combines and "properties" in checked and _says_nothing_of_others(checked):
-            checked["additionalProperties"] = False
-            self._note(path, Enforcement.NARROWED, "closed: properties that it does not name cannot be written")
+        if self._close_objects and not combines and "properties" in checked and not STAYS_AS_IS & checked.keys():
+            self._close(checked, path)
+        _check_num_properties(checked, path)
         return checked
+
+    def _close(self, checked: dict[str, Any], path: str) -> None:
+        unnamed = {name: True for name in checked.get("required", ()) if name not in checked["properties"]}
+        checked["properties"] = {**checked["properties"], **unnamed}
+        checked["additionalProperties"] = False
+        self._note(path, Enforcement.NARROWED, "closed: properties that it does not name cannot be written")
 
     def _keyword(self, checked: dict[str, Any], keyword: str, value: Any, path: str, *, merged: bool) -> None:
         if keyword in ONE_SCHEMA:
@@ -162,6 +201,8 @@ class _Walk:
                 self._schema(each, child_path(path, position), merged=in_place) for position, each in enumerate(value)
             ]
         elif keyword in MAP_OF_SCHEMAS:
+            if keyword == "patternProperties":
+                self._patterns |= {child_path(path, pattern): pattern for pattern in value}
             stays_open = keyword in ("$defs", "definitions") and self._merges_definitions
             checked[keyword] = {
                 name: self._schema(each, child_path(path, name), merged=stays_open) for name, each in value.items()
@@ -181,8 +222,16 @@ class _Walk:
             raise _refusal(path, f"the format {value!r} cannot be enforced; allowed are {', '.join(sorted(FORMATS))}")
         if keyword == "format" and value not in FORMATS:
             self._note(path, Enforcement.ANNOTATION, f"the format {value!r} is not one of the draft's")
-        else:
-            checked[keyword] = value
+            return
+        if keyword == "pattern":
+            _check_pattern(value, path)
+            self._patterns[path] = value
+        if keyword == "multipleOf" and _digits(value) * (10 if value > MAX_MULTIPLE_OF else 1) > MAX_MULTIPLE_OF:
+            raise _refusal(path, f"a multiple of {value} needs too large a grammar")
+        if keyword in EXACT_BOUNDS and abs(value) > MAX_EXACT and value * EXACT_BOUNDS[keyword] > 0:
+            value = EXACT_BOUNDS[keyword]
+            self._note(path, Enforcement.NARROWED, f"moved to {value}: larger numbers are not exact")
+        checked[keyword] = value if keyword in VERBATIM else _literal(value, path)
 
     def _note(self, path: str, enforcement: Enforcement, detail: str) -> None:
         self._entries.append(ReceiptEntry(path, enforcement, detail))
@@ -195,21 +244,21 @@ def _refusal(path: str, reason: str) -> SchemaError:
 def _combines(schema: JsonObject) -> bool:
     """Whether several schemas speak of the same value here."""
     in_place = IN_PLACE & schema.keys()
-    return "allOf" in in_place or len(in_place) > 1 or (bool(in_place) and "properties" in schema)
+    return "allOf" in in_place or len(in_place) > 1 or (bool(in_place) and bool(SPEAKS_OF_PROPERTIES & schema.keys()))
 
 
-def _says_nothing_of_others(schema: JsonObject) -> bool:
-    return "additionalProperties" not in schema and "patternProperties" not in schema
+def _check_num_properties(schema: JsonObject, path: str) -> None:
+    # Of two unnamed properties, the second may have the first one's name; readers then see one.
+    is_closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
+    if not is_closed and schema.get("minProperties", 0) > len(schema.get("required", ())) + 1:
+        raise _refusal(child_path(path, "minProperties"), "it can be enforced in objects of named properties only")
 
 
-def _check_depth(schema: Any, path: str) -> None:
-    # Level by level, so that nesting of any depth is measured without recursion.
-    level, depth = [schema], 0
-    while level:
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise _refusal(path, f"the schema is nested more than {MAX_DEPTH} levels deep")
-        level = [child for node in level for child in _children(node)]
+def _check_bases(schemas: Mapping[str, JsonObject], path: str) -> None:
+    for where, schema in schemas.items():
+        is_base = where != path and not schema.get("$id", "#").startswith("#")
+        if is_base and any("$ref" in each for each in schemas.values()):
+            raise _refusal(child_path(where, "$id"), "references that begin at an inner $id are not followed")
 
 
 def _children(node: Any) -> list[Any]:
@@ -218,9 +267,17 @@ def _children(node: Any) -> list[Any]:
     return node if isinstance(node, list) else []
 
 
+def _depth(schema: Any) -> int:
+    """Levels of objects and arrays; MAX_DEPTH + 1 where there are more than that."""
+    # Level by level, so that nesting of any depth is measured without recursion.
+    level, depth = [schema], 0
+    while level and depth <= MAX_DEPTH:
+        depth += 1
+        level = [child for node in level for child in _children(node)]
+    return depth
+
+
 def _check_draft(schema: Any, path: str) -> None:
-    if not isinstance(schema, (dict, bool)):
-        raise _refusal(path, f"{schema!r} is not a JSON schema; it must be an object or a boolean")
     declared = schema.get("$schema", DRAFTS[0]) if isinstance(schema, dict) else DRAFTS[0]
     if not isinstance(declared, str) or declared.rstrip("#") not in DRAFTS:
         raise _refusal(child_path(path, "$schema"), f"{declared!r} is not supported; use one of {', '.join(DRAFTS)}")
@@ -235,27 +292,160 @@ def _check_draft(schema: Any, path: str) -> None:
         raise _refusal(path, str(error).partition("\n")[0]) from None
 
 
-def _any_schema(schema: Any, holds: Callable[[JsonObject], bool]) -> bool:
+def all_schemas(schema: Any, path: str) -> Iterator[tuple[str, JsonObject]]:
+    """The schema and all inside it, by path; those that are booleans are left out."""
     if not isinstance(schema, dict):
-        return False
-    return holds(schema) or any(_any_schema(each, holds) for each in _subschemas(schema))
-
-
-def _subschemas(schema: JsonObject) -> list[Any]:
-    found: list[Any] = []
+        return
+    yield path, schema
     for keyword, value in schema.items():
+        inner = child_path(path, keyword)
         if keyword in ONE_SCHEMA:
-            found.append(value)
-        elif keyword in LIST_OF_SCHEMAS:
-            found.extend(value)
-        elif keyword in MAP_OF_SCHEMAS:
-            found.extend(value.values())
-    return found
+            yield from all_schemas(value, inner)
+        elif keyword in LIST_OF_SCHEMAS | MAP_OF_SCHEMAS:
+            for key, each in enumerate(value) if isinstance(value, list) else value.items():
+                yield from all_schemas(each, child_path(inner, key))
 
 
-def _contains_keyword(schema: Any, keyword: str) -> bool:
-    return _any_schema(schema, lambda each: keyword in each)
+# --- Values
 
 
-def _contains_merged_ref(schema: Any) -> bool:
-    return _any_schema(schema, lambda each: "$ref" in each and _combines(each))
+def _literal(value: Any, path: str) -> Any:
+    """The value, whole numbers in it as integers. Raises SchemaError for what the library would not write as it is."""
+    if isinstance(value, list):
+        return [_literal(each, path) for each in value]
+    if isinstance(value, dict):
+        return {name: _literal(each, path) for name, each in value.items()}
+    if isinstance(value, str) and NEVER_WRITTEN & set(value):
+        raise _refusal(path, f"{value!r} has a control character that is never written")
+    if not is_number(value):
+        return value
+    if value % 1 != 0:
+        digits, exponent = _digits(value), Decimal(repr(value)).normalize().as_tuple().exponent
+        if digits <= MAX_EXACT and int(exponent) >= -22:  # such decimals are read and written without rounding
+            return value
+    elif abs(value) <= MAX_EXACT:
+        return int(value)
+    raise _refusal(path, f"the number {value} cannot be held exactly")
+
+
+def _digits(value: float) -> int:
+    """The number's decimal digits as an integer, without zeros around them."""
+    return int("".join(map(str, Decimal(repr(value)).normalize().as_tuple().digits)))
+
+
+def _check_pattern(pattern: str, path: str) -> None:
+    # In a character class the grammar library reads these as operations on sets; JSON Schema's regexes have none.
+    without_escapes = re.sub(r"\\.", "x", pattern, flags=re.DOTALL)
+    for inside in re.findall(r"\[\^?([^\]]*)\]", without_escapes):
+        if not inside or re.search(r"\[|&&|--|~~", inside):
+            raise _refusal(path, "a character class must not be empty, nor have a bare [, &&, -- or ~~ in it")
+
+
+# --- Schemas that depend on each other
+
+
+def _check_references(root: Any, path: str) -> None:
+    """Every $ref leads to a schema inside, none of them leads on without end, and all together not too deep."""
+    schemas = dict(all_schemas(root, path))
+    references = {child_path(where, "$ref"): schema["$ref"] for where, schema in schemas.items() if "$ref" in schema}
+    targets = {reference: _follow(root, reference) for reference in references.values()}
+    known = {id(schema) for schema in schemas.values()}
+    for where, reference in references.items():
+        if not isinstance(targets[reference], bool) and id(targets[reference]) not in known:
+            raise _refusal(where, f"{reference!r} leads to no schema in here")
+    if sum(map(_depth, (root, *targets.values()))) > MAX_DEPTH_OF_ALL:
+        raise _refusal(path, f"its definitions are nested more than {MAX_DEPTH_OF_ALL} levels deep in all")
+    finite: set[str] = set()
+    while more := {each for each in targets.keys() - finite if _can_end(targets[each], finite)}:
+        finite |= more
+    for where, reference in references.items():
+        if reference not in finite:
+            raise _refusal(where, f"{reference!r} leads on without end: no value satisfies it")
+
+
+def _follow(root: Any, reference: str) -> Any:
+    """What a JSON pointer points at; None where there is nothing, and for references of other kinds."""
+    start, *parts = unquote(reference).split("/")
+    node = root if start == "#" else None
+    for part in parts:
+        key = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(node, list):
+            node = node[int(key)] if key.isdecimal() and int(key) < len(node) else None
+        else:
+            node = node.get(key) if isinstance(node, dict) else None
+    return node
+
+
+def _can_end(schema: Any, finite: set[str]) -> bool:
+    """Whether a value can be finite, given the references that can. Looks at what must be there, and nothing else."""
+    if isinstance(schema, bool):
+        return schema
+    if "$ref" in schema and schema["$ref"] not in finite:
+        return False
+    if not all(_can_end(each, finite) for each in schema.get("allOf", ())):
+        return False
+    unions = [schema[keyword] for keyword in ("anyOf", "oneOf") if keyword in schema]
+    if not all(any(_can_end(each, finite) for each in union) for union in unions):
+        return False
+    types = _types(schema)
+    if not types or types - {"object", "array"} or {"const", "enum"} & schema.keys():
+        return True
+    return any(all(_can_end(each, finite) for each in _necessary(schema, kind)) for kind in types)
+
+
+def _necessary(schema: JsonObject, kind: str) -> list[Any]:
+    """The schemas of the members that a value of this kind must have."""
+    if kind == "object":
+        properties = schema.get("properties", {})
+        return [properties[name] for name in schema.get("required", ()) if name in properties]
+    num_items, first = schema.get("minItems", 0), schema.get("prefixItems", [])
+    return [*first[:num_items], *([schema.get("items", True)] if num_items > len(first) else [])]
+
+
+def _is_ambiguous(schema: JsonObject, root: Any) -> bool:
+    """Whether some value may satisfy two branches of a oneOf, for all that is seen at a glance."""
+    pairs = itertools.combinations(schema.get("oneOf", [])[:MAX_BRANCHES], 2)
+    return len(schema.get("oneOf", [])) > MAX_BRANCHES or not all(_exclude_each_other(*pair, root) for pair in pairs)
+
+
+def _exclude_each_other(one: Any, other: Any, root: Any) -> bool:
+    if _lacks_name_of(one, other) and _lacks_name_of(other, one):
+        return True
+    one, other = _target(one, root), _target(other, root)
+    for kinds in (_scalars(one), _scalars(other)), (_types(one), _types(other)):
+        if all(kinds) and kinds[0].isdisjoint(kinds[1]):
+            return True
+    if not _types(one) == _types(other) == {"object"}:
+        return False
+    tags = {*one.get("required", ())} & {*other.get("required", ())}
+    values = [[_scalars(_target(each.get("properties", {}).get(tag), root)) for each in (one, other)] for tag in tags]
+    return any(all(pair) and pair[0].isdisjoint(pair[1]) for pair in values)
+
+
+def _lacks_name_of(one: Any, other: Any) -> bool:
+    """Whether the one schema is of objects that, once they are closed, never have all that the other requires."""
+    if not _types(one) == _types(other) == {"object"} or (STAYS_AS_IS | IN_PLACE) & one.keys():
+        return False
+    names = {*one.get("properties", {}), *one.get("required", ())}
+    return "properties" in one and not names.issuperset(other.get("required", ()))
+
+
+def _target(schema: Any, root: Any) -> Any:
+    return _follow(root, schema["$ref"]) if isinstance(schema, dict) and "$ref" in schema else schema
+
+
+def _types(schema: Any) -> set[str]:
+    """The types that are named; empty where none is."""
+    types = schema.get("type", []) if isinstance(schema, dict) else []
+    found = {types} if isinstance(types, str) else set(types)
+    return found | ({"integer"} if "number" in found else set())
+
+
+def _scalars(schema: Any) -> set[str]:
+    """The values, as text, where a schema lists them and all are scalars; else empty."""
+    if not isinstance(schema, dict):
+        return set()
+    values = [schema["const"]] if "const" in schema else schema.get("enum", [])
+    if any(isinstance(value, (dict, list)) for value in values):
+        return set()
+    return {json.dumps(int(value) if is_number(value) and value % 1 == 0 else value) for value in values}

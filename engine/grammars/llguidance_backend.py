@@ -5,6 +5,7 @@ is followed by a look at that state, which becomes an exception.
 """
 
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -32,8 +33,9 @@ def _limits() -> LLParserLimits:
 class LLGuidanceMatcher:
     """One sequence's place in its grammar."""
 
-    def __init__(self, matcher: LLMatcher) -> None:
+    def __init__(self, matcher: LLMatcher, spellings: "_Spellings") -> None:
         self._matcher = matcher
+        self._spellings = spellings
         self._raise_on_error()
 
     def _raise_on_error(self) -> None:
@@ -61,6 +63,10 @@ class LLGuidanceMatcher:
     def forced_tokens(self) -> list[int]:
         tokens = self._matcher.compute_ff_tokens()
         self._raise_on_error()
+        num_legal = self.validate(tokens)
+        if num_legal < len(tokens):
+            tokens = [*tokens[:num_legal], *self._spellings.of(tokens[num_legal])]
+            return tokens[: self.validate(tokens)]
         return tokens
 
     def fill_bitmask(self, row: NDArray[np.int32]) -> None:
@@ -70,6 +76,11 @@ class LLGuidanceMatcher:
         num_words = min(mask.size, row.size)
         row[:num_words] = mask[:num_words]
         row[num_words:] = 0
+        for token in self._spellings.among(mask):
+            if not self.validate([token]):
+                row[:] = 0
+                first = self._spellings.of(token)[0]
+                row.view(np.uint32)[first // 32] |= np.uint32(1 << first % 32)
 
     @property
     def is_accepting(self) -> bool:
@@ -84,7 +95,28 @@ class LLGuidanceMatcher:
         return stopped
 
     def copy(self) -> Self:
-        return type(self)(self._matcher.deep_copy())
+        return type(self)(self._matcher.deep_copy(), self._spellings)
+
+
+class _Spellings:
+    """Special tokens, and ordinary tokens with the same bytes.
+
+    Where the bytes that must come next spell a special token, "</tool_call>" as a constant, say, llguidance forces that
+    very token, and then rejects it as no text. Ordinary tokens are what it accepts.
+    """
+
+    def __init__(self, tokenizer: LLTokenizer) -> None:
+        special = [token for token in range(tokenizer.vocab_size) if tokenizer.is_special_token(token)]
+        self._spellings = {token: tokenizer.greedy_tokenize(tokenizer.decode_str([token])) for token in special}
+        self._words, self._bits = np.divmod(np.array(special, dtype=np.int32), 32)
+
+    def of(self, token: int) -> list[int]:
+        return self._spellings[token]
+
+    def among(self, mask: NDArray[np.int32]) -> list[int]:
+        """The special tokens that the mask allows."""
+        is_allowed = (mask[self._words] >> self._bits & 1).astype(bool)
+        return [int(token) for token in (32 * self._words + self._bits)[is_allowed]]
 
 
 class LLGuidanceCompiler:
@@ -93,6 +125,7 @@ class LLGuidanceCompiler:
     def __init__(self, tokenizer_json: str, *, eos_ids: Sequence[int]) -> None:
         """tokenizer_json: the serialised `tokenizers` backend. Takes about a second at 128k tokens."""
         self._tokenizer = LLTokenizer(tokenizer_json, eos_token=sorted(eos_ids))
+        self._spellings = _Spellings(self._tokenizer)
         self._executor = LLExecutor(num_threads=os.cpu_count())
         self._lock = threading.Lock()
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
@@ -102,13 +135,13 @@ class LLGuidanceCompiler:
             prototype = self._compiled.get(source)
             if prototype is not None:
                 self._compiled.move_to_end(source)
-                return LLGuidanceMatcher(prototype.deep_copy())
+                return LLGuidanceMatcher(prototype.deep_copy(), self._spellings)
         prototype = self._build(source, param)
         with self._lock:
             self._compiled[source] = prototype
             while len(self._compiled) > MAX_CACHED_GRAMMARS:
                 self._compiled.popitem(last=False)
-            return LLGuidanceMatcher(prototype.deep_copy())
+            return LLGuidanceMatcher(prototype.deep_copy(), self._spellings)
 
     def _build(self, source: str, param: str) -> LLMatcher:
         matcher = LLMatcher(self._tokenizer, source, limits=_limits(), log_level=0)
@@ -139,4 +172,5 @@ def _readable(error: str) -> str:
     """One line of llguidance's report: the reason, without positions in a grammar that the caller never saw."""
     text = error.removesuffix("<non-verbose/>").strip()
     _, _, reason = text.rpartition("error: ")
-    return reason.partition("\n")[0] or "no text satisfies it"
+    reason = re.sub(r"(at )?\d+\(\d+\): (failed to compile JSON schema: )?", "", reason.partition("\n")[0])
+    return reason or "no text satisfies it"

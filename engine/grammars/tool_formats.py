@@ -4,7 +4,7 @@ import enum
 import json
 from dataclasses import dataclass
 
-from engine.types import JsonObject, Tool, ToolCall
+from engine.types import CustomTool, JsonObject, OfferedTool, ToolCall
 
 
 class ToolStyle(enum.StrEnum):
@@ -19,6 +19,7 @@ class ToolFormat:
     """One family's way of writing calls. All fields are literal text.
 
     A call is: marker, before_name, the tool's name, before_arguments, the arguments as JSON, end.
+    A custom tool's call is: marker, before_name, name, before_input, the raw input, input_end.
     Calls are joined by separator. Nothing but the turn's end follows the last one.
     """
 
@@ -28,6 +29,8 @@ class ToolFormat:
     before_arguments: str
     end: str
     separator: str
+    before_input: str  # of a custom tool's call, in place of before_arguments; then comes its raw input
+    input_end: str  # ends a custom tool's input, and its call
     response_begin: str  # around a tool's result, where the chat template does not know tool messages
     response_end: str
     template_signs: tuple[str, ...] = ()  # a chat template with all of these shows tools in this format itself
@@ -42,9 +45,15 @@ class ToolFormat:
         """A whole call as the model would write it. arguments: JSON text."""
         return f"{self.marker}{self.before_name}{name}{self.before_arguments}{arguments}{self.end}"
 
+    def write_input(self, name: str, text: str) -> str:
+        """A whole call of a custom tool as the model would write it."""
+        return f"{self.marker}{self.before_name}{name}{self.before_input}{text}{self.input_end}"
+
     def write_calls(self, calls: tuple[ToolCall, ...]) -> str:
         """A turn's calls as the model would write them."""
-        return self.separator.join(self.write_call(call.name, call.arguments) for call in calls)
+        return self.separator.join(
+            (self.write_input if call.custom else self.write_call)(call.name, call.arguments) for call in calls
+        )
 
 
 HERMES = ToolFormat(
@@ -55,6 +64,8 @@ HERMES = ToolFormat(
     before_arguments='", "arguments": ',
     end="}\n</tool_call>",
     separator="\n",
+    before_input='"}\n',
+    input_end="</tool_call>",
     response_begin="<tool_response>\n",
     response_end="\n</tool_response>",
     template_signs=("<tool_call>", "</tool_call>", "tools"),
@@ -68,6 +79,8 @@ PLAIN = ToolFormat(
     before_arguments='", "arguments": ',
     end="}\n</tool_call>",
     separator="\n",
+    before_input='"}\n',
+    input_end="</tool_call>",
     response_begin="<tool_response>\n",
     response_end="\n</tool_response>",
     # Of the ways that benchmarks/tool_prompts.py compares, the one with most right calls.
@@ -86,21 +99,27 @@ def detect_format(chat_template: str | None) -> ToolFormat:
     return PLAIN
 
 
-def describe_tool(tool: Tool) -> dict[str, object]:
+def describe_tool(tool: OfferedTool) -> dict[str, object]:
     """The tool in the form in which chat templates expect it: OpenAI's."""
+    if isinstance(tool, CustomTool):
+        form = "any text" if tool.format is None else f"{tool.format.kind.value}: {tool.format.source}"
+        return {"type": "custom", "custom": {"name": tool.name, "description": tool.description, "input": form}}
     parameters = dict(tool.parameters) if tool.parameters else {"type": "object", "properties": {}}
     function = {"name": tool.name, "description": tool.description, "parameters": parameters}
     return {"type": "function", "function": function}
 
 
-def describe_tools(tools: tuple[Tool, ...], style: ToolStyle) -> str:
+def describe_tools(tools: tuple[OfferedTool, ...], style: ToolStyle) -> str:
     """The tools as text for a prompt, one after the other."""
     if style is ToolStyle.JSON:
-        return "\n".join(json.dumps(describe_tool(tool)["function"], ensure_ascii=False) for tool in tools)
+        described = (describe_tool(tool) for tool in tools)
+        return "\n".join(json.dumps(each[str(each["type"])], ensure_ascii=False) for each in described)
     return "\n".join(_signature(tool) for tool in tools)
 
 
-def _signature(tool: Tool) -> str:
+def _signature(tool: OfferedTool) -> str:
+    if isinstance(tool, CustomTool):
+        return f"{tool.name}, which takes plain text: {tool.description}".rstrip(": ")
     parameters = tool.parameters or {}
     properties: JsonObject = parameters.get("properties", {})
     required = parameters.get("required", ())

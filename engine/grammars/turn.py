@@ -4,20 +4,58 @@ auto        TEXT | text-before-a-call call (separator call)*
 required    call (separator call)*
 none        text in which the marker cannot be written
 response    the response alone, or a call instead of it
+
+Calls begin with the family's marker. Beside a response they can only be the whole turn, and the response cannot begin
+so: one look at the turn's start tells which it is, and a marker inside the response is the response's own.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine.errors import GrammarError
-from engine.grammars.json_schema import CheckedSchema, check_arguments_schema, check_schema
-from engine.grammars.matcher import GrammarCompiler, Matcher
-from engine.grammars.tool_formats import ToolFormat
-from engine.types import GrammarKind, Receipt, ReceiptEntry, Request, ToolChoiceMode
+import numpy as np
 
-ANY_TEXT = "/(?s:.*)/"
+from engine.errors import GrammarError, MatcherError
+from engine.events import Receipt, ReceiptEntry
+from engine.grammars.custom_tools import input_grammar, may_write
+from engine.grammars.json_schema import CheckedSchema, check_arguments_schema, check_schema
+from engine.grammars.literals import ANY_TEXT, regex_literal, string_literal
+from engine.grammars.matcher import GrammarCompiler, Matcher
+from engine.grammars.strict import check_strict
+from engine.grammars.tool_formats import ToolFormat
+from engine.types import CustomTool, GrammarKind, Request, Tool, ToolChoiceMode
+
+MAX_WORDS = 2**15  # of a bitmask: a million tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a turn's grammar, compiled alone to see whether it is to blame."""
+
+    param: str  # the tool or response that it belongs to
+    path: str  # its own
+    source: str
+    may_outgrow: bool = False  # a regex that may be too large, which shows only at its first character
+
+    def compiles(self, compiler: GrammarCompiler) -> bool:
+        """Whether any text satisfies it."""
+        try:
+            compiler.compile(self.source, param=self.path)
+        except GrammarError:
+            return False
+        return True
+
+    def check(self, compiler: GrammarCompiler) -> Matcher:
+        """A matcher at the part's start, or past its first token where it may outgrow. Raises GrammarError."""
+        try:
+            matcher = compiler.compile(self.source, param=self.path)
+            if self.may_outgrow:
+                matcher.accept([_first_allowed(matcher)])
+        except GrammarError as error:
+            raise GrammarError(str(error), param=self.param) from None
+        except MatcherError as error:
+            raise GrammarError(f"{self.path} cannot be enforced: {error}", param=self.param) from None
+        return matcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +63,44 @@ class Turn:
     """What one turn may write."""
 
     source: str | None  # the grammar, as GrammarCompiler takes it; None: anything
-    parts: Mapping[str, str]  # path into the request -> the grammar of that tool or response alone
+    parts: tuple[Part, ...]  # inner ones first, and the response last
+    probes: tuple[Part, ...]  # each compiles only if a custom tool's grammar may write what ends its input
+    marker: str  # what opens a call, as a grammar
     receipt: Receipt
     has_calls: bool
+    has_response: bool  # text is bound by a grammar
 
     def compile(self, compiler: GrammarCompiler) -> Matcher | None:
         """A matcher at the turn's start. Raises GrammarError that names the one tool or response to blame."""
         if self.source is None:
             return None
         try:
-            return compiler.compile(self.source, param="tools")
+            matcher = compiler.compile(self.source, param="tools" if self.has_calls else "response")
         except GrammarError:
-            for path, source in self.parts.items():
-                compiler.compile(source, param=path)
+            for part in self.parts:
+                part.check(compiler)
             raise
+        for part in self.parts:
+            if part.may_outgrow:
+                part.check(compiler)
+        for probe in self.probes:
+            if probe.compiles(compiler):
+                raise may_write("<", probe.param)
+        if self.has_calls and self.has_response:
+            self._check_response(compiler)
+        return matcher
+
+    def _check_response(self, compiler: GrammarCompiler) -> None:
+        opening = compiler.compile(f"start: {self.marker}", param="tools").forced_tokens()
+        if self.parts[-1].check(compiler).validate(opening) == len(opening):
+            reason = "it could begin as a call of a tool does; both cannot be offered together"
+            raise GrammarError(f"response cannot be enforced: {reason}", param="response")
+
+
+def _first_allowed(matcher: Matcher) -> int:
+    row = np.zeros(MAX_WORDS, dtype=np.int32)
+    matcher.fill_bitmask(row)
+    return int(np.unpackbits(row.view(np.uint8), bitorder="little").argmax())
 
 
 def build_turn(request: Request, family: ToolFormat, special_tokens: Mapping[str, int]) -> Turn:
@@ -57,29 +119,41 @@ class _TurnBuilder:
         self._special_tokens = special_tokens
         self._entries: list[ReceiptEntry] = []
         self._subgrammars: list[dict[str, object]] = []
-        self._parts: dict[str, str] = {}
+        self._parts: list[Part] = []
+        self._probes: list[Part] = []
 
     def build(self) -> Turn:
         has_calls = bool(self._request.callable_tools)
         rules = self._rules(has_calls)
-        source = self._assemble(rules) if rules else None
-        return Turn(source, self._parts, Receipt(tuple(self._entries)), has_calls)
+        return Turn(
+            source=self._assemble(rules) if rules else None,
+            parts=tuple(self._parts),
+            probes=tuple(self._probes),
+            marker=self._terminals(self._family.marker),
+            receipt=Receipt(tuple(self._entries)),
+            has_calls=has_calls,
+            has_response=self._request.response is not None and not self._must_call,
+        )
+
+    @property
+    def _must_call(self) -> bool:
+        return self._request.tool_choice.mode is ToolChoiceMode.REQUIRED
 
     def _rules(self, has_calls: bool) -> list[str]:
+        calls = self._calls() if has_calls else []
         response = self._response()
-        if not has_calls:
+        if not calls:
             if response:
                 return [f"start: {response}"]
             return self._text_without_calls() if self._request.tools else []
-        required = self._request.tool_choice.mode is ToolChoiceMode.REQUIRED
         marker = self._terminals(self._family.marker)
-        if required:
+        if self._must_call:
             start = [f"start: {marker} calls"]
         elif response:
             start = [f"start: {response} | {marker} calls"]
         else:
             start = self._text_then_calls(marker)
-        return [*start, *self._calls()]
+        return [*start, *calls]
 
     def _text_then_calls(self, marker: str) -> list[str]:
         if self._family.marker in self._special_tokens:
@@ -88,14 +162,14 @@ class _TurnBuilder:
         # the marker's beginning and then forbid its end, because the lexer is greedy.
         return [
             "start: TEXT | before_call calls",
-            f"before_call[suffix={json.dumps(self._family.marker)}]: {ANY_TEXT}",
+            f"before_call[suffix={string_literal(self._family.marker)}]: {ANY_TEXT}",
             f"TEXT: {ANY_TEXT}",
         ]
 
     def _text_without_calls(self) -> list[str]:
         if self._family.marker in self._special_tokens:
-            return []  # special tokens are masked out of free text as it is
-        marker = json.dumps(self._family.marker)
+            return ["start: TEXT", f"TEXT: {ANY_TEXT}"]  # text is spelled; the marker is a token that cannot be
+        marker = string_literal(self._family.marker)
         return ["start: TEXT", f"TEXT: {ANY_TEXT} & ~({ANY_TEXT} {marker} {ANY_TEXT})"]
 
     def _calls(self) -> list[str]:
@@ -105,12 +179,34 @@ class _TurnBuilder:
         offered = {position: tool for position, tool in enumerate(self._request.tools) if tool in allowed}
         rules = [f"calls: call{more}", "call: " + " | ".join(f"call_{position}" for position in offered)]
         for position, tool in offered.items():
-            path = f"tools[{position}].parameters"
-            checked = check_arguments_schema(tool.parameters, path, open_objects=self._request.open_objects)
-            before = f"{self._family.before_name}{tool.name}{self._family.before_arguments}"
-            arguments = self._json(checked, path)
-            rules.append(f"call_{position}: {self._terminals(before)} {arguments} {self._terminals(self._family.end)}")
+            is_custom = isinstance(tool, CustomTool)
+            before = self._family.before_input if is_custom else self._family.before_arguments
+            header = self._terminals(f"{self._family.before_name}{tool.name}{before}")
+            body = (
+                self._input(tool, position, rules) if isinstance(tool, CustomTool) else self._arguments(tool, position)
+            )
+            rules.append(f"call_{position}: {header} {body}")
         return rules
+
+    def _arguments(self, tool: Tool, position: int) -> str:
+        path = f"tools[{position}].parameters"
+        checked = check_arguments_schema(tool.parameters, path, open_objects=self._request.open_objects)
+        if tool.strict:
+            check_strict(tool.parameters, path)
+        return f"{self._json(checked, path)} {self._terminals(self._family.end)}"
+
+    def _input(self, tool: CustomTool, position: int, rules: list[str]) -> str:
+        path, end = f"tools[{position}].format", self._family.input_end
+        found = input_grammar(
+            tool, end=end, end_token=self._special_tokens.get(end), name=f"input_{position}", path=path
+        )
+        rules.extend(found.rules)
+        self._parts.append(Part(path, path, found.source))
+        self._probes += [Part(path, path, probe) for probe in found.probes]
+        self._entries += found.entries
+        if found.subgrammar is not None:
+            self._subgrammars.append({"name": f"input_{position}", "lark_grammar": found.subgrammar})
+        return found.body
 
     def _response(self) -> str | None:
         grammar = self._request.response
@@ -122,18 +218,21 @@ class _TurnBuilder:
             case GrammarKind.CHOICE:
                 return self._subgrammar(_choice_lark(grammar.source))
             case GrammarKind.REGEX:
-                return self._subgrammar(f"start: {_regex_literal(grammar.source)}")
+                return self._subgrammar(f"start: {regex_literal(grammar.source)}")
             case GrammarKind.LARK:
                 return self._subgrammar(grammar.source)
 
     def _json(self, checked: CheckedSchema, path: str) -> str:
         self._entries.extend(checked.entries)
-        self._parts[path] = f"start: {checked.lark()}"
+        for where, pattern in checked.patterns.items():
+            string = CheckedSchema({"type": "string", "pattern": pattern})
+            self._parts.append(Part(path, where, f"start: {string.lark()}", may_outgrow="{" in pattern))
+        self._parts.append(Part(path, path, f"start: {checked.lark()}"))
         return checked.lark()
 
     def _subgrammar(self, lark: str) -> str:
         """A grammar of its own, so that its rules' names cannot meet ours."""
-        self._parts["response"] = lark
+        self._parts.append(Part("response", "response", lark))
         name = f"part_{len(self._subgrammars)}"
         self._subgrammars.append({"name": name, "lark_grammar": lark})
         return f"@{name}"
@@ -145,7 +244,7 @@ class _TurnBuilder:
             if found:
                 around = (self._terminals(before), f"<[{token_id}]>", self._terminals(after))
                 return " ".join(part for part in around if part)
-        return json.dumps(text, ensure_ascii=False) if text else ""
+        return string_literal(text) if text else ""
 
     def _assemble(self, rules: list[str]) -> str:
         lark = "%llguidance {}\n" + "\n".join(rules) + "\n"
@@ -158,10 +257,4 @@ def _choice_lark(source: str) -> str:
     options = json.loads(source)
     if not options or "" in options:
         raise GrammarError("a choice must have at least one option, and no empty one", param="response")
-    return "start: " + " | ".join(json.dumps(option, ensure_ascii=False) for option in dict.fromkeys(options))
-
-
-def _regex_literal(pattern: str) -> str:
-    """The pattern between Lark's slashes: bare slashes escaped, escaped pairs left as they are."""
-    escapes = {"/": "\\/", "\n": "\\n"}
-    return "/" + re.sub(r"\\.|/|\n", lambda found: escapes.get(found[0], found[0]), pattern, flags=re.DOTALL) + "/"
+    return "start: " + " | ".join(string_literal(option) for option in dict.fromkeys(options))

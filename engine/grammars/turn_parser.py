@@ -4,12 +4,12 @@ A state is a method that takes what it can from the buffer and says whether ther
 A call ends where its JSON ends, never where a marker is seen.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from engine.errors import MatcherError
+from engine.events import TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart
 from engine.grammars.tool_formats import ToolFormat
-from engine.types import TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart
 
 ParsedEvent = TextDelta | ToolCallStart | ToolCallDelta | ToolCallEnd
 State = Callable[[], Iterator[ParsedEvent]]
@@ -65,15 +65,23 @@ class TurnParser:
         has_calls: bool,
         marker_is_special: bool,
         call_id: Callable[[int], str],
+        has_response: bool = False,
+        custom_names: Collection[str] = (),
+        input_end_is_special: bool = False,
     ) -> None:
         """has_calls: whether the turn may call at all; if not, everything is text.
 
         marker_is_special: whether the marker is a token of its own, so that its spelling in text means nothing.
+        has_response: whether text is bound by a grammar. Then only a turn that begins with the marker calls.
+        custom_names: tools that take raw input; input_end_is_special: whether what ends it is a token of its own.
         """
         self._family = family
         self._has_calls = has_calls
         self._marker_is_special = marker_is_special
         self._call_id = call_id
+        self._has_response = has_response
+        self._custom_names = custom_names
+        self._input_end_is_special = input_end_is_special
         self._buffer = ""
         self._num_calls = 0
         self._scanner = _JsonScanner()
@@ -86,8 +94,11 @@ class TurnParser:
 
     def feed(self, text: str, *, special: bool = False) -> list[ParsedEvent]:
         """Take more text. special: it is the spelling of one special token."""
-        if special and self._marker_is_special and self.in_text and text == self._family.marker:
+        may_call = self._has_calls and self._marker_is_special and self.in_text
+        if special and may_call and text == self._family.marker:
             return [*self.finish(), *self._open_call()]
+        if special and self._state == self._special_input and text == self._family.input_end:
+            return self._end_call()
         self._buffer += text
         return self._run()
 
@@ -108,8 +119,15 @@ class TurnParser:
         self._state = self._before_name
         return self._run()
 
+    def _end_call(self) -> list[ParsedEvent]:
+        self._num_calls += 1
+        self._state = self._next_call
+        return [ToolCallEnd(self._num_calls - 1)]
+
     def _text(self) -> Iterator[ParsedEvent]:
         marker = self._family.marker
+        if self._has_response and not marker.startswith(self._buffer[: len(marker)]):
+            self._has_calls = False
         if not self._has_calls or self._marker_is_special:
             length, found = len(self._buffer), False
         else:
@@ -129,12 +147,39 @@ class TurnParser:
         return iter(())
 
     def _name(self) -> Iterator[ParsedEvent]:
-        name, found, rest = self._buffer.partition(self._family.before_arguments)
+        end = min((self._buffer.find(each) for each in self._delimiters() if each in self._buffer), default=None)
+        if end is None:
+            return
+        name, self._buffer = self._buffer[:end], self._buffer[end:]
+        custom = name in self._custom_names
+        self._skip(self._family.before_input if custom else self._family.before_arguments)
+        self._scanner = _JsonScanner()
+        self._state = self._input_state() if custom else self._arguments
+        yield ToolCallStart(self._num_calls, self._call_id(self._num_calls), name, custom)
+
+    def _delimiters(self) -> tuple[str, str]:
+        return self._family.before_arguments, self._family.before_input
+
+    def _input_state(self) -> State:
+        return self._special_input if self._input_end_is_special else self._text_input
+
+    def _special_input(self) -> Iterator[ParsedEvent]:
+        """Raw input whose end is a token: `feed` sees it."""
+        text, self._buffer = self._buffer, ""
+        if text:
+            yield ToolCallDelta(self._num_calls, text)
+
+    def _text_input(self) -> Iterator[ParsedEvent]:
+        end = self._family.input_end
+        text, found, rest = self._buffer.partition(end)
+        if not found:
+            length = len(text) - held_back(text, end)
+            text, rest = text[:length], text[length:]
+        self._buffer = rest
+        if text:
+            yield ToolCallDelta(self._num_calls, text)
         if found:
-            self._buffer = rest
-            self._scanner = _JsonScanner()
-            self._state = self._arguments
-            yield ToolCallStart(self._num_calls, self._call_id(self._num_calls), name)
+            yield from self._end_call()
 
     def _arguments(self) -> Iterator[ParsedEvent]:
         end = self._scanner.end(self._buffer)
@@ -146,9 +191,7 @@ class TurnParser:
 
     def _end(self) -> Iterator[ParsedEvent]:
         if self._skip(self._family.end):
-            self._state = self._next_call
-            yield ToolCallEnd(self._num_calls)
-            self._num_calls += 1
+            yield from self._end_call()
 
     def _next_call(self) -> Iterator[ParsedEvent]:
         if self._skip(self._family.separator + self._family.marker):

@@ -13,8 +13,9 @@ from benchmarks.intervals import Interval, bootstrap_median, verdict
 from benchmarks.modes import Bench
 from benchmarks.runs import Mode, Recording, Run, engine_run, mlx_lm_run
 from benchmarks.tracing import Pass, PassRecorder, Stamp, TracedToken, agreement
+from engine.events import Finished, Receipt, StopReason, Usage
 from engine.model import LoadedModel, MLXModel, load
-from engine.types import Finished, Message, Receipt, Role, StopReason, Tool, Usage
+from engine.types import Message, Role, Tool
 from tests.tiny_models import CONFIG, random_weights, write_folder
 
 CALLER, DECODER = 1, 2  # threads

@@ -1,0 +1,138 @@
+"""What a generation gives: events, and their sum. Frozen values, none of which knows of arrays or HTTP."""
+
+import enum
+import math
+from dataclasses import dataclass
+
+from engine.types import Message, Role, ToolCall
+
+
+class StopReason(enum.StrEnum):
+    """Why a generation ended."""
+
+    EOS = "eos"  # the model ended its turn
+    STOP_STRING = "stop_string"
+    STOP_TOKEN = "stop_token"
+    GRAMMAR_END = "grammar_end"  # nothing but the turn's end could follow
+    LENGTH = "length"  # max_tokens or the context's end; a call cut here is not reported
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a generation cost, counted."""
+
+    prompt_tokens: int
+    completion_tokens: int  # forced ones included, the end-of-turn token not
+    forced_tokens: int  # of the completion: tokens that the grammar left no choice about
+    forward_passes: int  # of the model, the prompt's included
+    cached_tokens: int = 0  # of the prompt: tokens that an earlier request had computed
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Natural log of the probability that the model itself gave to a token, before mask and temperature."""
+
+    token_id: int
+    token: bytes
+    logprob: float
+    top: tuple["TokenLogprob", ...] = ()  # the likeliest at this position, best first
+
+    @property
+    def probability(self) -> float:
+        return math.exp(self.logprob)
+
+
+class Enforcement(enum.StrEnum):
+    """How a keyword of a schema is taken care of."""
+
+    GRAMMAR = "grammar"  # the mask holds it
+    NARROWED = "narrowed"  # the mask admits less than was asked
+    ANNOTATION = "annotation"  # says nothing about validity; not enforced
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptEntry:
+    """One fact about what was enforced. `path` leads into the request."""
+
+    path: str
+    enforcement: Enforcement
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What was enforced, narrowed or only annotated, by path."""
+
+    entries: tuple[ReceiptEntry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """More of the answer's text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallStart:
+    """A call begins; its arguments follow."""
+
+    index: int
+    id: str
+    name: str
+    custom: bool = False  # its arguments are a custom tool's input
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """More of a call's JSON arguments, as written."""
+
+    index: int
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallEnd:
+    """A call is complete. A call without this event was cut off and must not be used."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogprobsDelta:
+    """Logprobs of the next output tokens, in order; only where they were asked for."""
+
+    tokens: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of every generation that did not fail."""
+
+    stop_reason: StopReason
+    usage: Usage
+    seed: int
+    receipt: Receipt
+
+
+Event = TextDelta | ToolCallStart | ToolCallDelta | ToolCallEnd | LogprobsDelta | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole generation: its events added up."""
+
+    text: str | None  # None where the turn has no text
+    tool_calls: tuple[ToolCall, ...]  # complete calls only
+    stop_reason: StopReason
+    usage: Usage
+    seed: int  # draws the same answer again
+    receipt: Receipt
+    logprobs: tuple[TokenLogprob, ...] | None = None  # one per output token, where asked for
+
+    def message(self) -> Message:
+        """This answer as the next message of the conversation."""
+        content = self.text if self.tool_calls else self.text or ""
+        return Message(Role.ASSISTANT, content, self.tool_calls)

@@ -1,0 +1,396 @@
+"""The default compiler behind its protocol: every error state is an exception, and nothing is shared by accident."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from engine.errors import GrammarError, MatcherError
+from engine.grammars import llguidance_backend
+from engine.grammars.llguidance_backend import MAX_CACHED_GRAMMARS, LLGuidanceCompiler, LLGuidanceMatcher
+from engine.sampling.bitmask import num_words
+from tests.fakes import EOS, fake_tokenizer
+from tests.grammars.turns import written
+
+TOKENIZER = fake_tokenizer()
+EOS_ID = TOKENIZER.encode(EOS)[0]
+WORDS = num_words(TOKENIZER.num_tokens)
+
+
+@pytest.fixture(scope="module")
+def compiler() -> LLGuidanceCompiler:
+    return LLGuidanceCompiler(TOKENIZER.backend_json(), eos_ids=[EOS_ID])
+
+
+def ids(text: str) -> list[int]:
+    return TOKENIZER.encode(text)
+
+
+def row_of(matcher: LLGuidanceMatcher, num: int = WORDS) -> np.ndarray:
+    row = np.full(num, -1, dtype=np.int32)
+    matcher.fill_bitmask(row)
+    return row
+
+
+def allowed(row: np.ndarray) -> list[int]:
+    return np.flatnonzero(np.unpackbits(row.view(np.uint8), bitorder="little")).tolist()
+
+
+def lost(compiler: LLGuidanceCompiler) -> LLGuidanceMatcher:
+    """A matcher whose library object is in its error state."""
+    matcher = compiler.compile("start: /a*/", param="p")
+    with pytest.raises(MatcherError):
+        matcher.rollback(1)
+    return matcher
+
+
+def schema(keywords: object) -> str:
+    return f"start: %json {written(keywords)}"
+
+
+# --- A matcher
+
+
+def test_accepted_tokens_lead_to_the_end(compiler: LLGuidanceCompiler) -> None:
+    matcher = compiler.compile('start: "a" ("b" | "c")', param="p")
+    assert not matcher.is_accepting
+    matcher.accept(ids("a"))
+    assert not matcher.is_accepting
+    matcher.accept(ids("c"))
+    assert matcher.is_accepting
+    assert matcher.is_terminated
+
+
+def test_a_turn_that_may_end_and_may_go_on_is_accepting_but_not_terminated(compiler: LLGuidanceCompiler) -> None:
+    matcher = compiler.compile("start: /a+/", param="p")
+    matcher.accept(ids("a"))
+    assert matcher.is_accepting
+    assert not matcher.is_terminated
+
+
+def test_no_tokens_are_accepted_without_change(compiler: LLGuidanceCompiler) -> None:
+    matcher = compiler.compile('start: "ab"', param="p")
+    before = row_of(matcher).tolist()
+    matcher.accept([])
+    matcher.rollback(0)
+    assert matcher.validate([]) == 0
+    assert row_of(matcher).tolist() == before
+
+
+@pytest.mark.parametrize("tokens", ["b", "ab", "aab"])
+def test_an_illegal_token_is_an_error_wherever_it_comes(compiler: LLGuidanceCompiler, tokens: str) -> None:
+    """F15."""
+    matcher = compiler.compile('start: /a*/ "x"', param="p")
+    with pytest.raises(MatcherError):
+        matcher.accept([id_ for character in tokens for id_ in ids(character)])
+
+
+def test_an_illegal_token_leaves_the_matcher_before_it(compiler: LLGuidanceCompiler) -> None:
+    matcher = compiler.compile('start: "ab"', param="p")
+    matcher.accept(ids("a"))
+    with pytest.raises(MatcherError):
+        matcher.accept(ids("x"))
+    matcher.accept(ids("b"))
+    assert matcher.is_accepting
+
+
+def test_the_end_of_the_turn_is_illegal_before_the_grammar_ends(compiler: LLGuidanceCompiler) -> None:
+    matcher = compiler.compile('start: "ab"', param="p")
+    matcher.accept(ids("a"))
+    with pytest.raises(MatcherError):
+        matcher.accept([EOS_ID])
+
+
+def test_a_special_token_is_illegal_inside_a_string(compiler: LLGuidanceCompiler) -> None:
+    """F24."""
+    matcher = compiler.compile(schema({"type": "string"}), param="p")
+    matcher.accept(ids('"a'))
+    inside = allowed(row_of(matcher))
+    assert not TOKENIZER.special_ids & set(inside)
+    assert set(ids("b")) <= set(inside)
+
+
+@pytest.mark.parametrize("method", ["accept", "validate", "forced_tokens", "row", "accepting", "terminated", "copy"])
+def test_whoever_asks_a_matcher_that_is_in_error_gets_an_exception(compiler: LLGuidanceCompiler, method: str) -> None:
+    """F15: the library would go on and say nothing."""
+    matcher = lost(compiler)
+    ask: dict[str, Callable[[], object]] = {
+        "accept": lambda: matcher.accept(ids("a")),
+        "validate": lambda: matcher.validate(ids("a")),
+        "forced_tokens": matcher.forced_tokens,
+        "row": lambda: row_of(matcher),
+        "accepting": lambda: matcher.is_accepting,
+        "terminated": lambda: matcher.is_terminated,
+        "copy": matcher.copy,
+    }
+    with pytest.raises(MatcherError):
+        ask[method]()
+
+
+def test_a_token_that_is_no_token_is_an_error(compiler: LLGuidanceCompiler) -> None:
+    matcher = compiler.compile("start: /a*/", param="p")
+    with pytest.raises(MatcherError):
+        matcher.accept([TOKENIZER.num_tokens + 1000])
+
+
+def test_validate_counts_the_good_tokens_and_changes_nothing(compiler: LLGuidanceCompiler) -> None:
+    """F18: drafts are checked token by token."""
+    matcher = compiler.compile('start: "abc"', param="p")
+    a, b, x = ids("a")[0], ids("b")[0], ids("x")[0]
+    before = row_of(matcher).tolist()
+    assert [matcher.validate(draft) for draft in ([a, b], [a, x, b], [x], [a])] == [2, 1, 0, 1]
+    assert row_of(matcher).tolist() == before
+    matcher.accept([a, b])
+
+
+def test_rollback_takes_back_the_last_tokens(compiler: LLGuidanceCompiler) -> None:
+    matcher = compiler.compile('start: "a" ("bx" | "cy")', param="p")
+    matcher.accept(ids("a"))
+    branch = row_of(matcher).tolist()
+    matcher.accept([*ids("b"), *ids("x")])
+    matcher.rollback(2)
+    assert row_of(matcher).tolist() == branch
+    matcher.accept([*ids("c"), *ids("y")])
+    assert matcher.is_accepting
+
+
+def test_more_tokens_than_were_accepted_cannot_be_rolled_back(compiler: LLGuidanceCompiler) -> None:
+    matcher = compiler.compile("start: /a*/", param="p")
+    matcher.accept(ids("a"))
+    with pytest.raises(MatcherError):
+        matcher.rollback(2)
+
+
+def test_a_copy_goes_its_own_way(compiler: LLGuidanceCompiler) -> None:
+    matcher = compiler.compile('start: "a" ("b" | "c")', param="p")
+    matcher.accept(ids("a"))
+    before = row_of(matcher).tolist()
+    copy = matcher.copy()
+    copy.accept(ids("b"))
+    assert copy.is_accepting
+    assert not matcher.is_accepting
+    assert row_of(matcher).tolist() == before
+    matcher.accept(ids("c"))
+
+
+def test_a_copy_in_error_leaves_the_original_alone(compiler: LLGuidanceCompiler) -> None:
+    matcher = compiler.compile("start: /a*/", param="p")
+    copy = matcher.copy()
+    with pytest.raises(MatcherError):
+        copy.accept(ids("b"))
+    matcher.accept(ids("a"))
+    assert matcher.is_accepting
+
+
+def test_forced_tokens_are_cut_as_the_tokenizer_cuts_them_and_change_nothing(compiler: LLGuidanceCompiler) -> None:
+    text = '{"name": "calculate", "arguments": {"expression": '
+    matcher = compiler.compile(f"start: {written(text)} /[a-z]/", param="p")
+    forced = matcher.forced_tokens()
+    assert forced == ids(text)[: len(forced)]
+    assert len(forced) >= len(ids(text)) - 1
+    assert matcher.forced_tokens() == forced
+
+
+def test_where_there_is_a_choice_nothing_is_forced(compiler: LLGuidanceCompiler) -> None:
+    assert compiler.compile('start: "a" | "b"', param="p").forced_tokens() == []
+
+
+# --- Rows
+
+
+@pytest.mark.parametrize("extra", [0, 1, 7])
+def test_a_row_is_filled_whole_and_is_zero_past_the_vocabulary(compiler: LLGuidanceCompiler, extra: int) -> None:
+    row = row_of(compiler.compile("start: /(?s:.*)/", param="p"), WORDS + extra)
+    tokens = allowed(row)
+    assert max(tokens) < TOKENIZER.num_tokens
+    assert row[WORDS:].tolist() == [0] * extra
+
+
+def test_a_row_says_what_accept_will_say(compiler: LLGuidanceCompiler) -> None:
+    matcher = compiler.compile(schema({"enum": ["ab", "b", 12]}), param="p")
+    tokens = set(allowed(row_of(matcher)))
+    assert {token for token in range(TOKENIZER.num_tokens) if matcher.validate([token])} == tokens
+
+
+GRAMMARS = [
+    "start: /a*/",
+    'start: "call"',
+    schema({"type": "object"}),
+    schema({"enum": ["x", 1]}),
+    "start: /(?s:.*)/",
+    "start: /[0-9]{3}/",
+]
+
+
+@pytest.mark.parametrize("rows", [[0], [0, 1], [2, 0, 5], [5, 4, 3, 2, 1, 0], [7, 1]])
+def test_rows_filled_together_equal_rows_filled_one_by_one(compiler: LLGuidanceCompiler, rows: list[int]) -> None:
+    matchers = [compiler.compile(GRAMMARS[row % len(GRAMMARS)], param="p") for row in rows]
+    bitmask = np.full((8, WORDS + 2), 5, dtype=np.int32)
+    assert compiler.fill_bitmasks(list(zip(matchers, rows, strict=True)), bitmask) == {}
+    for matcher, row in zip(matchers, rows, strict=True):
+        assert bitmask[row].tolist() == row_of(matcher, WORDS + 2).tolist()
+    untouched = [row for row in range(8) if row not in rows]
+    assert (bitmask[untouched] == 5).all()
+
+
+@pytest.mark.parametrize("num_good", [1, 3])
+def test_a_row_that_fails_leaves_the_others_as_they_are(compiler: LLGuidanceCompiler, num_good: int) -> None:
+    """F15."""
+    good = [compiler.compile(GRAMMARS[position], param="p") for position in range(num_good)]
+    bad = lost(compiler)
+    bitmask = np.zeros((num_good + 1, WORDS), dtype=np.int32)
+    failed = compiler.fill_bitmasks([(bad, 0), *((matcher, row + 1) for row, matcher in enumerate(good))], bitmask)
+    assert list(failed) == [0]
+    assert isinstance(failed[0], MatcherError)
+    for row, matcher in enumerate(good):
+        assert bitmask[row + 1].tolist() == row_of(matcher).tolist()
+
+
+def test_no_rows_are_filled_at_once_without_harm(compiler: LLGuidanceCompiler) -> None:
+    assert compiler.fill_bitmasks([], np.zeros((0, WORDS), dtype=np.int32)) == {}
+
+
+# --- Grammars that cannot be
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "start: nothing",
+        "start: /(/",
+        "start",
+        "",
+        "start: %json {",
+        schema({"$ref": "#"}),
+        schema({"type": "object", "properties": {"a": False}, "required": ["a"]}),
+        schema({"type": "string", "minLength": 3, "maxLength": 2}),
+        schema(False),
+        schema({"enum": []}),
+        'start: /a/ & /b/\n',
+        "start: LOOP\nLOOP: /a(?=b)/",
+    ],
+)  # fmt: skip
+def test_a_grammar_that_is_none_or_allows_nothing_is_refused_when_it_compiles(
+    compiler: LLGuidanceCompiler, source: str
+) -> None:
+    with pytest.raises(GrammarError) as caught:
+        compiler.compile(source, param="tools[3].parameters")
+    assert caught.value.param == "tools[3].parameters"
+    assert str(caught.value).startswith("tools[3].parameters cannot be ")
+
+
+@pytest.mark.parametrize("source", [schema({"$ref": "#"}), "start: secret_rule", 'start: "secret" /(/'])
+def test_the_error_is_one_line_that_does_not_show_the_grammar(compiler: LLGuidanceCompiler, source: str) -> None:
+    with pytest.raises(GrammarError) as caught:
+        compiler.compile(source, param="response")
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "verbose" not in text
+    assert "%json" not in text
+    assert len(text) < 200
+
+
+def test_a_grammar_that_failed_does_not_spoil_the_next(compiler: LLGuidanceCompiler) -> None:
+    for _ in range(2):
+        with pytest.raises(GrammarError):
+            compiler.compile("start: nothing", param="p")
+    compiler.compile("start: /a*/", param="p").accept(ids("a"))
+
+
+def test_hundreds_of_optional_properties_can_be_walked(compiler: LLGuidanceCompiler) -> None:
+    """With the library's own limits the walk dies after some 600 of them."""
+    properties = {f"p{position}": {"type": "integer"} for position in range(700)}
+    matcher = compiler.compile(schema({"type": "object", "properties": properties}), param="p")
+    for token in ids('{"p0": 1, "p350": -2, "p699": 3}'):
+        assert token in allowed(row_of(matcher))
+        matcher.accept([token])
+    assert matcher.is_accepting
+
+
+# --- The cache
+
+
+class Builds:
+    """Counts what is really compiled."""
+
+    def __init__(self, compiler: LLGuidanceCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sources: list[str] = []
+        build = compiler._build
+
+        def counting(source: str, param: str) -> object:
+            self.sources.append(source)
+            return build(source, param)
+
+        monkeypatch.setattr(compiler, "_build", counting)
+
+
+@pytest.fixture
+def fresh() -> LLGuidanceCompiler:
+    return LLGuidanceCompiler(TOKENIZER.backend_json(), eos_ids=[EOS_ID])
+
+
+def test_one_source_is_compiled_once(fresh: LLGuidanceCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    builds = Builds(fresh, monkeypatch)
+    for param in ("tools", "response", "tools"):
+        fresh.compile("start: /a*/", param=param)
+    fresh.compile("start: /b*/", param="tools")
+    assert builds.sources == ["start: /a*/", "start: /b*/"]
+
+
+def test_matchers_of_one_source_are_independent(fresh: LLGuidanceCompiler) -> None:
+    first = fresh.compile('start: "a" ("b" | "c")', param="p")
+    first.accept([*ids("a"), *ids("b")])
+    second = fresh.compile('start: "a" ("b" | "c")', param="p")
+    assert second.validate(ids("a")) == 1
+    with pytest.raises(MatcherError):
+        second.accept(ids("x"))
+    third = fresh.compile('start: "a" ("b" | "c")', param="p")
+    assert third.validate(ids("a")) == 1
+
+
+def test_the_cache_is_bounded_and_drops_what_was_not_asked_for_longest(
+    fresh: LLGuidanceCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F25."""
+    builds = Builds(fresh, monkeypatch)
+    for number in range(MAX_CACHED_GRAMMARS):
+        fresh.compile(f'start: "g{number}"', param="p")
+    fresh.compile('start: "g0"', param="p")  # no longer the oldest
+    fresh.compile('start: "one more"', param="p")
+    builds.sources.clear()
+    fresh.compile('start: "g0"', param="p")
+    assert builds.sources == []
+    fresh.compile('start: "g1"', param="p")
+    assert builds.sources == ['start: "g1"']
+
+
+def test_a_failure_is_not_kept(fresh: LLGuidanceCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    builds = Builds(fresh, monkeypatch)
+    for _ in range(2):
+        with pytest.raises(GrammarError):
+            fresh.compile("start: nothing", param="p")
+    assert len(builds.sources) == 2
+
+
+def test_several_threads_may_compile_and_walk_at_once(
+    fresh: LLGuidanceCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llguidance_backend, "MAX_CACHED_GRAMMARS", 3)
+    start = threading.Barrier(8)
+
+    def work(worker: int) -> list[bool]:
+        start.wait(timeout=30)
+        results = []
+        for turn in range(20):
+            number = (worker + turn) % 5
+            matcher = fresh.compile(f'start: "a" /{number}+/', param="p")
+            matcher.accept(ids("a"))
+            matcher.accept(ids(str(number)))
+            row_of(matcher)
+            results.append(matcher.is_accepting and not matcher.validate(ids("x")))
+        return results
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(all(results) for results in pool.map(work, range(8)))

@@ -1,0 +1,645 @@
+"""A turn is free text, calls of the offered tools, or a response: exactly what the request allows, for each family."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.errors import GrammarError, SchemaError
+from engine.events import Enforcement
+from engine.grammars.llguidance_backend import LLGuidanceCompiler
+from engine.grammars.tool_formats import HERMES, PLAIN, ToolFormat
+from engine.grammars.turn import build_turn
+from engine.types import Grammar, Request, Tool, ToolCall, ToolChoice, ToolChoiceMode
+from tests.fakes import fake_tokenizer
+from tests.grammars.turns import (
+    FAMILIES,
+    INTEGER,
+    STRING,
+    accepts,
+    an_object,
+    call_of,
+    compiler_of,
+    matcher_of,
+    request,
+    takes,
+    tokenizer_of,
+    turn_of,
+    written,
+)
+
+WEATHER = Tool("weather", "", an_object({"city": STRING, "days": INTEGER}, required=["city"]))
+CLOCK = Tool("clock")
+BOTH = (WEATHER, CLOCK)
+PARIS = {"city": "Paris"}
+
+NONE, REQUIRED = ToolChoice(ToolChoiceMode.NONE), ToolChoice(ToolChoiceMode.REQUIRED)
+ONLY_CLOCK = ToolChoice(ToolChoiceMode.REQUIRED, allowed=("clock",))
+MAYBE_CLOCK = ToolChoice(ToolChoiceMode.AUTO, allowed=("clock",))
+
+each_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+
+TEXTS = [
+    "a",
+    "The answer is 42.\n\n",
+    "< b and <tool kit>",
+    "<tool",
+    "<tool_call",
+    "<<<<",
+    "functional programming with function() and {}",
+    '{"name": "weather", "arguments": {"city": "Paris"}}',
+    "naïve 日本 😀 \u2028",
+    "```json\n{}\n```",
+]
+
+
+def calls(family: ToolFormat, *named: tuple[str, Any]) -> str:
+    """Calls one after the other, as the family writes them."""
+    return family.separator.join(call_of(family, name, arguments) for name, arguments in named)
+
+
+def refused(asked: Request, family: ToolFormat, texts: list[str]) -> list[str]:
+    return [text for text in texts if not accepts(asked, family, text)]
+
+
+def accepted(asked: Request, family: ToolFormat, texts: list[str]) -> list[str]:
+    return [text for text in texts if accepts(asked, family, text)]
+
+
+# --- auto
+
+
+@each_family
+def test_auto_is_text_or_calls_or_text_and_then_calls(family: ToolFormat) -> None:
+    """F10, F19."""
+    weather, clock = ("weather", PARIS), ("clock", {})
+    good = [
+        *TEXTS,
+        "",
+        calls(family, weather),
+        calls(family, clock),
+        calls(family, weather, clock),
+        calls(family, clock, weather, weather, clock),
+        *(text + calls(family, weather) for text in TEXTS),
+        "a <tool_cal <tool_call" + calls(family, clock, clock),
+    ]
+    assert refused(request(*BOTH), family, good) == []
+
+
+def wrong_calls(family: ToolFormat) -> list[str]:
+    """Calls that no request for WEATHER and CLOCK allows."""
+    return [
+        calls(family, ("forecast", PARIS)),
+        calls(family, ("weathe", PARIS)),
+        calls(family, ("weather2", PARIS)),
+        calls(family, ("Weather", PARIS)),
+        calls(family, ("", {})),
+        calls(family, ("weather", {})),
+        calls(family, ("weather", {"city": 5})),
+        calls(family, ("weather", {"city": "Paris", "days": "5"})),
+        calls(family, ("weather", {"days": 5, "city": "Paris"})),
+        calls(family, ("weather", {"city": "Paris", "planet": "Earth"})),
+        calls(family, ("weather", None)),
+        calls(family, ("weather", '"Paris"')),
+        calls(family, ("clock", PARIS)),
+        calls(family, ("clock", None)),
+        calls(family, ("clock", [])),
+        calls(family, ("weather", PARIS)) + " done",
+        calls(family, ("weather", PARIS)) + "\n",
+        calls(family, ("weather", PARIS)) + calls(family, ("clock", {})),
+        calls(family, ("weather", PARIS)) + "\n\n" + calls(family, ("clock", {})),
+        calls(family, ("weather", PARIS))[: -len(family.end)],
+        calls(family, ("weather", PARIS))[:-1] if family is PLAIN else call_of(family, "weather", PARIS) + "}",
+        family.marker,
+        family.marker + "\n",
+        family.marker + "hello",
+        family.marker + family.end,
+    ]
+
+
+@each_family
+@pytest.mark.parametrize("text", ["", "Let me see. "])
+def test_in_auto_a_call_that_starts_can_only_be_a_valid_call_of_an_offered_tool(family: ToolFormat, text: str) -> None:
+    """F10; F11: text before a call changes nothing."""
+    assert accepted(request(*BOTH), family, [text + wrong for wrong in wrong_calls(family)]) == []
+
+
+@each_family
+def test_after_the_last_call_only_the_end_of_the_turn_or_another_call_can_follow(family: ToolFormat) -> None:
+    matcher, tokenizer = matcher_of(request(*BOTH), family), tokenizer_of(family)
+    matcher.accept(tokenizer.encode(calls(family, ("clock", {}))))
+    assert matcher.is_accepting
+    assert not matcher.is_terminated
+    separator = tokenizer.encode(family.separator)[0]
+    allowed = {token for token in range(tokenizer.num_tokens) if matcher.validate([token])}
+    assert allowed == {separator} | tokenizer.eos_ids
+
+
+@each_family
+def test_text_may_end_anywhere(family: ToolFormat) -> None:
+    matcher, tokenizer = matcher_of(request(*BOTH), family), tokenizer_of(family)
+    for token in tokenizer.encode("some <tool_call text"):
+        matcher.accept([token])
+        assert matcher.is_accepting
+        assert all(matcher.validate([end]) for end in tokenizer.eos_ids)
+
+
+@each_family
+def test_after_the_marker_the_rest_of_the_call_is_forced_up_to_the_first_choice(family: ToolFormat) -> None:
+    """F14."""
+    matcher, tokenizer = matcher_of(request(CLOCK), family), tokenizer_of(family)
+    matcher.accept(tokenizer.encode("Hm. " + family.marker))
+    forced = tokenizer.decode(matcher.forced_tokens())
+    assert call_of(family, "clock", {}).removeprefix(family.marker).startswith(forced)
+    assert forced.startswith('\n{"name": "clock", "arguments": {}')
+
+
+def test_a_marker_of_ordinary_text_opens_a_call_however_it_is_cut_into_tokens() -> None:
+    """F19."""
+    matcher, tokenizer = matcher_of(request(CLOCK), PLAIN), tokenizer_of(PLAIN)
+    letters = [token for letter in call_of(PLAIN, "clock", {}) for token in tokenizer.encode(letter)]
+    assert takes(matcher.copy(), letters)
+    matcher.accept(letters[: len(PLAIN.marker)])
+    assert not matcher.is_accepting
+    assert matcher.validate(tokenizer.encode("x")) == 0
+
+
+def test_a_marker_that_is_a_token_means_nothing_where_it_is_spelled() -> None:
+    """F19: only the family's exact marker opens a call."""
+    matcher, tokenizer = matcher_of(request(CLOCK), HERMES), tokenizer_of(HERMES)
+    spelled = [token for letter in "<tool_call>hello" for token in tokenizer.encode(letter)]
+    assert takes(matcher, spelled)
+
+
+# --- none, required, named, allowed, one call only
+
+
+@each_family
+def test_without_calls_the_marker_cannot_be_written(family: ToolFormat) -> None:
+    asked = request(*BOTH, choice=NONE)
+    assert refused(asked, family, TEXTS) == []
+    assert accepted(asked, family, [family.marker, "a " + family.marker, calls(family, ("clock", {}))]) == []
+
+
+def test_without_calls_a_marker_token_that_the_tokenizer_calls_ordinary_cannot_be_written_either() -> None:
+    """Qwen's <tool_call> is such a token: a free row would allow it."""
+    tokenizer = fake_tokenizer(hermes=True, special_markers=False)
+    (marker,) = tokenizer.encode(HERMES.marker)
+    assert marker not in tokenizer.special_ids
+    compiler = LLGuidanceCompiler(tokenizer.backend_json(), eos_ids=sorted(tokenizer.eos_ids))
+    matcher = build_turn(request(CLOCK, choice=NONE), HERMES, tokenizer.unspellable).compile(compiler)
+    assert matcher is not None
+    assert matcher.validate([marker]) == 0
+    assert matcher.validate(tokenizer.encode("text"))
+
+
+@each_family
+def test_required_begins_with_a_call(family: ToolFormat) -> None:
+    """F9."""
+    asked = request(*BOTH, choice=REQUIRED)
+    good = [calls(family, ("weather", PARIS)), calls(family, ("clock", {}), ("clock", {}))]
+    assert refused(asked, family, good) == []
+    bad = ["", *TEXTS, *(text + good[0] for text in ("a", " ", "\n")), *wrong_calls(family)]
+    assert accepted(asked, family, bad) == []
+
+
+@each_family
+def test_a_named_choice_is_one_call_of_that_tool(family: ToolFormat) -> None:
+    """F8, F26."""
+    asked = request(*BOTH, choice=ToolChoice.named("clock"))
+    assert accepts(asked, family, calls(family, ("clock", {})))
+    bad = [calls(family, ("weather", PARIS)), calls(family, ("clock", {}), ("clock", {})), "", *TEXTS]
+    assert accepted(asked, family, bad) == []
+
+
+@each_family
+@pytest.mark.parametrize(("choice", "text_is_good"), [(ONLY_CLOCK, False), (MAYBE_CLOCK, True)])
+def test_of_the_offered_tools_only_the_allowed_ones_can_be_called(
+    family: ToolFormat, choice: ToolChoice, text_is_good: bool
+) -> None:
+    """F8."""
+    asked = request(*BOTH, choice=choice)
+    assert refused(asked, family, [calls(family, ("clock", {})), calls(family, ("clock", {}), ("clock", {}))]) == []
+    assert not accepts(asked, family, calls(family, ("weather", PARIS)))
+    assert not accepts(asked, family, calls(family, ("clock", {}), ("weather", PARIS)))
+    assert accepts(asked, family, "Some text.") is text_is_good
+
+
+@each_family
+@pytest.mark.parametrize("mode", [ToolChoiceMode.AUTO, ToolChoiceMode.REQUIRED])
+def test_where_calls_are_not_parallel_there_is_one_at_most(family: ToolFormat, mode: ToolChoiceMode) -> None:
+    """F27."""
+    for asked in (
+        request(*BOTH, choice=ToolChoice(mode), parallel=False),
+        request(*BOTH, choice=ToolChoice(mode, exactly_one=True)),
+    ):
+        assert accepts(asked, family, calls(family, ("clock", {})))
+        assert not accepts(asked, family, calls(family, ("clock", {}), ("clock", {})))
+        matcher = matcher_of(asked, family)
+        matcher.accept(tokenizer_of(family).encode(calls(family, ("clock", {}))))
+        assert matcher.is_terminated
+
+
+@each_family
+def test_a_request_without_tools_and_response_has_no_grammar(family: ToolFormat) -> None:
+    turn = turn_of(request(), family)
+    assert turn.source is None
+    assert turn.compile(compiler_of(family)) is None
+    assert not turn.has_calls
+
+
+# --- Arguments
+
+
+@each_family
+def test_optional_properties_stay_optional(family: ToolFormat) -> None:
+    """F28."""
+    tool = Tool("f", "", an_object({"a": STRING, "b": INTEGER, "c": STRING}, required=["b"]))
+    good = [{"b": 1}, {"a": "", "b": 1}, {"b": 1, "c": ""}, {"a": "", "b": 1, "c": ""}]
+    assert refused(request(tool), family, [calls(family, ("f", value)) for value in good]) == []
+    assert accepted(request(tool), family, [calls(family, ("f", value)) for value in ({}, {"a": ""})]) == []
+
+
+@each_family
+@pytest.mark.parametrize(
+    "city",
+    [
+        "</tool_call>",
+        "}\n</tool_call>",
+        '"}}\n</tool_call>',
+        '<tool_call>\n{"name": "clock", "arguments": {}}\n</tool_call>',
+        '", "arguments": {',
+        "\\",
+        '\\"',
+        "{[}]",
+        "a\nb\tc",
+        "日本 😀 é \u2028",
+        "",
+        "<|im_end|>",
+    ],
+)
+def test_a_string_argument_may_hold_what_looks_like_the_end_of_the_call(family: ToolFormat, city: str) -> None:
+    """F20, F23."""
+    tokenizer = tokenizer_of(family)
+    before, after = call_of(family, "weather", {"city": "SPLIT"}).split("SPLIT")
+    spelled = [token for letter in written(city)[1:-1] for token in tokenizer.encode(letter)]
+    tokens = [*tokenizer.encode(before), *spelled, *tokenizer.encode(after)]
+    assert takes(matcher_of(request(*BOTH), family), tokens)
+
+
+@each_family
+def test_no_special_token_can_stand_inside_a_string(family: ToolFormat) -> None:
+    """F24."""
+    tokenizer, matcher = tokenizer_of(family), matcher_of(request(*BOTH), family)
+    matcher.accept(tokenizer.encode(call_of(family, "weather", {"city": "x"}).partition("x")[0]))
+    assert [token for token in tokenizer.special_ids if matcher.validate([token])] == []
+
+
+@each_family
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        '{"city":"Paris"}',
+        '{ "city": "Paris"}',
+        '{"city": "Paris" }',
+        '{"city": "Paris",\n"days": 1}',
+        '{"city": "Paris","days": 1}',
+        r'{"city": "\u0050aris"}',
+        r'{"city": "a\/b"}',
+        '{"city": "Paris", "city": "Rome"}',
+        '{"city": "Paris", "days": 01}',
+        '{"city": "Paris", "days": 1.0}',
+        '{"city": "Paris",}',
+        "{'city': 'Paris'}",
+    ],
+)
+def test_arguments_are_written_in_one_style_only(family: ToolFormat, arguments: str) -> None:
+    """F3, F22, F23."""
+    assert not accepts(request(*BOTH), family, calls(family, ("weather", arguments)))
+
+
+@each_family
+def test_white_space_around_the_arguments_is_fixed(family: ToolFormat) -> None:
+    """F3."""
+    good = calls(family, ("weather", PARIS))
+    assert accepts(request(*BOTH), family, good)
+    for old, new in (('\n{"name"', '{"name"'), ('\n{"name"', '\n\n{"name"'), ('": "w', '":"w'), ("}\n<", "} \n<")):
+        assert old in good
+        assert not accepts(request(*BOTH), family, good.replace(old, new, 1))
+
+
+@each_family
+def test_open_objects_admit_other_properties(family: ToolFormat) -> None:
+    more = calls(family, ("weather", {"city": "Paris", "planet": ["Earth"]}))
+    assert accepts(request(*BOTH, open_objects=True), family, more)
+    assert not accepts(request(*BOTH, open_objects=False), family, more)
+
+
+NAMES = [
+    "a",
+    "a.b",
+    "a-b_c",
+    "x" * 64,
+    "start",
+    "TEXT",
+    "calls",
+    "call_0",
+    "before_call",
+    "part_0",
+    "7",
+    "...",
+]
+
+
+@each_family
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tool_may_have_any_name_that_is_allowed_and_is_called_by_exactly_that(family: ToolFormat, name: str) -> None:
+    other = Tool("other")
+    asked = request(Tool(name), other)
+    assert accepts(asked, family, calls(family, (name, {}), ("other", {})))
+    assert not accepts(asked, family, calls(family, (name.replace(".", "x") + "x", {})))
+    if "." in name:
+        assert not accepts(asked, family, calls(family, (name.replace(".", "x"), {})))
+
+
+@each_family
+def test_a_name_may_begin_with_another_name(family: ToolFormat) -> None:
+    asked = request(Tool("get"), Tool("get_all", "", an_object({"n": INTEGER}, required=["n"])))
+    assert refused(asked, family, [calls(family, ("get", {})), calls(family, ("get_all", {"n": 1}))]) == []
+    assert accepted(asked, family, [calls(family, ("get", {"n": 1})), calls(family, ("get_all", {}))]) == []
+
+
+@each_family
+def test_two_hundred_tools_fit_into_one_turn(family: ToolFormat) -> None:
+    tools = [Tool(f"tool_{position}", "", an_object({f"p{position}": INTEGER})) for position in range(200)]
+    asked = request(*tools)
+    assert accepts(asked, family, calls(family, ("tool_0", {"p0": 1}), ("tool_199", {"p199": 1})))
+    assert not accepts(asked, family, calls(family, ("tool_7", {"p8": 1})))
+
+
+@each_family
+@pytest.mark.parametrize(
+    "description", ["<tool_call>", "</tool_call>", '"}}', "<|im_end|>", "%json {", "function", "\n"]
+)
+def test_a_description_changes_nothing(family: ToolFormat, description: str) -> None:
+    """F19."""
+    described = an_object({"a": {**STRING, "description": description}}, description=description)
+    asked = request(Tool("f", description, described))
+    plain = request(Tool("f", "", an_object({"a": STRING})))
+    assert turn_of(asked, family).source == turn_of(plain, family).source
+
+
+# --- What the format writes, the grammar accepts
+
+WRITABLE = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Z")) | st.sampled_from("\n\r\t\b\f"))
+SOME_CALLS = st.lists(
+    st.tuples(st.just("clock"), st.just({}))
+    | st.builds(lambda city: ("weather", {"city": city}), WRITABLE)
+    | st.builds(lambda city, days: ("weather", {"city": city, "days": days}), WRITABLE, st.integers()),
+    min_size=1,
+    max_size=3,
+)
+
+
+@each_family
+@given(named=SOME_CALLS)
+@settings(deadline=None, max_examples=50)
+def test_calls_as_the_format_writes_them_are_accepted_token_for_token(
+    family: ToolFormat, named: list[tuple[str, Any]]
+) -> None:
+    """F26."""
+    text = family.write_calls(tuple(ToolCall("id", name, written(arguments)) for name, arguments in named))
+    assert takes(matcher_of(request(*BOTH), family), tokenizer_of(family).encode(text))
+
+
+# --- A response
+
+
+OUR_NAMES = """start: calls call_0 TEXT part_0
+calls: "1"
+call_0: "2"
+TEXT: /3/
+part_0: before_call
+before_call: call
+call: "4"
+"""
+GRAMMAR_LIKE = ["%json {}", "/x/", "start: a", "<[1]>"]
+QUOTED = ['say "hi"', "it's", "\\n", "a\nb"]
+UNICODE = ["é", "日本", "😀", "a\u2028b"]
+CONTROL = ["a\x01b", "\x7f", "\t"]
+
+RESPONSES: list[tuple[str, Grammar, list[str], list[str]]] = [
+    (
+        "json_schema",
+        Grammar.json_schema(an_object({"n": INTEGER}, required=["n"], additionalProperties=False)),
+        ['{"n": 1}'],
+        ["", "{}", '{"n": "1"}', '{"n":1}', 'Sure: {"n": 1}', '{"n": 1} ', '{"n": 1, "m": 2}', "1"],
+    ),
+    (
+        "json_schema of a list",
+        Grammar.json_schema({"type": "array", "items": INTEGER}),
+        ["[]", "[1, 2]"],
+        ["[1,2]", "1"],
+    ),
+    ("json_schema of a scalar", Grammar.json_schema(STRING), ['"a"', '""'], ["a", "1"]),
+    ("json_schema that says nothing", Grammar.json_schema(True), ["1", '{"a": [null]}'], ["a", ""]),
+    (
+        "json_object",
+        Grammar.json_object(),
+        ["{}", '{"a": {"b": [1, null]}}', '{"a": "<tool_call", "b": "x"}'],
+        ["", "[]", "1", "text", "{} "],
+    ),
+    ("regex", Grammar.regex("[0-9]{3}-[a-z]+"), ["123-a", "000-abc"], ["", "123-", "x123-a", "123-a\n"]),
+    ("regex with slashes", Grammar.regex("/a/[/]b"), ["/a//b"], ["/a/b", "\\/a//b"]),
+    ("regex with escaped slashes", Grammar.regex(r"\/a\/b"), ["/a/b"], ["\\/a\\/b"]),
+    ("regex with backslashes", Grammar.regex(r"C:\\dir\\\\x"), [r"C:\dir\\x"], [r"C:\\dir\\x"]),
+    ("regex with a backslash before a slash", Grammar.regex(r"a\\/b"), [r"a\/b"], ["a/b", r"a\b"]),
+    ("regex with newlines", Grammar.regex("a\nb\\nc"), ["a\nb\nc"], ["a b c", "a\\nb"]),
+    ("regex with an escaped newline", Grammar.regex("a\\\nb"), ["a\nb"], ["ab", "a\\nb"]),
+    ("regex with carriage return and tab", Grammar.regex("a\r\tb"), ["a\r\tb"], ["ab"]),
+    ("regex with quotes", Grammar.regex("\"'`"), ["\"'`"], ["'"]),
+    ("regex with unicode", Grammar.regex("é+|日本|😀"), ["éé", "日本", "😀"], ["e", "日"]),
+    ("regex with alternatives", Grammar.regex("a|b"), ["a", "b"], ["ab", ""]),
+    ("regex with anchors", Grammar.regex("^ab$"), ["ab"], ["a"]),
+    ("regex with a comment's beginning", Grammar.regex("//x"), ["//x"], ["x", ""]),
+    ("choice", Grammar.choice(["yes", "no"]), ["yes", "no"], ["", "ye", "yesno", "Yes", "no "]),
+    ("choice with quotes", Grammar.choice(QUOTED), QUOTED, ["say", "\n"]),
+    ("choice with unicode", Grammar.choice(UNICODE), UNICODE, ["e", "日"]),
+    ("choice of beginnings", Grammar.choice(["a", "ab", "abc"]), ["a", "ab", "abc"], ["b", "abcd"]),
+    ("choice with control characters", Grammar.choice(CONTROL), CONTROL, ["ab"]),
+    ("choice twice the same", Grammar.choice(["a", "a"]), ["a"], ["aa"]),
+    ("choice of what looks like a grammar", Grammar.choice(GRAMMAR_LIKE), GRAMMAR_LIKE, ["x", "{}", "a"]),
+    ("lark", Grammar.lark('start: "a" b+\nb: "b" | "c"'), ["ab", "acb"], ["a", "b"]),
+    ("lark whose rules have our names", Grammar.lark(OUR_NAMES), ["1234"], ["", "123", "4321"]),
+    ("lark with JSON inside", Grammar.lark('start: "<" %json {"type": "integer"} ">"'), ["<5>"], ["5", "<a>"]),
+]
+
+each_response = pytest.mark.parametrize(
+    ("response", "good", "bad"), [row[1:] for row in RESPONSES], ids=[row[0] for row in RESPONSES]
+)
+
+
+@each_family
+@each_response
+def test_a_response_is_exactly_what_its_grammar_allows(
+    family: ToolFormat, response: Grammar, good: list[str], bad: list[str]
+) -> None:
+    """F13."""
+    asked = request(response=response)
+    assert refused(asked, family, good) == []
+    assert accepted(asked, family, [*bad, family.marker]) == []
+
+
+@each_family
+@each_response
+def test_tools_beside_a_response_are_a_call_or_the_response(
+    family: ToolFormat, response: Grammar, good: list[str], bad: list[str]
+) -> None:
+    """F21."""
+    asked = request(*BOTH, response=response)
+    call, more = calls(family, ("weather", PARIS)), calls(family, ("clock", {}), ("weather", PARIS))
+    assert refused(asked, family, [*good, call, more]) == []
+    mixed = [good[0] + call, call + good[0], call + "\n" + good[0], "a" + call]
+    assert accepted(asked, family, [*bad, *mixed, *wrong_calls(family)]) == []
+
+
+@each_family
+@each_response
+def test_a_response_without_calls_ignores_the_tools(
+    family: ToolFormat, response: Grammar, good: list[str], bad: list[str]
+) -> None:
+    asked = request(*BOTH, response=response, choice=NONE)
+    assert refused(asked, family, good) == []
+    assert accepted(asked, family, [*bad, calls(family, ("clock", {}))]) == []
+
+
+@each_family
+def test_required_beside_a_response_is_a_call(family: ToolFormat) -> None:
+    """F9."""
+    asked = request(*BOTH, response=Grammar.json_object(), choice=REQUIRED)
+    assert accepts(asked, family, calls(family, ("clock", {})))
+    assert accepted(asked, family, ["{}", "text", ""]) == []
+
+
+OPENING: list[tuple[str, Grammar]] = [
+    ("any text", Grammar.regex("(?s:.*)")),
+    ("a choice", Grammar.choice(["no", '<tool_call>\n{"name": "clock", "arguments": {"x": 1}}\n</tool_call>'])),
+    ("a regex", Grammar.regex("<[a-z_]+>.*")),
+    ("a Lark grammar", Grammar.lark("start: TAG TEXT\nTAG: /<[a-z_]*>/\nTEXT: /.*/")),
+]
+
+
+@pytest.mark.parametrize("response", [row[1] for row in OPENING], ids=[row[0] for row in OPENING])
+def test_a_response_that_could_begin_with_a_marker_of_ordinary_text_is_refused_beside_tools(response: Grammar) -> None:
+    """F10: nobody could tell such a response from a call that no schema holds."""
+    with pytest.raises(GrammarError) as caught:
+        matcher_of(request(*BOTH, response=response), PLAIN)
+    assert caught.value.param == "response"
+
+
+@pytest.mark.parametrize("response", [row[1] for row in OPENING], ids=[row[0] for row in OPENING])
+@pytest.mark.parametrize(
+    ("family", "asked"), [(HERMES, request(*BOTH)), (PLAIN, request()), (PLAIN, request(*BOTH, choice=NONE))]
+)
+def test_the_same_response_is_good_where_the_marker_is_a_token_or_nothing_can_be_called(
+    response: Grammar, family: ToolFormat, asked: Request
+) -> None:
+    matcher_of(request(*asked.tools, choice=asked.tool_choice, response=response), family)
+
+
+def test_a_response_grammar_that_writes_the_marker_token_first_is_refused_beside_tools() -> None:
+    marker = tokenizer_of(HERMES).unspellable[HERMES.marker]
+    with pytest.raises(GrammarError) as caught:
+        matcher_of(request(*BOTH, response=Grammar.lark(f'start: <[{marker}]> "x"')), HERMES)
+    assert caught.value.param == "response"
+
+
+# --- Errors
+
+
+BROKEN: list[tuple[str, Any, str, type[Exception]]] = [
+    ("a keyword that is refused", an_object({"a": {"not": {}}}), ".properties.a.not", SchemaError),
+    ("a type that is none", an_object({"a": {"type": "txt"}}), ".properties.a.type", SchemaError),
+    ("a regex that is none", an_object({"a": {"type": "string", "pattern": "("}}), "", GrammarError),
+    ("a regex that looks around", an_object({"a": {"type": "string", "pattern": "(?=a)"}}), "", GrammarError),
+    ("a regex that is too large", an_object({"a": {"type": "string", "pattern": "^a{1000000}$"}}), "", GrammarError),
+    ("no value", an_object({"a": False}, required=["a"]), "", GrammarError),
+    ("a loop", an_object({"a": {"$ref": "#/properties/a"}}), ".properties.a.$ref", SchemaError),
+    ("no object", {"type": "string"}, ".type", SchemaError),
+]
+
+
+@each_family
+@pytest.mark.parametrize(("parameters", "where", "kind"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
+def test_an_error_names_the_one_bad_tool_and_without_it_the_request_is_good(
+    family: ToolFormat, parameters: Any, where: str, kind: type[Exception]
+) -> None:
+    """F5, F6."""
+    good, bad = Tool("good"), Tool("bad", "", parameters)
+    with pytest.raises((SchemaError, GrammarError)) as caught:
+        matcher_of(request(WEATHER, bad, good), family)
+    assert caught.type is kind
+    assert caught.value.param == f"tools[1].parameters{where}"
+    assert str(caught.value).startswith("tools[1].parameters")
+    assert accepts(request(WEATHER, good), family, calls(family, ("good", {})))
+
+
+@each_family
+def test_the_text_of_an_error_about_a_pattern_names_its_path(family: ToolFormat) -> None:
+    """F6."""
+    inner = an_object({"b c": {"type": "string", "pattern": "("}})
+    with pytest.raises(GrammarError, match=r'tools\[0\]\.parameters\.properties\.a\.properties\["b c"\]\.pattern'):
+        matcher_of(request(Tool("f", "", an_object({"a": inner}))), family)
+
+
+@each_family
+def test_a_bad_tool_that_may_not_be_called_harms_nobody(family: ToolFormat) -> None:
+    """F5."""
+    bad = Tool("bad", "", an_object({"a": {"not": {}}}))
+    assert accepts(request(CLOCK, bad, choice=MAYBE_CLOCK), family, calls(family, ("clock", {})))
+    assert accepts(request(CLOCK, bad, choice=NONE), family, "text")
+
+
+@each_family
+@pytest.mark.parametrize("tools", [(), BOTH], ids=["alone", "beside tools"])
+@pytest.mark.parametrize(
+    "response",
+    [
+        Grammar.regex("("),
+        Grammar.regex("a\\"),
+        Grammar.regex("(?=a)"),
+        Grammar.lark("start: nothing"),
+        Grammar.lark("begin: /a/"),
+        Grammar.lark(""),
+        Grammar.choice([]),
+        Grammar.choice(["a", ""]),
+        Grammar.json_schema(False),
+        Grammar.json_schema({"type": "string", "pattern": "("}),
+    ],
+    ids=lambda response: f"{response.kind.value} {response.source[:20]}",
+)
+def test_an_error_names_the_response(family: ToolFormat, response: Grammar, tools: tuple[Tool, ...]) -> None:
+    """F13."""
+    with pytest.raises(GrammarError) as caught:
+        matcher_of(request(*tools, response=response), family)
+    assert caught.value.param == "response"
+
+
+@each_family
+def test_a_response_schema_is_refused_by_its_path(family: ToolFormat) -> None:
+    with pytest.raises(SchemaError) as caught:
+        turn_of(request(*BOTH, response=Grammar.json_schema(an_object({"a": {"uniqueItems": True}}))), family)
+    assert caught.value.param == "response.properties.a.uniqueItems"
+
+
+@each_family
+def test_the_receipt_names_the_tool_and_the_response_by_path(family: ToolFormat) -> None:
+    described = an_object({"a": {**STRING, "description": "x"}})
+    asked = request(CLOCK, Tool("f", "", described), response=Grammar.json_schema({"title": "t"}))
+    entries = {entry.path: entry.enforcement for entry in turn_of(asked, family).receipt.entries}
+    assert entries == {
+        "tools[1].parameters.properties.a.description": Enforcement.ANNOTATION,
+        "tools[1].parameters": Enforcement.NARROWED,
+        "response.title": Enforcement.ANNOTATION,
+    }
