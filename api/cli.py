@@ -1,10 +1,23 @@
 """The `toolmask` command."""
 
 import argparse
+import os
 import sys
 
+from rich.console import Console
+
 from api.demo import run_demo
+from api.serve import run_server
+from api.settings import DEFAULT_MODEL, DEFAULT_PORT, ServerConfig
+from api.terminal import Conversation, run_chat
+from api.toolbox import AnyTool, import_tools
+from engine.engine import Engine
 from engine.errors import EngineError
+from engine.tools import calculate, web_search
+from engine.types import SamplingParams
+
+BUILT_IN: tuple[AnyTool, ...] = (calculate, web_search)
+ENVIRONMENT_KEY = "TOOLMASK_API_KEY"
 
 
 def main() -> None:
@@ -15,16 +28,95 @@ def main() -> None:
     except EngineError as error:
         print(f"toolmask: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="toolmask", description="Tool calls that cannot be wrong, on any MLX model.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    demo = commands.add_parser("demo", help="three requests, decoded freely, in auto and with a required call")
-    demo.add_argument("--model", default="smollm2-135m", help="hub id, model folder or GGUF file (%(default)s)")
-    demo.add_argument("--max-tokens", type=int, default=96, help="longest answer (%(default)s)")
-    demo.set_defaults(run=lambda arguments: run_demo(arguments.model, max_tokens=arguments.max_tokens))
+    _add_demo(commands.add_parser("demo", help="three requests, decoded freely, in auto and with a required call"))
+    _add_serve(commands.add_parser("serve", help="an OpenAI-style server"))
+    _add_chat(commands.add_parser("chat", help="a conversation in the terminal, with tools"))
     return parser
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    parser.add_argument("--max-tokens", type=int, default=96, help="longest answer (%(default)s)")
+    parser.set_defaults(run=lambda arguments: run_demo(arguments.model, max_tokens=arguments.max_tokens))
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    default = ServerConfig()
+    _add_model(parser)
+    _add_tools(parser)
+    add = parser.add_argument
+    add("--known-model", action="append", default=[], help="another one that a request may name; repeatable")
+    add("--allow-model-switch", action="store_true", help="load a known model when a request names it")
+    add("--host", default=default.host, help="address to listen at (%(default)s)")
+    add("--port", type=int, default=DEFAULT_PORT, help="port to listen at (%(default)s)")
+    add("--api-key", help=f"key that clients must send; better in {ENVIRONMENT_KEY}, where ps does not show it")
+    add("--cors", nargs="+", default=[], metavar="ORIGIN", help="origins whose pages may use the server")
+    add("--max-body-bytes", type=int, default=default.max_body_bytes, help="longest request (%(default)s)")
+    add("--max-queue", type=int, default=default.max_queue, help="sequences that may wait (%(default)s)")
+    add("--request-timeout", type=float, default=default.request_timeout_s, help="seconds for a request (%(default)g)")
+    add("--shutdown-timeout", type=int, default=default.shutdown_timeout_s, help="seconds to end streams (%(default)s)")
+    parser.set_defaults(run=_serve)
+
+
+def _add_chat(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    _add_tools(parser)
+    parser.add_argument("--system", help="the system message")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 always takes the likeliest token")
+    parser.add_argument("--max-tokens", type=int, default=512, help="longest turn (%(default)s)")
+    parser.set_defaults(run=_chat)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="hub id, model folder or GGUF file (%(default)s)")
+
+
+def _add_tools(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tools", nargs="+", default=[], metavar="MODULE", help="Python modules with @tool functions")
+
+
+def _tools(arguments: argparse.Namespace) -> tuple[AnyTool, ...]:
+    sys.path.insert(0, os.getcwd())  # as `python -m` does: a user's module lies where the command is run
+    return (*BUILT_IN, *(tool for module in arguments.tools for tool in import_tools(module)))
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    run_server(
+        ServerConfig(
+            model=arguments.model,
+            known_models=tuple(arguments.known_model),
+            allow_model_switch=arguments.allow_model_switch,
+            host=arguments.host,
+            port=arguments.port,
+            api_key=os.environ.get(ENVIRONMENT_KEY) if arguments.api_key is None else arguments.api_key,
+            cors_origins=tuple(arguments.cors),
+            max_body_bytes=arguments.max_body_bytes,
+            max_queue=arguments.max_queue,
+            request_timeout_s=arguments.request_timeout,
+            shutdown_timeout_s=arguments.shutdown_timeout,
+            tools=_tools(arguments),
+        )
+    )
+
+
+def _chat(arguments: argparse.Namespace) -> None:
+    console = Console()
+    with console.status(f"loading {arguments.model}"):
+        engine = Engine(arguments.model)
+    with engine:
+        sampling = SamplingParams(temperature=arguments.temperature)
+        tools, limit = _tools(arguments), arguments.max_tokens
+        conversation = Conversation(
+            engine, tools, console, system=arguments.system, sampling=sampling, max_tokens=limit
+        )
+        run_chat(conversation, console)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from rich.text import Text
 
 from engine.catalog import Progress as FetchProgress
 from engine.engine import Engine
+from engine.events import Completion
 from engine.tools import ToolRegistry, calculate, execute_tool
-from engine.types import Completion, Message, Request, Role, ToolChoice, ToolChoiceMode
+from engine.types import Message, Request, Role, ToolChoice, ToolChoiceMode
 
 QUESTIONS = ("Calculate 15 * 23 + 47", "Use the calculator tool to compute sqrt(144) + 2^3")
 DIRECT_CALL = {"expression": "sqrt(144) + 2**3"}

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
-from engine.engine import Engine
 from engine.errors import ConfigError
 from engine.events import Completion
-from engine.requests import AnyMessage, AnyToolChoice, to_messages
+from engine.requests import AnyMessage, AnyTool, AnyToolChoice, to_messages
 from engine.tools.registry import ToolRegistry, ToolResult
 from engine.types import Message, Role, SamplingParams, ToolCall
 
@@ -30,8 +30,23 @@ class AgentRun:
     messages: tuple[Message, ...]  # the whole conversation, the answer included
 
 
+class Chat(Protocol):
+    """What answers one turn: an Engine, or whatever watches one."""
+
+    def chat(
+        self,
+        messages: Iterable[AnyMessage],
+        *,
+        tools: Iterable[AnyTool],
+        tool_choice: AnyToolChoice,
+        sampling: SamplingParams | None,
+        max_tokens: int | None,
+    ) -> Completion:
+        """The whole answer; see Engine.chat."""
+
+
 def run_agent(
-    engine: Engine,
+    engine: Chat,
     messages: Iterable[AnyMessage],
     tools: ToolRegistry,
     *,

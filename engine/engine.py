@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Rows
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -47,6 +47,15 @@ from engine.types import CustomTool, Grammar, Request, SamplingParams
 logger = logging.getLogger(__name__)
 
 MAX_SEED = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """How busy an engine is."""
+
+    num_running: int  # sequences in turn
+    num_waiting: int  # sequences that wait for one to end
+    mask_seconds: float  # of host time spent filling masks, since the start
 
 
 class Engine:
@@ -175,6 +184,12 @@ class Engine:
     def render_prompt(self, request: Request) -> list[int]:
         """The token ids that the request's messages and tools become. Raises RequestError."""
         return render_prompt(request, self.tool_format, self.loaded.tokenizer)
+
+    def load_now(self) -> EngineLoad:
+        """How busy the engine is. Cheap; any thread may ask."""
+        with self._wake:
+            running, waiting = len(self._scheduler.running), len(self._scheduler.waiting)
+        return EngineLoad(running, waiting, self._stepper.mask_seconds)
 
     def close(self) -> None:
         """End the decoding thread. Generations that still run raise EngineClosedError."""

@@ -7,6 +7,7 @@ wait for the sampled tokens                          the one wait (logprobs, whe
 every row: accept the token, then what the grammar forces; both become pending
 """
 
+import time
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
 
@@ -51,6 +52,7 @@ class Stepper:
         self._compiler = compiler
         self._prefill_chunk = prefill_chunk
         forbidden = loaded.tokenizer.special_ids - loaded.tokenizer.eos_ids
+        self.mask_seconds = 0.0  # spent on the host filling masks, since the start
         self._free_row = allow_all(loaded.tokenizer.num_tokens, loaded.model.vocab_size, forbidden=forbidden)
 
     def step(self, sequences: Rows[Sequence]) -> list[Progress]:
@@ -100,7 +102,10 @@ class Stepper:
                 bitmask[index] = self._free_row
             else:
                 constrained.append((row.sequence.matcher, index))
-        for index, error in self._compiler.fill_bitmasks(constrained, bitmask).items():
+        start = time.perf_counter()
+        failed = self._compiler.fill_bitmasks(constrained, bitmask)
+        self.mask_seconds += time.perf_counter() - start
+        for index, error in failed.items():
             rows[index].error = error
             bitmask[index] = self._free_row  # its token is thrown away
         return mx.array(bitmask)

@@ -10,36 +10,41 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("engine", "api")
 MAX_LINES = 450
 
-# Low to high; `package.*` is a package that counts as one. Where the code teaches a better cut, this changes with it.
+# Low to high. Where the code teaches a better cut, this changes with it.
 ROWS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
-        "engine.errors engine.blas engine.grammars engine.sampling api",  # the last three are empty
+        "engine.errors engine.blas engine.grammars engine.sampling "
+        "api api.schemas api.convert api.routes",  # all but the first two are empty
         "engine engine.checks",  # the package itself: it chooses the BLAS, before anything imports mlx
         "engine.types engine.config",
         "engine.events",
         "engine.requests engine.catalog engine.gguf engine.sampling.bitmask engine.sampling.logits "
-        "engine.grammars.matcher engine.grammars.json_schema engine.grammars.tool_formats engine.grammars.example "
+        "engine.grammars.matcher engine.grammars.schema_walk engine.grammars.tool_formats engine.grammars.example "
         "engine.grammars.literals "
         "engine.tools.registry",
         "engine.grammars.llguidance_backend engine.grammars.custom_tools engine.grammars.strict "
+        "engine.grammars.schema_references "
         "engine.grammars.turn_parser engine.sampling.sampler "
         "engine.tokenizer engine.cache engine.tools.calculate engine.tools.web_search",
-        "engine.model engine.prompt engine.tools engine.grammars.turn",
+        "engine.model engine.prompt engine.tools engine.grammars.json_schema",
+        "engine.grammars.turn",
         "engine.sequence engine.output",
         "engine.step engine.scheduler",
         "engine.generation",
         "engine.engine",
         "engine.agent",
-        "api.schemas.* api.settings api.metrics api.bridge api.toolbox",
-        "api.convert.*",
-        "api.manager api.middleware api.turns",
-        "api.server api.terminal",
+        "api.settings api.toolbox api.bridge api.metrics api.schemas.common api.convert.paths",
+        "api.schemas.errors api.schemas.tools api.schemas.completions api.schemas.models api.schemas.health",
+        "api.schemas.messages api.convert.errors",
+        "api.schemas.chat api.schemas.tokenize api.convert.answers api.convert.sampling api.manager api.middleware",
+        "api.convert.requests api.convert.chat api.convert.completions api.turns api.server",
         "api.jobs",
-        "api.responses api.agents",
-        "api.routes.*",
+        "api.responses api.agents api.routes.documented",
+        "api.routes.chat api.routes.completions api.routes.models api.routes.tools api.routes.tokenize "
+        "api.routes.operation",
         "api.app",
-        "api.serve api.demo",
+        "api.demo api.serve api.terminal",
         "api.cli",
     )
 )
@@ -59,6 +64,7 @@ HOMES: dict[str, frozenset[str]] = {
     "fastapi": frozenset({"api"}),
     "starlette": frozenset({"api"}),
     "uvicorn": frozenset({"api"}),
+    "prometheus_client": frozenset({"api"}),
 }
 
 
@@ -84,16 +90,8 @@ def imports(source: str, modules: frozenset[str]) -> Iterator[str]:
                 yield part if part in modules else base
 
 
-def entry_of(module: str) -> str:
-    """The name in the table that stands for a module, if there is one."""
-    parents = [module[:end] for end, character in enumerate(module) if character == "."]
-    families = [f"{package}.*" for package in (*parents, module)]
-    return next((family for family in families if any(family in row for row in ROWS)), module)
-
-
 def row_of(module: str) -> int | None:
-    entry = entry_of(module)
-    return next((number for number, row in enumerate(ROWS) if entry in row), None)
+    return next((number for number, row in enumerate(ROWS) if module in row), None)
 
 
 def is_at_home(importer: str, library: str) -> bool:
@@ -121,8 +119,7 @@ def _import_violation(module: str, imported: str) -> str | None:
     if other is None:
         return f"{module} imports {imported}, which is in no row"
     assert own is not None
-    is_allowed = other < own or entry_of(module) == entry_of(imported) == f"{entry_of(module)[:-2]}.*"
-    return None if is_allowed else f"{module} imports {imported}, which is in no lower row"
+    return None if other < own else f"{module} imports {imported}, which is in no lower row"
 
 
 def test_every_module_keeps_to_its_row_its_libraries_and_its_length() -> None:
@@ -132,7 +129,7 @@ def test_every_module_keeps_to_its_row_its_libraries_and_its_length() -> None:
 
 
 def test_the_table_names_no_module_that_does_not_exist() -> None:
-    assert sorted({name for row in ROWS for name in row} - set(map(entry_of, sources()))) == []
+    assert sorted({name for row in ROWS for name in row} - set(sources())) == []
 
 
 def test_no_module_stands_in_two_rows() -> None:
@@ -175,8 +172,8 @@ def test_the_package_imports_nothing_of_its_own_but_the_blas() -> None:
         ("engine.step", "import transformers as t", "engine.step imports transformers, whose home is elsewhere"),
         (
             "api.schemas.tools",
-            "import api.convert.tools",
-            "api.schemas.tools imports api.convert.tools, which is in no lower row",
+            "import api.convert.chat",
+            "api.schemas.tools imports api.convert.chat, which is in no lower row",
         ),
         ("engine.turn", "", "engine.turn is in no row"),
         ("engine.step", "\n" * (MAX_LINES + 1), f"engine.step has more than {MAX_LINES} lines"),

@@ -154,8 +154,8 @@ TOOLS: list[tuple[str, Callable[[], Options], str, type[RequestError]]] = [
         RequestError,
     ),
     ("a tool of another type", lambda: {"tools": [{"type": "web_search"}]}, "tools[0].type", RequestError),
-    ("a key that is not known", lambda: {"tools": [{**TOOL, "strict": True}]}, "tools[0]", RequestError),
-    ("a key beside function", lambda: {"tools": [{**OTHER_TOOL, "strict": True}]}, "tools[0]", RequestError),
+    ("a key that is not known", lambda: {"tools": [{**TOOL, "returns": True}]}, "tools[0]", RequestError),
+    ("a key beside function", lambda: {"tools": [{**OTHER_TOOL, "returns": True}]}, "tools[0]", RequestError),
     ("a function that is a text", lambda: {"tools": [{"function": "time"}]}, "tools[0]", RequestError),
     (
         "parameters that are a text",

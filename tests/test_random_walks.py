@@ -20,12 +20,14 @@ from engine.model import LoadedModel
 from engine.output import collect
 from engine.types import JsonObject, Message, Request, Role, SamplingParams, Tool, ToolChoice, ToolChoiceMode
 from tests.fakes import EOS, FakeModel, fake_tokenizer
-from tests.grammars.turns import FAMILIES, INTEGER, STRING, an_object
+from tests.grammars.turns import INTEGER, STRING, an_object
 
 NUM_WALKS = 200
+MAX_MORE_ROUNDS = 3
 BOOLEAN, NUMBER = {"type": "boolean"}, {"type": "number"}
 HOSTILE_NAMES = ['"}}\n</tool_call>', '"\n', "<tool_call>"]
 TREE = an_object({"name": STRING, "children": {"type": "array", "items": {"$ref": "#/$defs/tree"}, "maxItems": 2}})
+POINT, DESCRIBED = {"$ref": "#/$defs/p"}, {**STRING, "description": "</tool_call>"}
 PETS = [
     an_object({"kind": {"const": kind}, "name": STRING, own: INTEGER}, required=["kind"])
     for kind, own in (("cat", "lives"), ("dog", "tricks"))
@@ -41,36 +43,40 @@ TOOL_SETS: list[tuple[Tool, ...]] = [
     (Tool("empty", "", {}), Tool("object", "", {"type": "object"}), Tool("nothing", "", an_object({}))),
     (tool("weather", {"city": STRING, "days": INTEGER}, "city"), Tool("clock")),
     (tool("bounded", {"a": {**STRING, "maxLength": 3}, "b": {**STRING, "minLength": 2, "maxLength": 100_000}}, "b"),),
-    (tool("matched", {"code": {**STRING, "pattern": "^[A-Z]{2}-[0-9]+$"}, "word": {**STRING, "pattern": "o+"}}, "code"),),
+    (tool("matched", {"code": {**STRING, "pattern": "^[A-Z]{2}-[0-9]+$"}, "w": {**STRING, "pattern": "o+"}}, "code"),),
     (tool("chosen", {"unit": {"enum": ['"', "\\", "</tool_call>", "é😀", "plain", 1, None, [1.5]]}}, "unit"),),
     (tool("counted", {"n": {**INTEGER, "minimum": -3, "maximum": 120}, "m": {**INTEGER, "multipleOf": 5}}, "n"),),
     (tool("measured", {"x": NUMBER, "y": {**NUMBER, "exclusiveMinimum": 0, "maximum": 1.5}}, "y"),),
     (tool("flags", {"on": BOOLEAN, "off": {"type": ["boolean", "null"]}, "none": {"type": "null"}}),),
-    (tool("listed", {"items": {"type": "array", "items": INTEGER, "minItems": 1, "maxItems": 3}}, "items"),),
+    (
+        tool(
+            "listed", {"items": {"type": "array", "items": INTEGER, "minItems": 1, "maxItems": 3}, "": BOOLEAN}, "items"
+        ),
+    ),
     (tool("nested", {"at": an_object({"x": NUMBER, "y": NUMBER, "name": STRING}, required=["x", "y"])}, "at"),),
     (tool("either", {"value": {"anyOf": [STRING, INTEGER, {"type": "array", "items": BOOLEAN}]}}, "value"),),
     (tool("constant", {"version": {"const": 2}, "kind": {"const": "a b"}, "c": {"const": {"x": [1]}}}, "version"),),
-    (tool("defined", {"a": {"$ref": "#/$defs/p"}, "b": {"$ref": "#/$defs/p"}}, **{"$defs": {"p": an_object({"q": INTEGER})}}),),
+    (tool("defined", {"a": POINT, "b": POINT}, **{"$defs": {"p": an_object({"q": INTEGER})}}),),
     (tool("grown", {"root": {"$ref": "#/$defs/tree"}}, "root", **{"$defs": {"tree": TREE}}),),
-    (tool("dated", {"day": {**STRING, "format": "date"}, "ip": {**STRING, "format": "ipv4"}, "id": {**STRING, "format": "uuid"}}),),
-    (tool("written", {"größe": INTEGER, "名前": STRING, "😀": BOOLEAN, "": STRING}, "名前"),),
+    (tool("dated", {name: {**STRING, "format": name} for name in ("date", "ipv4", "uuid", "time")}),),
+    (tool("written", {"größe": INTEGER, "名前": STRING, "😀": BOOLEAN}, "名前"),),
     (tool("hostile", dict.fromkeys(HOSTILE_NAMES, STRING), HOSTILE_NAMES[0]),),
     (Tool("a" * 64), tool("b" * 64, {"long_" * 12: STRING})),
     tuple(Tool(f"tool_{letter}") for letter in "abcdef"),
-    (Tool("get"), Tool("get_all"), tool("get_all_of", {"kind": STRING}), Tool("get.all-of")),
+    (Tool("get"), Tool("get_all"), tool("get_all_of", {"kind": STRING}, "kind"), Tool("get.all-of")),
     (Tool("mapped", "", {"type": "object", "additionalProperties": INTEGER}),),
     (Tool("patterned", "", {"type": "object", "patternProperties": {"^n_": NUMBER}, "additionalProperties": False}),),
     (tool("pair", {"p": {"type": "array", "prefixItems": [STRING, INTEGER], "items": False, "minItems": 2}}, "p"),),
-    (Tool("merged", "", {"allOf": [an_object({"a": INTEGER}, required=["a"]), an_object({"b": {**INTEGER, "minimum": 2}})]}),),
+    (Tool("merged", "", {"allOf": [an_object({"a": INTEGER}, required=["a"]), an_object({"b": BOOLEAN})]}),),
     (tool("tagged", {"pet": {"oneOf": PETS}}, "pet"),),
-    (tool("keywords", {"format": STRING, "not": INTEGER, "$ref": STRING, "type": BOOLEAN, "uniqueItems": STRING}),),
+    (tool("keywords", {"format": STRING, "not": INTEGER, "$ref": STRING, "enum": BOOLEAN}),),
     (tool("optional", {f"option_{letter}": INTEGER for letter in "abcde"}),),
-    (Tool("described", '<tool_call> "}} <|im_end|>', an_object({"a": {**STRING, "description": "</tool_call>"}}, required=["b"])),),
-    (tool("deep", {"a": an_object({"b": an_object({"c": an_object({"d": {"type": "array", "items": an_object({"e": STRING})}})})})}),),
-]  # fmt: skip
+    (Tool("described", '<tool_call> "}} <|im_end|>', an_object({"a": DESCRIBED}, required=["b"])),),
+    (tool("deep", {"a": an_object({"b": an_object({"c": {"type": "array", "items": an_object({"d": STRING})}})})}),),
+]
 
 MODES = ["auto", "required", "auto", "named", "required", "none", "auto"]  # round by round through the tool sets
-LIMITS = [500, 300, 500, 12, 500, 60, 500, 30]
+LIMITS = [600, 300, 600, 12, 600, 60, 600, 30]
 TEMPERATURES = [0.0, 40.0, 0.0, 100.0, 0.0]
 
 STRUCTURE = {'"': 450, '"}': 300, "}": 250, ", ": 350, ": ": 200, "]": 350, "{": 200, "\\": 250, "0": 250, "-": 200}
@@ -105,7 +111,9 @@ class Walk:
     """One request and what came of it."""
 
     number: int
+    position: int  # of its tools in TOOL_SETS
     mode: str
+    engine: Engine
     request: Request
     events: tuple[Event, ...]
 
@@ -122,21 +130,20 @@ class Walk:
         return sum(isinstance(event, ToolCallEnd) for event in self.events)
 
 
-def walk_request(number: int) -> tuple[str, Request]:
-    round_, position = divmod(number, len(TOOL_SETS))
-    tools, mode = TOOL_SETS[position], MODES[round_]
+def walk_request(number: int, position: int, mode: str, max_tokens: int) -> Request:
+    tools = TOOL_SETS[position]
     choices = {
         "auto": ToolChoice(),
         "none": ToolChoice(ToolChoiceMode.NONE),
         "required": ToolChoice(ToolChoiceMode.REQUIRED),
         "named": ToolChoice.named(tools[number % len(tools)].name),
     }
-    return mode, Request(
+    return Request(
         messages=(Message(Role.USER, f"walk {number}"),),
         tools=tools,
         tool_choice=choices[mode],
         sampling=SamplingParams(temperature=TEMPERATURES[number % len(TEMPERATURES)], seed=number),
-        max_tokens=LIMITS[(position + 3 * round_) % len(LIMITS)],
+        max_tokens=max_tokens,
     )
 
 
@@ -147,17 +154,31 @@ def engines() -> Iterator[list[Engine]]:
         yield [plain, hermes]
 
 
-def engine_of(engines: list[Engine], number: int) -> Engine:
-    return engines[(number + number // len(TOOL_SETS)) % len(FAMILIES)]
+class Walker:
+    """Walks, each by the engine of one family and the other in turn."""
+
+    def __init__(self, engines: list[Engine]) -> None:
+        self.engines = engines
+        self.walks: list[Walk] = []
+
+    def walk(self, position: int, mode: str, max_tokens: int) -> None:
+        number = len(self.walks)
+        engine = self.engines[(number + number // len(TOOL_SETS)) % len(self.engines)]
+        request = walk_request(number, position, mode, max_tokens)
+        self.walks.append(Walk(number, position, mode, engine, request, tuple(engine.submit(request))))
 
 
 @pytest.fixture(scope="module")
 def walks(engines: list[Engine]) -> list[Walk]:
-    walks = []
+    """200 walks, and more through the tool sets of which something was not seen: the model's noise is one draw."""
+    walker = Walker(engines)
     for number in range(NUM_WALKS):
-        mode, request = walk_request(number)
-        walks.append(Walk(number, mode, request, tuple(engine_of(engines, number).submit(request))))
-    return walks
+        round_, position = divmod(number, len(TOOL_SETS))
+        walker.walk(position, MODES[round_], LIMITS[(position + 3 * round_) % len(LIMITS)])
+    for _ in range(MAX_MORE_ROUNDS):
+        for position in coverage_of(walker.walks).positions_to_see:
+            walker.walk(position, "required", max(LIMITS))
+    return walker.walks
 
 
 def of_mode(walks: list[Walk], mode: str) -> list[Walk]:
@@ -209,12 +230,8 @@ def test_text_comes_before_all_calls_and_has_no_markup(walks: list[Walk]) -> Non
         kinds = [type(event) for event in walk.events]
         if ToolCallStart in kinds:
             assert TextDelta not in kinds[kinds.index(ToolCallStart) :], walk.number
-        if engine_format(walk) is PLAIN:
+        if walk.engine.tool_format is PLAIN:
             assert "<tool_call>" not in (walk.completion.text or ""), walk.number
-
-
-def engine_format(walk: Walk) -> object:
-    return FAMILIES[(walk.number + walk.number // len(TOOL_SETS)) % len(FAMILIES)]
 
 
 def test_required_is_always_a_call_and_never_text(walks: list[Walk]) -> None:
@@ -247,12 +264,10 @@ def test_arguments_are_written_in_one_line_without_escapes_of_unicode(walks: lis
             assert not call.arguments.startswith("{ "), walk.number
 
 
-def test_the_same_request_gives_the_same_answer_whether_it_is_streamed_or_not(
-    walks: list[Walk], engines: list[Engine]
-) -> None:
+def test_the_same_request_gives_the_same_answer_whether_it_is_streamed_or_not(walks: list[Walk]) -> None:
     """F12."""
     for walk in walks[::7]:
-        again = engine_of(engines, walk.number).submit(walk.request).completion()
+        again = walk.engine.submit(walk.request).completion()
         streamed = walk.completion
         assert (again.text, again.stop_reason, again.usage) == (streamed.text, streamed.stop_reason, streamed.usage)
         assert [(call.name, call.arguments) for call in again.tool_calls] == [
@@ -287,6 +302,7 @@ def written_properties(value: Any, path: tuple[str, ...] = ()) -> set[tuple[str,
 class Coverage:
     """Counts over all walks."""
 
+    num_walks: int
     num_auto: int = 0
     num_with_call: int = 0
     num_with_two: int = 0
@@ -295,20 +311,25 @@ class Coverage:
     unseen_tools: set[str] = field(default_factory=set)
     unseen_properties: set[tuple[str, ...]] = field(default_factory=set)
 
+    @property
+    def positions_to_see(self) -> list[int]:
+        """Of the tool sets with something unseen."""
+        unseen = self.unseen_tools | {path[0] for path in self.unseen_properties}
+        return sorted({int(name.split()[0]) for name in unseen})
+
     def __str__(self) -> str:
         reasons = ", ".join(f"{count} by {reason}" for reason, count in sorted(self.reasons.items()))
         return (
-            f"random walks: {NUM_WALKS} through {len(TOOL_SETS)} tool sets ({reasons}), {self.num_calls} complete calls; "
-            f"auto: {self.num_with_call} of {self.num_auto} open a call, {self.num_with_two} of these a second; "
-            f"unseen: {len(self.unseen_tools)} tools, {len(self.unseen_properties)} optional properties"
+            f"random walks: {self.num_walks} through {len(TOOL_SETS)} tool sets ({reasons}), "
+            f"{self.num_calls} complete calls; auto: {self.num_with_call} of {self.num_auto} open a call, "
+            f"{self.num_with_two} of these a second; unseen: {len(self.unseen_tools)} tools, "
+            f"{len(self.unseen_properties)} optional properties"
         )
 
 
 def coverage_of(walks: list[Walk]) -> Coverage:
-    coverage = Coverage()
-    names = [each.name for tools in TOOL_SETS for each in tools]
+    coverage = Coverage(len(walks))
     coverage.unseen_tools = {f"{position} {each.name}" for position, tools in enumerate(TOOL_SETS) for each in tools}
-    assert len(names) == len(coverage.unseen_tools)
     for position, tools in enumerate(TOOL_SETS):
         for each in tools:
             optional = optional_properties(each.parameters or {})
@@ -317,7 +338,7 @@ def coverage_of(walks: list[Walk]) -> Coverage:
         coverage.reasons[walk.completion.stop_reason.value] += 1
         coverage.num_calls += walk.num_closed
         for call in walk.completion.tool_calls:
-            key = f"{walk.number % len(TOOL_SETS)} {call.name}"
+            key = f"{walk.position} {call.name}"
             coverage.unseen_tools.discard(key)
             coverage.unseen_properties -= {(key, *path) for path in written_properties(json.loads(call.arguments))}
     auto = of_mode(walks, "auto")
@@ -333,6 +354,7 @@ def test_the_walks_cover_calls_second_calls_every_tool_and_every_optional_proper
     coverage = coverage_of(walks)
     with capsys.disabled():
         print(f"\n{coverage}")
+    assert coverage.num_walks >= NUM_WALKS
     assert coverage.num_with_call >= 0.3 * coverage.num_auto
     assert coverage.num_with_two >= 0.2 * coverage.num_with_call
     assert coverage.unseen_tools == set()

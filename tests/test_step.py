@@ -19,7 +19,11 @@ from engine.types import Grammar, Request, SamplingParams, Tool
 from tests.fakes import CALCULATE, EOS, REQUIRED, SEARCH, USER, FailingCompiler, fake_loaded, fake_model, with_hook
 
 FAMILIES = pytest.mark.parametrize("hermes", [False, True], ids=["plain", "hermes"])
-FAULTY = Tool("faulty", parameters=CALCULATE.parameters)
+# Long enough to outlast the matcher's tokens, whatever the model says.
+FAULTY = Tool(
+    "faulty",
+    parameters={"type": "object", "properties": {"text": {"type": "string", "minLength": 60}}, "required": ["text"]},
+)
 OPENING = '<tool_call>\n{"name": "calculate", "arguments": {"expression": "'
 
 

@@ -3,26 +3,35 @@
 Keywords are found by their position in the schema, never by name alone: a property may be called `format`.
 """
 
-import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
-from urllib.parse import unquote
 
 import jsonschema_rs
 
 from engine.checks import is_number, json_text
 from engine.errors import SchemaError
 from engine.events import Enforcement, ReceiptEntry
+from engine.grammars.schema_references import check_references, is_ambiguous
+from engine.grammars.schema_walk import (
+    IN_PLACE,
+    LIST_OF_SCHEMAS,
+    MAP_OF_SCHEMAS,
+    MAX_DEPTH,
+    ONE_SCHEMA,
+    STAYS_AS_IS,
+    all_schemas,
+    child_path,
+    depth_of,
+    refusal,
+    words,
+)
 from engine.types import JsonObject
 
-MAX_DEPTH = 128  # levels of objects and arrays; the grammar library reads no more
-MAX_DEPTH_OF_ALL = 2000  # the same with every definition below another: more can overflow the grammar library's stack
 MAX_MULTIPLE_OF = 10_000  # digits as an integer, without zeros at the end; larger ones take seconds to compile
-MAX_BRANCHES = 50  # of a oneOf that are compared with each other
 MAX_EXACT = 2**53  # numbers are read as float64: integers beyond it would become their neighbours
 
 DRAFTS = (
@@ -31,10 +40,6 @@ DRAFTS = (
     "http://json-schema.org/draft-07/schema",
     "http://json-schema.org/draft-06/schema",
 )
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
 
 
 # One space after ',' and ':', as the families were trained, and no other white space. No \uXXXX: text is written as
@@ -46,33 +51,25 @@ JSON_STYLE = {
     "json_allowed_escapes": 'nrbtf\\"',
 }
 
-# Where a keyword's value holds further schemas.
-ONE_SCHEMA = frozenset({"additionalProperties", "items"})
-LIST_OF_SCHEMAS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
-MAP_OF_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
-
-ENFORCED = _words(
+ENFORCED = words(
     "type enum const $ref required minProperties maxProperties minItems maxItems minLength maxLength pattern "
     "format minimum maximum exclusiveMinimum exclusiveMaximum multipleOf"
 )
-VERBATIM = _words("type $ref required pattern format")
-FORMATS = _words("date-time time date duration email hostname ipv4 ipv6 uuid uri")
+VERBATIM = words("type $ref required pattern format")
+FORMATS = words("date-time time date duration email hostname ipv4 ipv6 uuid uri")
 
 # Assertions that no grammar here holds; and the values with which some of them assert nothing.
-REFUSED = _words(
+REFUSED = words(
     "not if then else dependentSchemas dependentRequired dependencies contains minContains maxContains "
     "uniqueItems propertyNames unevaluatedItems unevaluatedProperties additionalItems $dynamicRef $recursiveRef"
 )
 ASSERTS_NOTHING: Mapping[str, object] = {"uniqueItems": False, "additionalItems": True, "unevaluatedItems": True}
-REFUSED_FORMATS = _words(
+REFUSED_FORMATS = words(
     "idn-email idn-hostname uri-reference iri iri-reference uri-template json-pointer relative-json-pointer regex "
     "int32 int64 float double byte"
 )
 
-# Keywords that put further schemas on the same value: their branches must see the properties that they share.
-IN_PLACE = frozenset({"allOf", "anyOf", "oneOf", "$ref"})
-STAYS_AS_IS = _words("additionalProperties patternProperties enum const")  # where an object has one, it is not closed
-SPEAKS_OF_PROPERTIES = _words("properties patternProperties additionalProperties required minProperties")
+SPEAKS_OF_PROPERTIES = words("properties patternProperties additionalProperties required minProperties")
 
 # A bound beyond what is exact may move to there, if that only admits less: keyword -> where it may move.
 EXACT_BOUNDS = dict.fromkeys(("minimum", "exclusiveMinimum"), -MAX_EXACT)
@@ -138,15 +135,6 @@ def _as_object(schema: dict[str, Any], path: str) -> dict[str, Any]:
     return {**schema, "type": "object"}
 
 
-def child_path(path: str, key: str | int) -> str:
-    """The path of a member: `.name` where the name is plain, else `["any name"]` or `[0]`."""
-    if isinstance(key, int):
-        return f"{path}[{key}]"
-    if key.replace("$", "").replace("_", "").replace("-", "").isalnum():
-        return f"{path}.{key}"
-    return f'{path}["{key}"]'
-
-
 class _Walk:
     """One pass over one schema."""
 
@@ -156,8 +144,8 @@ class _Walk:
         self._patterns: dict[str, str] = {}
 
     def check(self, schema: Any, path: str) -> CheckedSchema:
-        if _depth(schema) > MAX_DEPTH:
-            raise _refusal(path, f"the schema is nested more than {MAX_DEPTH} levels deep")
+        if depth_of(schema) > MAX_DEPTH:
+            raise refusal(path, f"the schema is nested more than {MAX_DEPTH} levels deep")
         json_text(path, schema, error=SchemaError)
         _check_draft(schema, path)
         everywhere = dict(all_schemas(schema, path))
@@ -166,9 +154,9 @@ class _Walk:
         # A definition that is merged into something else must stay open; whether one is, only a search would tell.
         self._merges_definitions = any("allOf" in each or ("$ref" in each and _combines(each)) for each in schemas)
         # Closed branches may exclude each other where the written ones do not: then one value would satisfy two.
-        self._close_objects &= not any(_is_ambiguous(each, schema) for each in schemas)
+        self._close_objects &= not any(is_ambiguous(each, schema) for each in schemas)
         checked = self._schema(schema, path, merged=False)
-        _check_references(checked, path)
+        check_references(checked, path)
         return CheckedSchema(checked, tuple(self._entries), self._patterns)
 
     def _schema(self, schema: Any, path: str, *, merged: bool) -> Any:
@@ -193,7 +181,7 @@ class _Walk:
     def _keyword(self, checked: dict[str, Any], keyword: str, value: Any, path: str, *, merged: bool) -> None:
         if keyword in ONE_SCHEMA:
             if not isinstance(value, (dict, bool)):
-                raise _refusal(path, "an array of schemas is an older draft's form; use prefixItems")
+                raise refusal(path, "an array of schemas is an older draft's form; use prefixItems")
             checked[keyword] = self._schema(value, path, merged=False)
         elif keyword in LIST_OF_SCHEMAS:
             in_place = merged and keyword in IN_PLACE
@@ -211,15 +199,15 @@ class _Walk:
             self._enforced(checked, keyword, value, path)
         elif keyword in REFUSED:
             if keyword not in ASSERTS_NOTHING or ASSERTS_NOTHING[keyword] != value:
-                raise _refusal(path, "this keyword cannot be enforced")
+                raise refusal(path, "this keyword cannot be enforced")
         else:
             self._note(path, Enforcement.ANNOTATION, "not an assertion")
 
     def _enforced(self, checked: dict[str, Any], keyword: str, value: Any, path: str) -> None:
         if keyword == "$ref" and not value.startswith("#"):
-            raise _refusal(path, f"{value!r} is not in this schema; only references that begin with '#' are followed")
+            raise refusal(path, f"{value!r} is not in this schema; only references that begin with '#' are followed")
         if keyword == "format" and value in REFUSED_FORMATS:
-            raise _refusal(path, f"the format {value!r} cannot be enforced; allowed are {', '.join(sorted(FORMATS))}")
+            raise refusal(path, f"the format {value!r} cannot be enforced; allowed are {', '.join(sorted(FORMATS))}")
         if keyword == "format" and value not in FORMATS:
             self._note(path, Enforcement.ANNOTATION, f"the format {value!r} is not one of the draft's")
             return
@@ -227,7 +215,7 @@ class _Walk:
             _check_pattern(value, path)
             self._patterns[path] = value
         if keyword == "multipleOf" and _digits(value) * (10 if value > MAX_MULTIPLE_OF else 1) > MAX_MULTIPLE_OF:
-            raise _refusal(path, f"a multiple of {value} needs too large a grammar")
+            raise refusal(path, f"a multiple of {value} needs too large a grammar")
         if keyword in EXACT_BOUNDS and abs(value) > MAX_EXACT and value * EXACT_BOUNDS[keyword] > 0:
             value = EXACT_BOUNDS[keyword]
             self._note(path, Enforcement.NARROWED, f"moved to {value}: larger numbers are not exact")
@@ -235,10 +223,6 @@ class _Walk:
 
     def _note(self, path: str, enforcement: Enforcement, detail: str) -> None:
         self._entries.append(ReceiptEntry(path, enforcement, detail))
-
-
-def _refusal(path: str, reason: str) -> SchemaError:
-    return SchemaError(f"{path}: {reason}", param=path)
 
 
 def _combines(schema: JsonObject) -> bool:
@@ -251,59 +235,29 @@ def _check_num_properties(schema: JsonObject, path: str) -> None:
     # Of two unnamed properties, the second may have the first one's name; readers then see one.
     is_closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
     if not is_closed and schema.get("minProperties", 0) > len(schema.get("required", ())) + 1:
-        raise _refusal(child_path(path, "minProperties"), "it can be enforced in objects of named properties only")
+        raise refusal(child_path(path, "minProperties"), "it can be enforced in objects of named properties only")
 
 
 def _check_bases(schemas: Mapping[str, JsonObject], path: str) -> None:
     for where, schema in schemas.items():
         is_base = where != path and not schema.get("$id", "#").startswith("#")
         if is_base and any("$ref" in each for each in schemas.values()):
-            raise _refusal(child_path(where, "$id"), "references that begin at an inner $id are not followed")
-
-
-def _children(node: Any) -> list[Any]:
-    if isinstance(node, dict):
-        return list(node.values())
-    return node if isinstance(node, list) else []
-
-
-def _depth(schema: Any) -> int:
-    """Levels of objects and arrays; MAX_DEPTH + 1 where there are more than that."""
-    # Level by level, so that nesting of any depth is measured without recursion.
-    level, depth = [schema], 0
-    while level and depth <= MAX_DEPTH:
-        depth += 1
-        level = [child for node in level for child in _children(node)]
-    return depth
+            raise refusal(child_path(where, "$id"), "references that begin at an inner $id are not followed")
 
 
 def _check_draft(schema: Any, path: str) -> None:
     declared = schema.get("$schema", DRAFTS[0]) if isinstance(schema, dict) else DRAFTS[0]
     if not isinstance(declared, str) or declared.rstrip("#") not in DRAFTS:
-        raise _refusal(child_path(path, "$schema"), f"{declared!r} is not supported; use one of {', '.join(DRAFTS)}")
+        raise refusal(child_path(path, "$schema"), f"{declared!r} is not supported; use one of {', '.join(DRAFTS)}")
     try:
         jsonschema_rs.meta.validate(schema)
     except jsonschema_rs.ValidationError as error:
         where = path
         for key in error.instance_path:
             where = child_path(where, key)
-        raise _refusal(where, error.message) from None
+        raise refusal(where, error.message) from None
     except (ValueError, jsonschema_rs.ReferencingError) as error:
-        raise _refusal(path, str(error).partition("\n")[0]) from None
-
-
-def all_schemas(schema: Any, path: str) -> Iterator[tuple[str, JsonObject]]:
-    """The schema and all inside it, by path; those that are booleans are left out."""
-    if not isinstance(schema, dict):
-        return
-    yield path, schema
-    for keyword, value in schema.items():
-        inner = child_path(path, keyword)
-        if keyword in ONE_SCHEMA:
-            yield from all_schemas(value, inner)
-        elif keyword in LIST_OF_SCHEMAS | MAP_OF_SCHEMAS:
-            for key, each in enumerate(value) if isinstance(value, list) else value.items():
-                yield from all_schemas(each, child_path(inner, key))
+        raise refusal(path, str(error).partition("\n")[0]) from None
 
 
 # --- Values
@@ -316,7 +270,7 @@ def _literal(value: Any, path: str) -> Any:
     if isinstance(value, dict):
         return {name: _literal(each, path) for name, each in value.items()}
     if isinstance(value, str) and NEVER_WRITTEN & set(value):
-        raise _refusal(path, f"{value!r} has a control character that is never written")
+        raise refusal(path, f"{value!r} has a control character that is never written")
     if not is_number(value):
         return value
     if value % 1 != 0:
@@ -325,7 +279,7 @@ def _literal(value: Any, path: str) -> Any:
             return value
     elif abs(value) <= MAX_EXACT:
         return int(value)
-    raise _refusal(path, f"the number {value} cannot be held exactly")
+    raise refusal(path, f"the number {value} cannot be held exactly")
 
 
 def _digits(value: float) -> int:
@@ -338,114 +292,4 @@ def _check_pattern(pattern: str, path: str) -> None:
     without_escapes = re.sub(r"\\.", "x", pattern, flags=re.DOTALL)
     for inside in re.findall(r"\[\^?([^\]]*)\]", without_escapes):
         if not inside or re.search(r"\[|&&|--|~~", inside):
-            raise _refusal(path, "a character class must not be empty, nor have a bare [, &&, -- or ~~ in it")
-
-
-# --- Schemas that depend on each other
-
-
-def _check_references(root: Any, path: str) -> None:
-    """Every $ref leads to a schema inside, none of them leads on without end, and all together not too deep."""
-    schemas = dict(all_schemas(root, path))
-    references = {child_path(where, "$ref"): schema["$ref"] for where, schema in schemas.items() if "$ref" in schema}
-    targets = {reference: _follow(root, reference) for reference in references.values()}
-    known = {id(schema) for schema in schemas.values()}
-    for where, reference in references.items():
-        if not isinstance(targets[reference], bool) and id(targets[reference]) not in known:
-            raise _refusal(where, f"{reference!r} leads to no schema in here")
-    if sum(map(_depth, (root, *targets.values()))) > MAX_DEPTH_OF_ALL:
-        raise _refusal(path, f"its definitions are nested more than {MAX_DEPTH_OF_ALL} levels deep in all")
-    finite: set[str] = set()
-    while more := {each for each in targets.keys() - finite if _can_end(targets[each], finite)}:
-        finite |= more
-    for where, reference in references.items():
-        if reference not in finite:
-            raise _refusal(where, f"{reference!r} leads on without end: no value satisfies it")
-
-
-def _follow(root: Any, reference: str) -> Any:
-    """What a JSON pointer points at; None where there is nothing, and for references of other kinds."""
-    start, *parts = unquote(reference).split("/")
-    node = root if start == "#" else None
-    for part in parts:
-        key = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, list):
-            node = node[int(key)] if key.isdecimal() and int(key) < len(node) else None
-        else:
-            node = node.get(key) if isinstance(node, dict) else None
-    return node
-
-
-def _can_end(schema: Any, finite: set[str]) -> bool:
-    """Whether a value can be finite, given the references that can. Looks at what must be there, and nothing else."""
-    if isinstance(schema, bool):
-        return schema
-    if "$ref" in schema and schema["$ref"] not in finite:
-        return False
-    if not all(_can_end(each, finite) for each in schema.get("allOf", ())):
-        return False
-    unions = [schema[keyword] for keyword in ("anyOf", "oneOf") if keyword in schema]
-    if not all(any(_can_end(each, finite) for each in union) for union in unions):
-        return False
-    types = _types(schema)
-    if not types or types - {"object", "array"} or {"const", "enum"} & schema.keys():
-        return True
-    return any(all(_can_end(each, finite) for each in _necessary(schema, kind)) for kind in types)
-
-
-def _necessary(schema: JsonObject, kind: str) -> list[Any]:
-    """The schemas of the members that a value of this kind must have."""
-    if kind == "object":
-        properties = schema.get("properties", {})
-        return [properties[name] for name in schema.get("required", ()) if name in properties]
-    num_items, first = schema.get("minItems", 0), schema.get("prefixItems", [])
-    return [*first[:num_items], *([schema.get("items", True)] if num_items > len(first) else [])]
-
-
-def _is_ambiguous(schema: JsonObject, root: Any) -> bool:
-    """Whether some value may satisfy two branches of a oneOf, for all that is seen at a glance."""
-    pairs = itertools.combinations(schema.get("oneOf", [])[:MAX_BRANCHES], 2)
-    return len(schema.get("oneOf", [])) > MAX_BRANCHES or not all(_exclude_each_other(*pair, root) for pair in pairs)
-
-
-def _exclude_each_other(one: Any, other: Any, root: Any) -> bool:
-    if _lacks_name_of(one, other) and _lacks_name_of(other, one):
-        return True
-    one, other = _target(one, root), _target(other, root)
-    for kinds in (_scalars(one), _scalars(other)), (_types(one), _types(other)):
-        if all(kinds) and kinds[0].isdisjoint(kinds[1]):
-            return True
-    if not _types(one) == _types(other) == {"object"}:
-        return False
-    tags = {*one.get("required", ())} & {*other.get("required", ())}
-    values = [[_scalars(_target(each.get("properties", {}).get(tag), root)) for each in (one, other)] for tag in tags]
-    return any(all(pair) and pair[0].isdisjoint(pair[1]) for pair in values)
-
-
-def _lacks_name_of(one: Any, other: Any) -> bool:
-    """Whether the one schema is of objects that, once they are closed, never have all that the other requires."""
-    if not _types(one) == _types(other) == {"object"} or (STAYS_AS_IS | IN_PLACE) & one.keys():
-        return False
-    names = {*one.get("properties", {}), *one.get("required", ())}
-    return "properties" in one and not names.issuperset(other.get("required", ()))
-
-
-def _target(schema: Any, root: Any) -> Any:
-    return _follow(root, schema["$ref"]) if isinstance(schema, dict) and "$ref" in schema else schema
-
-
-def _types(schema: Any) -> set[str]:
-    """The types that are named; empty where none is."""
-    types = schema.get("type", []) if isinstance(schema, dict) else []
-    found = {types} if isinstance(types, str) else set(types)
-    return found | ({"integer"} if "number" in found else set())
-
-
-def _scalars(schema: Any) -> set[str]:
-    """The values, as text, where a schema lists them and all are scalars; else empty."""
-    if not isinstance(schema, dict):
-        return set()
-    values = [schema["const"]] if "const" in schema else schema.get("enum", [])
-    if any(isinstance(value, (dict, list)) for value in values):
-        return set()
-    return {json.dumps(int(value) if is_number(value) and value % 1 == 0 else value) for value in values}
+            raise refusal(path, "a character class must not be empty, nor have a bare [, &&, -- or ~~ in it")

@@ -4,7 +4,7 @@ Arguments are valid without it too; `strict` only refuses what OpenAI would refu
 """
 
 from engine.errors import SchemaError
-from engine.grammars.json_schema import all_schemas, child_path
+from engine.grammars.schema_walk import all_schemas, child_path
 from engine.types import JsonObject
 
 

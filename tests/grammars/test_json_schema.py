@@ -15,15 +15,14 @@ from engine.events import Enforcement
 from engine.grammars.json_schema import (
     DRAFTS,
     FORMATS,
-    MAX_DEPTH,
     MAX_EXACT,
     NO_ARGUMENTS,
     REFUSED,
     REFUSED_FORMATS,
     check_arguments_schema,
     check_schema,
-    child_path,
 )
+from engine.grammars.schema_walk import MAX_DEPTH, child_path
 from tests.grammars.turns import INTEGER, STRING, allows, allows_arguments, allows_text, an_object
 
 PATH = "tools[0].parameters"

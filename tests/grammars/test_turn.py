@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from engine.errors import GrammarError, SchemaError
 from engine.events import Enforcement
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
+from engine.grammars.matcher import Matcher
 from engine.grammars.tool_formats import HERMES, PLAIN, ToolFormat
 from engine.grammars.turn import build_turn
 from engine.types import Grammar, Request, Tool, ToolCall, ToolChoice, ToolChoiceMode
@@ -286,6 +288,34 @@ def test_a_string_argument_may_hold_what_looks_like_the_end_of_the_call(family: 
     spelled = [token for letter in written(city)[1:-1] for token in tokenizer.encode(letter)]
     tokens = [*tokenizer.encode(before), *spelled, *tokenizer.encode(after)]
     assert takes(matcher_of(request(*BOTH), family), tokens)
+
+
+def next_allowed(matcher: Matcher) -> list[int]:
+    """The tokens of the matcher's row."""
+    row = np.zeros(16, dtype=np.int32)
+    matcher.fill_bitmask(row)
+    return np.flatnonzero(np.unpackbits(row.view(np.uint8), bitorder="little")).tolist()
+
+
+@each_family
+@pytest.mark.parametrize(
+    "constant", ["</tool_call>", "<tool_call>", "<|im_end|>", "a<|im_start|>b", "</tool_call></tool_call>"]
+)
+@pytest.mark.parametrize("fast_forward", [True, False])
+def test_a_constant_that_spells_a_special_token_is_spelled(
+    family: ToolFormat, constant: str, fast_forward: bool
+) -> None:
+    """F20, F24: llguidance 1.9.1 forces the special token itself, and then rejects it."""
+    tokenizer = tokenizer_of(family)
+    tool = Tool("f", "", an_object({"a": {"const": constant}}, required=["a"]))
+    matcher, tokens = matcher_of(request(tool, choice=ToolChoice.named("f")), family), []
+    while not matcher.is_terminated:
+        following = (matcher.forced_tokens() if fast_forward else []) or next_allowed(matcher)[:1]
+        matcher.accept(following)
+        tokens += following
+    assert tokenizer.decode(tokens) == call_of(family, "f", {"a": constant})
+    markers = [token for token in tokens if token in tokenizer.special_ids]
+    assert tokenizer.decode(markers) == ("<tool_call></tool_call>" if family is HERMES else "")
 
 
 @each_family

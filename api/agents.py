@@ -1,0 +1,56 @@
+"""tool_execution "server": the engine's agent loop in a thread, ended by a client that goes away."""
+
+import asyncio
+from dataclasses import dataclass
+
+import anyio.to_thread
+from starlette.types import Receive
+
+from api.bridge import on_disconnect
+from api.convert.errors import from_exception
+from api.convert.paths import Paths
+from api.jobs import too_slow
+from api.schemas.common import ToolStep
+from api.server import Server
+from api.turns import Turns
+from engine.agent import ToolStep as EngineStep
+from engine.agent import run_agent
+from engine.engine import Engine
+from engine.events import Event
+from engine.tools import ToolRegistry
+from engine.types import Request
+
+
+@dataclass(frozen=True, slots=True)
+class AgentAnswer:
+    """The last turn's events, with the usage of all turns, and the calls on the way."""
+
+    events: list[Event]
+    trace: list[ToolStep]
+
+
+async def run_on_server(
+    server: Server, engine: Engine, request: Request, registry: ToolRegistry, *, receive: Receive, paths: Paths
+) -> AgentAnswer:
+    """Model and tools in turn until there is a text. Raises WireError."""
+    turns, limit_s = Turns(engine, request), server.config.request_timeout_s
+
+    def run() -> tuple[EngineStep, ...]:
+        rounds, first = server.config.max_tool_rounds, request.tool_choice
+        return run_agent(turns, request.messages, registry, tool_choice=first, max_rounds=rounds).steps
+
+    try:
+        async with on_disconnect(receive, turns.cancel), asyncio.timeout(limit_s):
+            steps = await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=server.tool_threads)
+    except TimeoutError:
+        raise too_slow(limit_s) from None
+    except Exception as error:
+        raise from_exception(error, paths) from error
+    finally:
+        turns.cancel()
+    return AgentAnswer(turns.events(), [_step(step) for step in steps])
+
+
+def _step(step: EngineStep) -> ToolStep:
+    call = step.call
+    return ToolStep(round=step.round, id=call.id, name=call.name, arguments=call.arguments, result=dict(step.result))

@@ -1,0 +1,127 @@
+"""The application: routes, what is around them, and what errors become."""
+
+import asyncio
+import contextlib
+import functools
+import importlib.metadata
+from collections.abc import AsyncIterator, Callable
+
+import fastapi
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.convert.errors import INVALID, SERVER, WireError, from_exception, from_validation
+from api.manager import ModelManager
+from api.middleware import AccessLog, ApiKey, BodyLimit
+from api.routes import chat, completions, models, operation, tokenize, tools
+from api.server import Server
+from api.settings import ServerConfig
+from api.toolbox import Toolbox
+
+ROUTERS = (chat.router, completions.router, models.router, tools.router, tokenize.router, operation.router)
+
+
+OnFailedStart = Callable[[WireError], None]
+
+
+def create_app(
+    config: ServerConfig, manager: ModelManager, *, on_failed_start: OnFailedStart | None = None
+) -> fastapi.FastAPI:
+    """The server as an ASGI application. It loads config.model when it starts, and closes the manager at its end.
+
+    on_failed_start: called where config.model cannot be loaded; without it the application goes on, and says so.
+    """
+    app = fastapi.FastAPI(
+        title="toolmask",
+        version=importlib.metadata.version("toolmask"),
+        description="An OpenAI-style API whose tool calls are correct by construction.",
+        lifespan=functools.partial(_lifespan, on_failed_start=on_failed_start),
+        redoc_url=None,
+    )
+    app.state.server = server = Server(config, manager, Toolbox(config.tools))
+    server.metrics.gauge("requests_in_flight", "Requests that use the model now", lambda: manager.num_requests)
+    for router in ROUTERS:
+        app.include_router(router)
+    _add_error_handlers(app)
+    _add_middleware(app, config)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: fastapi.FastAPI, *, on_failed_start: OnFailedStart | None) -> AsyncIterator[None]:
+    server: Server = app.state.server
+
+    def tell(task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, WireError) and on_failed_start is not None:
+            on_failed_start(error)
+
+    if server.manager.served is None:
+        # In the background: while it runs, requests are told so.
+        server.manager.start_load(server.config.model).add_done_callback(tell)
+    try:
+        yield
+    finally:
+        await server.manager.close()
+
+
+def _add_middleware(app: fastapi.FastAPI, config: ServerConfig) -> None:
+    """The last one that is added is the outermost: each request is logged, and browsers learn of refusals too."""
+    server: Server = app.state.server
+    app.add_middleware(BodyLimit, max_bytes=config.max_body_bytes)
+    if config.api_key is not None:
+        app.add_middleware(ApiKey, key=config.api_key)
+    if config.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    app.add_middleware(AccessLog, on_answered=server.metrics.request)
+
+
+# Errors.
+
+
+def _add_error_handlers(app: fastapi.FastAPI) -> None:
+    app.add_exception_handler(WireError, _wire_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unforeseen)
+
+
+def _answer(error: WireError) -> Response:
+    return Response(error.json_text(), error.status, dict(error.headers), "application/json")
+
+
+async def _wire_error(_: Request, error: Exception) -> Response:
+    return _answer(from_exception(error))
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return _answer(from_validation(error.errors(), error.body))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """What Starlette and FastAPI refuse themselves: unknown paths, wrong methods, bodies that cannot be read."""
+    assert isinstance(error, HTTPException)
+    texts = {
+        404: (f"there is nothing at {request.url.path!r:.200}", "unknown_url"),
+        405: (f"{request.method} is not allowed at {request.url.path!r:.200}", "method_not_allowed"),
+        413: (str(error.detail), "body_too_large"),
+    }
+    message, code = texts.get(error.status_code, (str(error.detail), None))
+    kind = INVALID if error.status_code < 500 else SERVER
+    return _answer(WireError(error.status_code, message, kind=kind, code=code, headers=error.headers))
+
+
+async def _unforeseen(_: Request, error: Exception) -> Response:
+    # Starlette raises it once more behind this, and whoever runs the application logs it.
+    del error
+    return _answer(WireError(500, "the server failed; its log says why", kind=SERVER, code="internal_error"))

@@ -1,0 +1,256 @@
+"""A turn's events as a chat completion, whole or in chunks.
+
+Both come from the same events, so that a stream adds up to exactly the answer that is not streamed.
+"""
+
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from api.convert.answers import CallTracker, TextLogprobs, to_info, to_usage
+from api.convert.paths import UNCHANGED, Paths
+from api.schemas import chat
+from api.schemas.common import FinishReason, ToolmaskInfo, ToolStep, Usage
+from engine.events import (
+    Completion,
+    Event,
+    Finished,
+    LogprobsDelta,
+    StopReason,
+    TextDelta,
+    TokenLogprob,
+    ToolCallDelta,
+    ToolCallStart,
+)
+from engine.output import collect
+from engine.types import ToolCall
+
+LOWEST_LOGPROB = -9999.0  # JSON has no infinity; OpenAI's API writes this
+
+
+@dataclass(frozen=True, slots=True)
+class ChatAnswer:
+    """What all parts of one answer share."""
+
+    model: str
+    fingerprint: str
+    paths: Paths = UNCHANGED
+    must_call: bool = False
+    has_logprobs: bool = False
+    includes_usage: bool = False  # a stream ends with a chunk for it
+    trace: Sequence[ToolStep] | None = None
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def info(self, finished: Sequence[Finished]) -> ToolmaskInfo:
+        """What stands under `toolmask`."""
+        first = finished[0]
+        info = to_info(first.receipt, [each.usage for each in finished], first.seed, self.paths)
+        if self.trace is not None:
+            info.trace = list(self.trace)
+        return info
+
+
+# Not streamed.
+
+
+def to_completion(answer: ChatAnswer, choices: Sequence[Sequence[Event]]) -> chat.ChatCompletion:
+    """choices: all events of each. Raises WireError where a call was cut off."""
+    finished = [events[-1] for events in choices]
+    ends = [each for each in finished if isinstance(each, Finished)]
+    return chat.ChatCompletion(
+        id=answer.id,
+        object="chat.completion",
+        created=answer.created,
+        model=answer.model,
+        choices=[_choice(answer, i, events) for i, events in enumerate(choices)],
+        usage=to_usage([end.usage for end in ends]),
+        system_fingerprint=answer.fingerprint,
+        toolmask=answer.info(ends),
+    )
+
+
+def _choice(answer: ChatAnswer, index: int, events: Sequence[Event]) -> chat.ChatChoice:
+    calls, end = CallTracker(answer.must_call), events[-1]
+    assert isinstance(end, Finished)
+    for event in events:
+        calls.add(event)
+    completion = collect(events)
+    return chat.ChatChoice(
+        index=index,
+        finish_reason=calls.finish_reason(end),
+        logprobs=_choice_logprobs(completion) if answer.has_logprobs else None,
+        message=_message(completion),
+    )
+
+
+def _message(completion: Completion) -> chat.AssistantAnswer:
+    if not completion.tool_calls:
+        return chat.AssistantAnswer(role="assistant", content=completion.text or "", refusal=None)
+    calls = [_written_call(call) for call in completion.tool_calls]
+    return chat.AssistantAnswer(role="assistant", content=completion.text, refusal=None, tool_calls=calls)
+
+
+def _written_call(call: ToolCall) -> chat.WrittenCall:
+    if call.custom:
+        return chat.WrittenCall(
+            id=call.id, type="custom", custom=chat.WrittenCustom(name=call.name, input=call.arguments)
+        )
+    function = chat.WrittenFunction(name=call.name, arguments=call.arguments)
+    return chat.WrittenCall(id=call.id, type="function", function=function)
+
+
+def _choice_logprobs(completion: Completion) -> chat.ChoiceLogprobs | None:
+    text = TextLogprobs()
+    text.add_text(completion.text or "")
+    text.add_tokens(completion.logprobs or ())
+    return to_logprobs(text.take(rest=_is_all_text(completion.stop_reason, has_calls=bool(completion.tool_calls))))
+
+
+def _is_all_text(reason: StopReason, *, has_calls: bool) -> bool:
+    return not has_calls and reason is not StopReason.STOP_STRING
+
+
+def to_logprobs(tokens: Sequence[TokenLogprob]) -> chat.ChoiceLogprobs | None:
+    """Logprobs in OpenAI's shape; null where there is no text."""
+    if not tokens:
+        return None
+    return chat.ChoiceLogprobs(content=[_token(token) for token in tokens], refusal=None)
+
+
+def _token(token: TokenLogprob) -> chat.TokenLogprob:
+    top = [chat.TopLogprob(**_token_fields(each)) for each in token.top]
+    return chat.TokenLogprob(**_token_fields(token), top_logprobs=top)
+
+
+def _token_fields(token: TokenLogprob) -> dict[str, Any]:
+    text = token.token.decode(errors="replace")
+    return {"token": text, "bytes": list(token.token), "logprob": max(token.logprob, LOWEST_LOGPROB)}
+
+
+# Streamed.
+
+
+@dataclass(slots=True)
+class _Choice:
+    """One choice of a stream, as far as it was sent."""
+
+    index: int
+    calls: CallTracker
+    text: str = ""  # not sent yet: its logprobs are still to come
+    logprobs: TextLogprobs = field(default_factory=TextLogprobs)
+    has_begun: bool = False
+    custom: set[int] = field(default_factory=set)  # calls by their index
+    end: Finished | None = None
+
+
+class ChatStream:
+    """Events in, chunks out, as they come."""
+
+    def __init__(self, answer: ChatAnswer, num_choices: int) -> None:
+        self._answer = answer
+        self._choices = [_Choice(i, CallTracker(answer.must_call)) for i in range(num_choices)]
+
+    def chunks(self, index: int, event: Event) -> Iterator[chat.ChatChunk]:
+        """What one choice's next event adds. Raises WireError where a call was cut off."""
+        choice = self._choices[index]
+        choice.calls.add(event)
+        if not choice.has_begun:
+            if isinstance(event, LogprobsDelta):  # of tokens whose text is held back: it may become a call
+                choice.logprobs.add_tokens(event.tokens)
+                return
+            choice.has_begun = True
+            yield self._chunk(choice, _opening(event))
+        if not isinstance(event, TextDelta):
+            yield from self._flush(choice, event)
+        if (delta := self._delta(choice, event)) is not None:
+            yield self._chunk(choice, delta)
+        if isinstance(event, Finished):
+            yield from self._last(choice, event)
+
+    def _delta(self, choice: _Choice, event: Event) -> chat.ChatDelta | None:
+        match event:
+            case TextDelta(text):
+                choice.logprobs.add_text(text)
+                if not self._answer.has_logprobs:
+                    return chat.ChatDelta(content=text)
+                choice.text += text
+            case ToolCallStart(index, custom=True):
+                choice.custom.add(index)
+                return _call_delta(_start(event, custom=chat.CustomDelta(name=event.name, input="")))
+            case ToolCallStart():
+                return _call_delta(_start(event, function=chat.FunctionDelta(name=event.name, arguments="")))
+            case ToolCallDelta(index, text) if index in choice.custom:
+                return _call_delta(chat.CallDelta(index=index, custom=chat.CustomDelta(input=text)))
+            case ToolCallDelta(index, text):
+                return _call_delta(chat.CallDelta(index=index, function=chat.FunctionDelta(arguments=text)))
+        return None
+
+    def _flush(self, choice: _Choice, event: Event) -> Iterator[chat.ChatChunk]:
+        """Send the text that waited for its logprobs."""
+        rest = False
+        if isinstance(event, LogprobsDelta):
+            choice.logprobs.add_tokens(event.tokens)
+        elif isinstance(event, Finished):
+            rest = _is_all_text(event.stop_reason, has_calls=choice.calls.num_begun > 0)
+        tokens = choice.logprobs.take(rest=rest) if self._answer.has_logprobs else []
+        if choice.text or tokens:
+            text, choice.text = choice.text, ""
+            yield self._chunk(choice, chat.ChatDelta(content=text), logprobs=to_logprobs(tokens))
+
+    def _last(self, choice: _Choice, event: Finished) -> Iterator[chat.ChatChunk]:
+        choice.end = event
+        last = self._chunk(choice, chat.ChatDelta(), finish_reason=choice.calls.finish_reason(event))
+        ends = [each.end for each in self._choices if each.end is not None]
+        if len(ends) < len(self._choices):
+            yield last
+            return
+        last.toolmask = self._answer.info(ends)
+        yield last
+        if self._answer.includes_usage:
+            yield self._envelope([], usage=to_usage([end.usage for end in ends]))
+
+    def _chunk(
+        self,
+        choice: _Choice,
+        delta: chat.ChatDelta,
+        *,
+        logprobs: chat.ChoiceLogprobs | None = None,
+        finish_reason: FinishReason | None = None,
+    ) -> chat.ChatChunk:
+        wire = chat.ChunkChoice(index=choice.index, delta=delta, logprobs=logprobs, finish_reason=finish_reason)
+        return self._envelope([wire], usage=None)
+
+    def _envelope(self, choices: list[chat.ChunkChoice], *, usage: Usage | None) -> chat.ChatChunk:
+        answer = self._answer
+        chunk = chat.ChatChunk(
+            id=answer.id,
+            object="chat.completion.chunk",
+            created=answer.created,
+            model=answer.model,
+            choices=choices,
+            system_fingerprint=answer.fingerprint,
+        )
+        if answer.includes_usage:
+            chunk.usage = usage  # null in all chunks but the last, as at OpenAI
+        return chunk
+
+
+def _opening(event: Event) -> chat.ChatDelta:
+    """The first delta: the role, and null for the content of a message that begins with a call."""
+    content = None if isinstance(event, ToolCallStart) else ""
+    return chat.ChatDelta(role="assistant", content=content, refusal=None)
+
+
+def _start(
+    start: ToolCallStart, *, function: chat.FunctionDelta | None = None, custom: chat.CustomDelta | None = None
+) -> chat.CallDelta:
+    if custom is not None:
+        return chat.CallDelta(index=start.index, id=start.id, type="custom", custom=custom)
+    return chat.CallDelta(index=start.index, id=start.id, type="function", function=function)
+
+
+def _call_delta(delta: chat.CallDelta) -> chat.ChatDelta:
+    return chat.ChatDelta(tool_calls=[delta])

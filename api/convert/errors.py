@@ -1,0 +1,156 @@
+"""Everything that can go wrong, as OpenAI-shaped errors. What nobody foresaw is told without its text."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from api.convert.paths import UNCHANGED, Paths, json_path
+from api.schemas.errors import ErrorBody, ErrorResponse
+from engine.errors import (
+    ContextLengthError,
+    EngineClosedError,
+    EngineError,
+    ModelNotFoundError,
+    QueueFullError,
+    RequestError,
+    UnsupportedModelError,
+)
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 1
+DO_NOT_RETRY = {"x-should-retry": "false"}  # OpenAI's clients repeat a 5xx otherwise
+RETRY_SOON = {"retry-after": str(RETRY_AFTER_S)}
+
+INVALID = "invalid_request_error"
+SERVER = "server_error"
+
+# OpenAI's options that are not supported, by their first step, and what to do instead.
+UNSUPPORTED = {
+    "audio": "this server writes text only",
+    "function_call": "it is deprecated; use tool_choice",
+    "functions": "it is deprecated; use tools",
+    "image_url": "this server reads text only",
+    "input_audio": "this server reads text only",
+    "file": "this server reads text only",
+    "moderation": "this server has no moderation",
+    "prediction": "this server takes no predicted output",
+    "prompt_cache_options": "prompts are cached as the server is set up",
+    "prompt_cache_retention": "prompts are cached as the server is set up",
+    "reasoning_effort": "how long a model thinks cannot be set",
+    "refusal": "this server writes no refusals",
+    "verbosity": "how much a model says cannot be set; ask for it in a message",
+    "web_search_options": "offer the tool web_search instead",
+    "top_k": "it stands under toolmask",
+    "min_p": "it stands under toolmask",
+    "repetition_penalty": "it stands under toolmask",
+    "name": "the models' chat templates know no names of participants",
+}
+
+
+class WireError(Exception):
+    """An error that a client is told as it stands."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = INVALID,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers: Mapping[str, str] = headers or {}
+        param = None if param is None else _printable(param)
+        self.body = ErrorBody(message=_printable(message), type=kind, param=param, code=code)
+
+    def json_text(self) -> str:
+        """The body of the answer."""
+        return ErrorResponse(error=self.body).json_text()
+
+
+def _printable(text: str) -> str:
+    """Clients may send lone surrogates, which UTF-8 cannot write, and errors quote what was sent."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How one of the engine's errors is told."""
+
+    status: int
+    kind: str
+    code: str | None
+    headers: Mapping[str, str] | None = None
+
+
+# The first that fits counts.
+ROWS: Sequence[tuple[type[EngineError], Row]] = (
+    (ContextLengthError, Row(400, INVALID, "context_length_exceeded")),
+    (RequestError, Row(400, INVALID, None)),
+    (QueueFullError, Row(429, "rate_limit_error", "queue_full", RETRY_SOON)),
+    (EngineClosedError, Row(503, SERVER, "shutting_down", RETRY_SOON)),
+    (ModelNotFoundError, Row(404, INVALID, "model_not_found")),
+    (UnsupportedModelError, Row(400, INVALID, "unsupported_model")),
+)
+
+
+def from_exception(error: BaseException, paths: Paths = UNCHANGED) -> WireError:
+    """What a client is told of an exception. One that nobody foresaw is logged, and its text stays here."""
+    if isinstance(error, WireError):
+        return error
+    for kind, row in ROWS:
+        if isinstance(error, kind):
+            return _told(error, row, paths)
+    logger.error("a request failed", exc_info=error)
+    return WireError(500, "the server failed; its log says why", kind=SERVER, code="internal_error")
+
+
+def _told(error: EngineError, row: Row, paths: Paths) -> WireError:
+    message, param = str(error), None
+    if isinstance(error, RequestError):
+        param = paths.to_wire(error.param)
+        message = paths.in_text(message, error.param)
+    return WireError(row.status, message, kind=row.kind, param=param, code=row.code, headers=row.headers)
+
+
+def from_validation(faults: Sequence[Mapping[str, Any]], body: object) -> WireError:
+    """What a client is told of a body that is not as the schemas say. The deepest fault counts, in a 400."""
+    where = "body" if faults and faults[0]["loc"][:1] == ("body",) else None
+    if where and faults[0]["type"] == "json_invalid":
+        reason = faults[0].get("ctx", {}).get("error", "it cannot be read")
+        return WireError(400, f"the body is not valid JSON: {reason} at character {faults[0]['loc'][-1]}")
+    if where and not isinstance(body, dict):
+        return WireError(400, "the body must be a JSON object, sent with Content-Type: application/json")
+    told = [(_path(fault, body if where else {}), fault) for fault in faults]
+    deepest = max(told, key=lambda each: _precedence(*each))[0]
+    here = [fault for path, fault in told if path == deepest]
+    return WireError(400, _sentence(deepest, here), param=deepest or None, code=_code(here[0]))
+
+
+def _path(fault: Mapping[str, Any], body: object) -> str:
+    return json_path(fault["loc"][1:], body, missing=fault["type"] == "missing")
+
+
+def _precedence(path: str, fault: Mapping[str, Any]) -> tuple[int, bool]:
+    return path.count(".") + path.count("["), fault["type"] != "missing"
+
+
+def _sentence(path: str, faults: Sequence[Mapping[str, Any]]) -> str:
+    if faults[0]["type"] == "extra_forbidden":
+        name = path.rpartition(".")[2]
+        reason = UNSUPPORTED.get(name, "no such option is known")
+        return f"{path} is not supported: {reason}"
+    if faults[0]["type"] == "missing":
+        return f"{path} is missing"
+    messages = dict.fromkeys(str(fault["msg"]) for fault in faults)
+    return f"{path}: {'; or: '.join(messages)}"
+
+
+def _code(fault: Mapping[str, Any]) -> str | None:
+    codes = {"extra_forbidden": "unsupported_parameter", "missing": "missing_required_parameter"}
+    return codes.get(fault["type"], "invalid_value")

@@ -1,0 +1,86 @@
+"""Paths of the engine's values and of the client's JSON, one into the other.
+
+The engine speaks of `tools[3].parameters`, the client wrote `tools[3].function.parameters`.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from engine.errors import RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Where a path begins with `engine`, as a whole step, the client's begins with `wire`."""
+
+    engine: str
+    wire: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """How the paths of one request translate. The first rule that fits counts."""
+
+    rules: tuple[Rule, ...] = ()
+
+    def to_wire(self, path: str) -> str:
+        """The client's path to what the engine calls `path`."""
+        for rule in self.rules:
+            if re.match(re.escape(rule.engine) + r"(?![\w-])", path):
+                return rule.wire + path[len(rule.engine) :]
+        return path
+
+    def in_text(self, text: str, path: str) -> str:
+        """An error's text, which names `path`, in the client's words."""
+        # Not after a letter, a dot or a bracket: "n" must not be found inside of words.
+        pattern = r"(?<![\w.\]\"'])" + re.escape(path) + r"(?![\w-])"
+        return re.sub(pattern, lambda _: self.to_wire(path), text) if path else text
+
+
+UNCHANGED = Paths()
+
+
+def from_rules(rules: Iterable[tuple[str, str]]) -> Paths:
+    """Paths of (engine, wire) pairs."""
+    return Paths(tuple(Rule(engine, wire) for engine, wire in rules))
+
+
+@contextmanager
+def inside(path: str) -> Iterator[None]:
+    """Put the path before what one of the engine's values says of itself."""
+    try:
+        yield
+    except RequestError as error:
+        raise type(error)(f"{path}.{error}", param=f"{path}.{error.param}") from None
+
+
+def json_path(steps: Sequence[str | int], body: object, *, missing: bool = False) -> str:
+    """The path of a validation error.
+
+    steps: as pydantic gives them, names of union members among them, which lead nowhere in the body and so are left
+    out. missing: the last step is the name of something that ought to be there.
+    """
+    path, value = "", body
+    for number, step in enumerate(steps, start=1):
+        found, inner = _step(value, step)
+        if found:
+            path, value = _joined(path, step), inner
+        elif missing and number == len(steps):
+            path = _joined(path, step)
+    return path
+
+
+def _step(value: object, step: str | int) -> tuple[bool, object]:
+    if isinstance(value, dict) and step in value:
+        return True, value[step]
+    if isinstance(value, list) and isinstance(step, int) and 0 <= step < len(value):
+        return True, value[step]
+    return False, None
+
+
+def _joined(path: str, step: str | int) -> str:
+    if isinstance(step, int):
+        return f"{path}[{step}]"
+    return f"{path}.{step}" if path else step

@@ -1,0 +1,214 @@
+"""Which model serves. One at a time; a new one is loaded beside it, and only then takes its place.
+
+So a load that fails changes nothing, and requests in flight finish on the model that they began with. Everything here
+runs in the event loop's thread but for the loader, and the close of an engine.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import anyio.to_thread
+
+from api.convert.errors import RETRY_SOON, SERVER, WireError, from_exception
+from engine.catalog import OnProgress, Progress
+from engine.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+Loader = Callable[[str, OnProgress], Engine]  # blocks; raises ModelError, MemoryError or what the device raises
+
+
+class LoadState(StrEnum):
+    """Where a load stands."""
+
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadStatus:
+    """How far the latest load has come."""
+
+    model: str
+    state: LoadState
+    progress: Progress
+    error: WireError | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Serving:
+    """A loaded model and how many requests use it."""
+
+    name: str
+    engine: Engine
+    num_requests: int = 0
+    is_retired: bool = False
+    is_idle: asyncio.Event = field(default_factory=asyncio.Event)  # retired, and nobody uses it
+
+    def check_idle(self) -> None:
+        """To be called when a request has ended, or the model was retired."""
+        if self.is_retired and self.num_requests == 0:
+            self.is_idle.set()
+
+
+class ModelManager:
+    """Loads, switches and unloads models."""
+
+    def __init__(self, load: Loader, *, known: Iterable[str] = (), may_switch: bool = False) -> None:
+        """known: names that a request may ask for. may_switch: whether asking for one that is not served loads it."""
+        self._load = load
+        self._may_switch = may_switch
+        self._known: dict[str, int] = dict.fromkeys(known, int(time.time()))  # name -> since when
+        self._serving: Serving | None = None
+        self._switching = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._loading: set[asyncio.Task[None]] = set()
+        self.status: LoadStatus | None = None  # of the latest load
+
+    @property
+    def known(self) -> dict[str, int]:
+        """The names that a request may ask for, and since when (seconds since 1970)."""
+        return dict(self._known)
+
+    @property
+    def served(self) -> str | None:
+        """The name of the model that answers now."""
+        return None if self._serving is None else self._serving.name
+
+    @property
+    def num_requests(self) -> int:
+        """How many requests use the model that answers now."""
+        return 0 if self._serving is None else self._serving.num_requests
+
+    @contextlib.asynccontextmanager
+    async def use(self, name: str | None) -> AsyncIterator[Serving]:
+        """The model of that name, None for the one that serves; it stays as long as this is open. Raises WireError."""
+        serving = await self._find(name)
+        serving.num_requests += 1
+        try:
+            yield serving
+        finally:
+            serving.num_requests -= 1
+            serving.check_idle()
+
+    def start_load(self, name: str) -> "asyncio.Task[None]":
+        """Load a model and let it serve, in the background. The task raises WireError where that fails."""
+        if self.status is None or self.status.state is not LoadState.LOADING:
+            self._report(name, LoadState.LOADING, Progress("waiting", 0, None))
+        task = asyncio.create_task(self._switch_to(name))
+        self._loading.add(task)
+        task.add_done_callback(self._forget_load)
+        return task
+
+    async def unload(self, name: str) -> None:
+        """Stop serving this model; returns when its requests have finished and its memory is free. Raises WireError."""
+        async with self._switching:
+            if self.served != name:
+                raise WireError(404, f"the model {name!r:.200} is not loaded", param="model", code="model_not_found")
+            closing = self._retire()
+        if closing is not None:
+            await asyncio.shield(closing)
+
+    async def close(self) -> None:
+        """End all engines; what still runs on them fails."""
+        for task in self._loading:
+            task.cancel()
+        await asyncio.gather(*self._loading, return_exceptions=True)
+        if self._serving is not None:
+            self._serving.num_requests = 0
+            self._retire()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+
+    async def _find(self, name: str | None) -> Serving:
+        if self._serving is not None and name in (None, self._serving.name):
+            return self._serving
+        if name is not None and name not in self._known:
+            known = ", ".join(self._known) or "none"
+            message = f"the model {name!r:.200} does not exist here; known are {known}"
+            raise WireError(404, message, param="model", code="model_not_found")
+        if name is None or not self._may_switch or self._is_loading_first(name):
+            raise self._not_served(name)
+        await asyncio.shield(self.start_load(name))
+        return await self._find(name)
+
+    def _is_loading_first(self, name: str) -> bool:
+        """Whether the server is still starting: waiting would hide that from clients."""
+        status = self.status
+        is_loading = status is not None and status.state is LoadState.LOADING and status.model == name
+        return self._serving is None and is_loading
+
+    def _not_served(self, name: str | None) -> WireError:
+        if self.status is not None and self.status.state is LoadState.LOADING:
+            loading = self.status.model
+            if self._serving is None or loading == name:
+                message = f"the model {loading!r} is loading: {self.status.progress.stage}"
+                return WireError(503, message, kind=SERVER, code="model_loading", headers=RETRY_SOON)
+        if self._serving is None:
+            return WireError(503, "no model is loaded", kind=SERVER, code="model_not_loaded", headers=RETRY_SOON)
+        message = f"the model {name!r} is not served, but {self.served!r}; switching is off (--allow-model-switch)"
+        return WireError(404, message, param="model", code="model_not_found")
+
+    async def _switch_to(self, name: str) -> None:
+        async with self._switching:
+            if self.served == name:
+                self._report(name, LoadState.READY, Progress("ready", 0, None))
+                return
+            engine = await self._loaded(name)
+            self._retire()
+            self._known.setdefault(name, int(time.time()))
+            self._serving = Serving(name, engine)
+            self._report(name, LoadState.READY, Progress("ready", 0, None))
+
+    async def _loaded(self, name: str) -> Engine:
+        def show(progress: Progress) -> None:  # in the loader's thread
+            self._report(name, LoadState.LOADING, progress)
+
+        show(Progress(f"loading {name}", 0, None))
+        try:
+            return await anyio.to_thread.run_sync(self._load, name, show)
+        except Exception as reason:  # a loader meets files and devices: whatever it raises, the old model serves on
+            error = _load_error(name, reason)
+            self._report(name, LoadState.FAILED, Progress("failed", 0, None), error)
+            raise error from reason
+
+    def _forget_load(self, task: "asyncio.Task[None]") -> None:
+        self._loading.discard(task)
+        if not task.cancelled():
+            task.exception()  # asyncio complains of one that nobody looked at; `status` has it
+
+    def _report(self, name: str, state: LoadState, progress: Progress, error: WireError | None = None) -> None:
+        self.status = LoadStatus(name, state, progress, error)
+
+    def _retire(self) -> "asyncio.Task[None] | None":
+        serving, self._serving = self._serving, None
+        if serving is None:
+            return None
+        serving.is_retired = True
+        serving.check_idle()
+        task = asyncio.create_task(_close_when_idle(serving))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+        return task
+
+
+async def _close_when_idle(serving: Serving) -> None:
+    await serving.is_idle.wait()
+    await anyio.to_thread.run_sync(serving.engine.close)
+
+
+def _load_error(name: str, reason: Exception) -> WireError:
+    is_memory = isinstance(reason, MemoryError) or (isinstance(reason, RuntimeError) and "alloc" in str(reason).lower())
+    if is_memory:
+        logger.error("no memory for the model %s", name, exc_info=reason)
+        message = f"there is not enough memory for the model {name!r:.200}; unload the one that serves first"
+        return WireError(507, message, kind=SERVER, code="out_of_memory")
+    error = from_exception(reason)
+    if error.body.param is None and error.status < 500:
+        error.body.param = "model"
+    return error

@@ -1,0 +1,94 @@
+"""POST /v1/chat/completions."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import fastapi
+from starlette.responses import Response
+from starlette.types import Receive
+
+from api.agents import run_on_server
+from api.convert.chat import ChatAnswer, ChatStream, to_completion
+from api.convert.errors import WireError, from_exception
+from api.convert.requests import must_call, paths_of, to_request
+from api.convert.sampling import includes_usage
+from api.jobs import Deliver, Job, model_in_use
+from api.responses import EventStream, json_response, replayed
+from api.routes.documented import ERRORS, stream_of
+from api.schemas.chat import ChatChunk, ChatCompletion, ChatRequest
+from api.schemas.common import ToolStep
+from api.server import Server, fingerprint, server_of
+from engine.engine import Engine
+from engine.errors import RequestError
+from engine.generation import Generation
+
+router = fastapi.APIRouter(tags=["chat"])
+
+
+@router.post(
+    "/v1/chat/completions",
+    response_model=ChatCompletion,
+    responses={200: stream_of(ChatChunk), **ERRORS},
+    summary="Answer a conversation",
+)
+async def create_chat_completion(body: ChatRequest, request: fastapi.Request) -> Response:
+    """With `stream` as server-sent events: chunks that add up to the answer that is not streamed, then [DONE].
+
+    A stream that fails ends with an error event and has no finish_reason.
+    """
+    server = server_of(request)
+    if body.tool_execution == "server":
+        return await _executed(server, body, request.receive)
+    answer = _answer(body)
+    job = await Job.start(server, body.model, functools.partial(_submit, server, body), answer.paths)
+    if body.stream:
+        return EventStream(job, ChatStream(answer, job.num_choices))
+    async with job:
+        return json_response(to_completion(answer, await job.collect(request.receive)))
+
+
+def _submit(server: Server, body: ChatRequest, engine: Engine, deliver: Deliver) -> list[Generation]:
+    request = to_request(body, server.tools.definitions)
+    return engine.submit_choices(request, body.n or 1, deliver)
+
+
+def _answer(body: ChatRequest, trace: Sequence[ToolStep] | None = None) -> ChatAnswer:
+    return ChatAnswer(
+        model=body.model,
+        fingerprint=fingerprint(body.model),
+        paths=paths_of(body),
+        must_call=must_call(body),
+        has_logprobs=body.logprobs is True,
+        includes_usage=includes_usage(body),
+        trace=trace,
+    )
+
+
+async def _executed(server: Server, body: ChatRequest, receive: Receive) -> Response:
+    """The answer to a conversation whose tools the server runs. Streamed, it comes at once when all is done."""
+    names = _names_of_tools(server, body)
+    paths = paths_of(body)
+    try:
+        request = to_request(body.model_copy(update={"tools": names}), server.tools.definitions)
+    except RequestError as error:
+        raise from_exception(error, paths) from error
+    async with model_in_use(server, body.model) as serving:
+        registry = server.tools.subset(names)
+        done = await run_on_server(server, serving.engine, request, registry, receive=receive, paths=paths)
+    # Only the first turn had to call; the last one is a text.
+    answer = replace(_answer(body, done.trace), must_call=False)
+    if body.stream:
+        return replayed(ChatStream(answer, 1), done.events)
+    return json_response(to_completion(answer, [done.events]))
+
+
+def _names_of_tools(server: Server, body: ChatRequest) -> list[str]:
+    if (body.n or 1) > 1:
+        raise WireError(400, "n must be 1 where the server executes tools", param="n")
+    names = list(server.tools.definitions) if body.tools is None else body.tools
+    for position, name in enumerate(names):
+        if not isinstance(name, str):
+            path = f"tools[{position}]"
+            raise WireError(400, f"{path} must be the name of one of the server's tools, which it executes", param=path)
+    return [name for name in names if isinstance(name, str)]

@@ -1,0 +1,20 @@
+"""What the routes say of themselves on the OpenAPI page beyond their types."""
+
+from typing import Any
+
+from api.schemas.common import ResponseModel
+from api.schemas.errors import ErrorResponse
+
+Responses = dict[int | str, dict[str, Any]]
+
+# By class of status: FastAPI would add a 422 in a shape of its own, which the server never sends.
+ERRORS: Responses = {
+    "4XX": {"model": ErrorResponse, "description": "The caller can fix this; `param` is the path to what is wrong."},
+    "5XX": {"model": ErrorResponse, "description": "The server failed, or is not ready."},
+}
+
+
+def stream_of(chunk: type[ResponseModel]) -> dict[str, Any]:
+    """The answer of a route that can stream."""
+    description = f"The answer; with `stream`, events with a {chunk.__name__} each, and [DONE] as the last one."
+    return {"description": description, "content": {"text/event-stream": {"schema": {"type": "string"}}}}

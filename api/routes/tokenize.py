@@ -1,0 +1,40 @@
+"""POST /v1/tokenize."""
+
+import anyio.to_thread
+import fastapi
+from starlette.responses import Response
+
+from api.convert.errors import WireError, from_exception
+from api.convert.paths import from_rules
+from api.convert.requests import Prompted, prompt_rules, to_prompt_request
+from api.jobs import model_in_use
+from api.responses import json_response
+from api.routes.documented import ERRORS
+from api.schemas.tokenize import TokenizeRequest, TokenizeResponse
+from api.server import Server, server_of
+from engine.engine import Engine
+
+router = fastapi.APIRouter(tags=["tokens"])
+
+
+@router.post("/v1/tokenize", response_model=TokenizeResponse, responses=ERRORS, summary="Count and list tokens")
+async def tokenize(body: TokenizeRequest, request: fastapi.Request) -> Response:
+    """Of a text as it is, or of the whole prompt that messages and tools become."""
+    server = server_of(request)
+    if (body.text is None) == (body.messages is None):
+        raise WireError(400, "give either text or messages", param="text")
+    async with model_in_use(server, body.model) as serving:
+        try:
+            ids = await anyio.to_thread.run_sync(_ids, server, serving.engine, body)
+        except Exception as error:
+            raise from_exception(error, from_rules(prompt_rules(body.messages or (), body.tools or ()))) from error
+        context_length = serving.engine.loaded.model.context_length
+        answer = TokenizeResponse(model=serving.name, count=len(ids), tokens=ids, context_length=context_length)
+    return json_response(answer)
+
+
+def _ids(server: Server, engine: Engine, body: TokenizeRequest) -> list[int]:
+    if body.messages is None:
+        return list(engine.loaded.tokenizer.encode(body.text or ""))
+    prompted = Prompted(body.messages, body.tools or (), body.tool_choice)
+    return engine.render_prompt(to_prompt_request(prompted, server.tools.definitions))

@@ -1,0 +1,142 @@
+"""What several endpoints share on the wire.
+
+The rule of all schemas: a request names every option that is honoured and no other, so that an unknown one is refused
+by name. A null means the same as leaving the option out.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+
+def _is_text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("text", "Input should be text without lone surrogates") from None
+    return value
+
+
+Text = Annotated[str, AfterValidator(_is_text)]
+JsonSchema = dict[str, Any]
+StopStrings = (
+    Annotated[Text, Field(min_length=1)] | Annotated[list[Annotated[Text, Field(min_length=1)]], Field(max_length=4)]
+)
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+class RequestModel(BaseModel):
+    """Something that a client writes. Types are not coerced: "5" is no number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ResponseModel(BaseModel):
+    """Something that the server writes. Only the fields that were set are sent, null among them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    def json_text(self) -> str:
+        """The wire's form."""
+        return self.model_dump_json(exclude_unset=True)
+
+
+class StreamOptions(RequestModel):
+    """What a stream has beside its deltas."""
+
+    include_usage: bool | None = Field(
+        default=None, description="End with a chunk without choices that carries the usage."
+    )
+    include_obfuscation: Literal[False] | None = Field(default=None, description="Only false: chunks are never padded.")
+
+
+class ToolmaskOptions(RequestModel):
+    """Options beyond OpenAI's. At most one of regex, choice and grammar, and none beside a response_format."""
+
+    min_p: float | None = Field(
+        default=None, ge=0, le=1, description="Keep tokens at least this likely, relative to the best."
+    )
+    top_k: int | None = Field(default=None, ge=0, description="Keep the k likeliest tokens; 0 keeps all.")
+    repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    regex: Text | None = Field(
+        default=None, description="The text of the answer matches this; syntax of Rust's regex crate."
+    )
+    choice: list[Text] | None = Field(default=None, min_length=1, description="The text of the answer is one of these.")
+    grammar: Text | None = Field(
+        default=None, description="A Lark grammar, llguidance's dialect, of the answer's text."
+    )
+    open_objects: bool | None = Field(
+        default=None, description="Allow arguments that a tool's schema does not name, where it does not forbid them."
+    )
+
+
+class SamplingOptions(RequestModel):
+    """How tokens are chosen; a base of the requests that generate."""
+
+    temperature: float | None = Field(
+        default=None, ge=0, le=100, description="0, the default, always takes the likeliest."
+    )
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    seed: int | None = Field(
+        default=None, ge=0, lt=2**63, description="The same seed gives the same answer, streamed or not."
+    )
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
+        default=None, description="Token id, as a string, to what is added to its logit."
+    )
+    n: int | None = Field(default=None, ge=1, le=128, description="How many answers.")
+    stop: StopStrings | None = Field(
+        default=None, description="Free text ends before the first of these; calls do not."
+    )
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: Text | None = Field(default=None, description="Accepted, changes nothing.")
+    toolmask: ToolmaskOptions | None = None
+
+
+class PromptTokensDetails(ResponseModel):
+    cached_tokens: int  # of the prompt: not computed again
+
+
+class CompletionTokensDetails(ResponseModel):
+    forced_tokens: int  # that the grammar left no choice about; not in OpenAI's API
+
+
+class Usage(ResponseModel):
+    """Tokens, counted. The prompt counts once, however many answers it gets."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
+
+
+class ReceiptEntry(ResponseModel):
+    """One fact about what was enforced."""
+
+    path: str  # into the request
+    enforcement: str
+    detail: str
+
+
+class ToolStep(ResponseModel):
+    """One call that the server executed."""
+
+    round: int
+    id: str
+    name: str
+    arguments: str
+    result: dict[str, Any]
+
+
+class ToolmaskInfo(ResponseModel):
+    """What an answer says beyond OpenAI's fields."""
+
+    receipt: list[ReceiptEntry]
+    forced_tokens: int
+    forward_passes: int
+    seed: int
+    trace: list[ToolStep] | None = None  # with tool_execution "server"

@@ -1,0 +1,46 @@
+"""Options of the server, resolved and checked once."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from engine.errors import ConfigError
+from engine.tools import RegisteredTool, calculate, web_search
+
+DEFAULT_PORT = 7007
+DEFAULT_MODEL = "smollm2-135m"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """How the server runs. No environment is read here or below."""
+
+    model: str = DEFAULT_MODEL  # loaded at the start
+    known_models: tuple[str, ...] = ()  # others that a request may name, where switching is allowed
+    allow_model_switch: bool = False
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    api_key: str | None = None  # None: anybody who reaches the port is served
+    cors_origins: tuple[str, ...] = ()
+    max_body_bytes: int = 4 * 2**20
+    max_queue: int = 256  # sequences that may wait
+    request_timeout_s: float = 600.0  # of a whole request, its wait included
+    shutdown_timeout_s: int = 30  # how long running streams may go on after a signal to stop
+    tools: tuple[RegisteredTool[..., Any], ...] = (calculate, web_search)  # that the server executes
+    max_tool_rounds: int = 8  # of a request whose tools the server executes
+
+    def __post_init__(self) -> None:
+        for name, value, low in (
+            ("port", self.port, 0),
+            ("max_body_bytes", self.max_body_bytes, 1),
+            ("max_queue", self.max_queue, 1),
+            ("shutdown_timeout_s", self.shutdown_timeout_s, 0),
+            ("max_tool_rounds", self.max_tool_rounds, 1),
+        ):
+            if value < low:
+                raise ConfigError(f"{name} is {value}; it must be {low} or more")
+        if self.port > 65535:
+            raise ConfigError(f"port is {self.port}; it must be at most 65535")
+        if not self.request_timeout_s > 0:
+            raise ConfigError(f"request_timeout_s is {self.request_timeout_s}; it must be more than 0")
+        if self.api_key == "":
+            raise ConfigError("api_key is empty; leave it out to serve without one")

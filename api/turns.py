@@ -1,0 +1,79 @@
+"""The engine as the agent loop uses it, one turn after the other, with a way to watch and to stop it."""
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
+
+from api.convert.answers import cancelled
+from engine.engine import Engine
+from engine.events import Completion, Event, Finished, Usage
+from engine.generation import Generation
+from engine.output import collect
+from engine.requests import AnyMessage, AnyTool, AnyToolChoice, to_messages, to_tool_choice, to_tools
+from engine.types import Message, Request, SamplingParams
+
+OnTurn = Callable[[tuple[Message, ...]], None]  # the conversation, before the model goes on with it
+OnEvent = Callable[[Event], None]
+
+
+class Turns:
+    """Has the one method of the engine that `run_agent` calls. Each turn has the request's own options."""
+
+    def __init__(
+        self, engine: Engine, request: Request, *, on_turn: OnTurn | None = None, on_event: OnEvent | None = None
+    ) -> None:
+        self._engine = engine
+        self._request = request
+        self._on_turn = on_turn
+        self._on_event = on_event
+        self._lock = threading.Lock()
+        self._current: Generation | None = None
+        self._cancelled = False
+        self._usages: list[Usage] = []
+        self._last: list[Event] = []
+
+    def chat(
+        self,
+        messages: Iterable[AnyMessage],
+        *,
+        tools: Iterable[AnyTool],
+        tool_choice: AnyToolChoice,
+        sampling: SamplingParams | None = None,  # noqa: ARG002  the request's counts
+        max_tokens: int | None = None,  # noqa: ARG002  the request's counts
+    ) -> Completion:
+        """One turn, to its end. Raises WireError once cancelled."""
+        conversation, choice = to_messages(messages), to_tool_choice(tool_choice)
+        if self._on_turn is not None:
+            self._on_turn(conversation)
+        request = replace(self._request, messages=conversation, tools=to_tools(tools), tool_choice=choice)
+        with self._lock:
+            if self._cancelled:
+                raise cancelled()
+            self._current = self._engine.submit(request)
+        self._last = list(self._watched(self._current))
+        self._usages.append(_end(self._last).usage)
+        return collect(self._last)
+
+    def cancel(self) -> None:
+        """Stop the turn that runs and begin no other. A tool that runs goes on to its end."""
+        with self._lock:
+            self._cancelled = True
+            if self._current is not None:
+                self._current.cancel()
+
+    def events(self) -> list[Event]:
+        """The last turn's, with the usage of all."""
+        total = {each.name: sum(getattr(usage, each.name) for usage in self._usages) for each in fields(Usage)}
+        return [*self._last[:-1], replace(_end(self._last), usage=Usage(**total))]
+
+    def _watched(self, generation: Generation) -> Iterable[Event]:
+        for event in generation:
+            if self._on_event is not None:
+                self._on_event(event)
+            yield event
+
+
+def _end(events: list[Event]) -> Finished:
+    end = events[-1]
+    assert isinstance(end, Finished)
+    return end

@@ -1,0 +1,154 @@
+"""The command's options, a user's own tools, and the conversation in the terminal."""
+
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from api import cli
+from api.settings import ServerConfig
+from api.terminal import Conversation, run_chat
+from api.toolbox import Toolbox, import_tools
+from engine.engine import Engine
+from engine.errors import ConfigError
+from engine.tools import calculate
+from engine.types import Role
+from tests.api.servers import call_text, fake_that_answers
+
+MODULE = """
+from engine.tools import tool
+
+@tool
+def add(a: int, b: int) -> int:
+    '''Add.'''
+    return a + b
+
+plus = add
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    (tmp_path / "my_tools_for_a_test.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield "my_tools_for_a_test"
+    sys.modules.pop("my_tools_for_a_test", None)
+
+
+def served_with(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> ServerConfig:
+    configs: list[ServerConfig] = []
+    monkeypatch.setattr(cli, "run_server", configs.append)
+    monkeypatch.setattr(sys, "argv", ["toolmask", "serve", *arguments])
+    cli.main()
+    return configs[0]
+
+
+def test_serve_listens_at_port_7007_of_this_machine_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TOOLMASK_API_KEY", raising=False)
+    config = served_with(monkeypatch)
+    assert (config.host, config.port, config.api_key, config.model) == ("127.0.0.1", 7007, None, "smollm2-135m")
+
+
+def test_every_option_of_serve_arrives(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    monkeypatch.setenv("TOOLMASK_API_KEY", "from the environment")
+    options = (
+        "--model a --known-model b --known-model c --allow-model-switch --host 0.0.0.0 --port 1 --cors x y "
+        f"--max-body-bytes 2 --max-queue 3 --request-timeout 4.5 --shutdown-timeout 6 --tools {module}"
+    )
+    config = served_with(monkeypatch, *options.split())
+    assert config.known_models == ("b", "c")
+    assert config.allow_model_switch
+    assert (config.model, config.host, config.port, config.cors_origins) == ("a", "0.0.0.0", 1, ("x", "y"))
+    assert (config.max_body_bytes, config.max_queue, config.request_timeout_s) == (2, 3, 4.5)
+    assert (config.shutdown_timeout_s, config.api_key) == (6, "from the environment")
+    assert [tool.definition.name for tool in config.tools] == ["calculate", "web_search", "add"]
+
+
+def test_a_key_on_the_command_line_counts_before_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLMASK_API_KEY", "from the environment")
+    assert served_with(monkeypatch, "--api-key", "sk-1").api_key == "sk-1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--port", "99999"], "port is 99999"),
+        (["--tools", "no_such_module_here"], "no_such_module_here"),
+        (["--tools", "json"], "no function with @tool"),
+    ],
+)
+def test_a_wrong_option_ends_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(SystemExit) as ended:
+        served_with(monkeypatch, *arguments)
+    error = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_a_model_that_does_not_exist_ends_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", ["toolmask", "serve", "--model", "./no/such/folder"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_modules_tools_are_found_once_each(monkeypatch: pytest.MonkeyPatch, module: str, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (add,) = import_tools(module)
+    assert Toolbox([calculate, add]).execute("add", {"a": 1, "b": 2}) == {"success": True, "result": 3}
+    with pytest.raises(ConfigError, match="add"):
+        Toolbox([add, add])
+
+
+# The terminal.
+
+
+def reply(prompt: str) -> str:
+    if "broken" in prompt.rpartition("user\n")[2]:
+        return "[bold]not markup[/bold]"
+    return "It is 42." if "42.0" in prompt else call_text("calculate", '{"expression": "6 * 7"}')
+
+
+def test_a_conversation_shows_the_call_its_result_and_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    questions = iter(["What is 6 * 7?", "", "broken"])
+
+    def read(_: str) -> str:
+        try:
+            return next(questions)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr(console, "input", read)
+    with Engine(fake_that_answers(reply)) as engine:
+        conversation = Conversation(engine, [calculate], console, system="Be brief.", max_tokens=99)
+        run_chat(conversation, console)
+    shown = console.file.getvalue()
+    assert 'calculate {"expression": "6 * 7"}' in shown
+    assert '{"success": true, "result": 42.0}' in shown
+    assert "It is 42." in shown
+    assert "[bold]not markup[/bold]" in shown
+    roles = [message.role for message in conversation.messages]
+    assert roles[:5] == [Role.SYSTEM, Role.USER, Role.ASSISTANT, Role.TOOL, Role.ASSISTANT]
+
+
+def test_a_question_that_cannot_be_asked_leaves_the_conversation_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    questions = iter(["x " * 9000])
+    monkeypatch.setattr(console, "input", lambda _: next(questions, None) or (_ for _ in ()).throw(EOFError))
+    with Engine(fake_that_answers(reply)) as engine:
+        conversation = Conversation(engine, [calculate], console)
+        run_chat(conversation, console)
+    assert "the prompt has" in console.file.getvalue()
+    assert conversation.messages == ()

@@ -1,0 +1,149 @@
+"""For those who run the server: key, browsers, health, metrics, the access log, the OpenAPI page."""
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from api.app import create_app
+from api.manager import ModelManager
+from api.settings import ServerConfig
+from engine.errors import ConfigError
+from tests.api.servers import MODEL, WEATHER, FakeLoader, LiveServer, call_text, fake_that_answers, served
+
+ORIGIN = "https://app.example"
+
+
+@pytest.fixture(scope="module")
+def locked() -> Iterator[LiveServer]:
+    with served(fake_that_answers(lambda _: "Hello."), api_key="sk-1", cors_origins=(ORIGIN,)) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "needs_key"),
+    [
+        ("POST", "/v1/chat/completions", True),
+        ("GET", "/v1/models", True),
+        ("GET", "/v1/nothing", True),
+        ("GET", "/metrics", True),
+        ("GET", "/health", False),
+        ("GET", "/openapi.json", False),
+        ("GET", "/docs", False),
+    ],
+)
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer sk-2", "Bearer sk-11", "sk-1", "Basic sk-1", "Bearer \xff"])
+def test_without_the_key_there_is_no_answer(
+    locked: LiveServer, method: str, path: str, needs_key: bool, header: str
+) -> None:
+    response = locked.http.request(method, path, headers={"authorization": header.encode("latin-1")})
+    assert (response.status_code == 401) == needs_key
+    if needs_key:
+        assert response.json()["error"]["code"] == "invalid_api_key"
+        assert "sk-1" not in response.text
+
+
+def test_with_the_key_there_is_an_answer(locked: LiveServer) -> None:
+    assert locked.chat().status_code == 200
+    with locked.client() as client:
+        assert [model.id for model in client.models.list()] == [MODEL]
+
+
+def test_a_listed_origin_may_use_the_server_and_no_other(locked: LiveServer) -> None:
+    ask = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type"}
+
+    def preflight(origin: str) -> Any:
+        return locked.http.options("/v1/chat/completions", headers={"origin": origin, **ask})
+
+    assert preflight(ORIGIN).headers["access-control-allow-origin"] == ORIGIN
+    assert "access-control-allow-origin" not in preflight("https://other.example").headers
+    refused = locked.http.get("/v1/models", headers={"origin": ORIGIN, "authorization": "Bearer x"})
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, ORIGIN)
+
+
+def test_without_a_list_no_origin_is_allowed() -> None:
+    with served() as server:
+        response = server.http.get("/v1/models", headers={"origin": ORIGIN})
+        assert "access-control-allow-origin" not in response.headers
+
+
+def metrics_of(server: LiveServer) -> dict[str, float]:
+    families = text_string_to_metric_families(server.http.get("/metrics").text)
+    return {
+        sample.name + "".join(f"|{value}" for _, value in sorted(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_the_metrics_count_what_was_done() -> None:
+    call = call_text("get_weather", '{"city": "Rome", "days": 1}')
+    with served(fake_that_answers(lambda prompt: call if "get_weather" in prompt else "Hello.")) as server:
+        usage = [
+            server.chat(max_tokens=50, tools=[WEATHER], tool_choice="required", stream=False).json()["usage"],
+            server.chat(max_tokens=50, n=2).json()["usage"],
+        ]
+        server.chat(stream=True)
+        server.chat(frobnicate=1)
+        server.http.get("/anything/else")
+        metrics = metrics_of(server)
+    assert metrics["toolmask_requests_total|POST|/v1/chat/completions|200"] == 3
+    assert metrics["toolmask_requests_total|POST|/v1/chat/completions|400"] == 1
+    assert metrics["toolmask_requests_total|GET|(none)|404"] == 1
+    hello = usage[1]["completion_tokens"] // 2
+    assert metrics["toolmask_completion_tokens_total"] == sum(each["completion_tokens"] for each in usage) + hello
+    forced = usage[0]["completion_tokens_details"]["forced_tokens"]
+    assert metrics["toolmask_forced_tokens_total"] == forced > 0
+    assert metrics["toolmask_prompt_tokens_total"] == usage[0]["prompt_tokens"] + 2 * usage[1]["prompt_tokens"]
+    assert metrics["toolmask_time_to_first_token_seconds_count"] == 3
+    assert metrics["toolmask_time_per_token_seconds_count"] == 3
+    assert metrics["toolmask_requests_in_flight"] == 0
+
+
+def test_each_request_is_one_json_line_without_texts(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "toolmask.access"), served() as server:
+        response = server.chat(messages=[{"role": "user", "content": "a secret"}])
+        server.http.get("/v1/nothing")
+    lines = [json.loads(record.message) for record in caplog.records if record.name == "toolmask.access"]
+    assert [(line["method"], line["path"], line["status"]) for line in lines] == [
+        ("POST", "/v1/chat/completions", 200),
+        ("GET", "/v1/nothing", 404),
+    ]
+    assert lines[0]["request_id"] == response.headers["x-request-id"]
+    assert lines[0]["duration_ms"] > 0
+    assert "secret" not in caplog.text
+
+
+def test_the_openapi_page_describes_what_the_server_does() -> None:
+    page = create_app(ServerConfig(model=MODEL), ModelManager(FakeLoader({}))).openapi()
+    assert {path for path in page["paths"] if path.startswith("/v1")} == {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/models",
+        "/v1/models/load",
+        "/v1/models/unload",
+        "/v1/models/{model}",
+        "/v1/tools",
+        "/v1/tools/execute",
+        "/v1/tokenize",
+    }
+    chat = page["paths"]["/v1/chat/completions"]["post"]
+    assert set(chat["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
+    request = page["components"]["schemas"]["ChatRequest"]
+    assert request["additionalProperties"] is False
+    assert request["required"] == ["model", "messages"]
+    operations = [operation for path in page["paths"].values() for operation in path.values()]
+    assert not any("422" in operation["responses"] for operation in operations)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"port": -1}, {"port": 65536}, {"max_body_bytes": 0}, {"max_queue": 0}, {"request_timeout_s": 0}, {"api_key": ""}],
+    ids=str,
+)
+def test_an_option_of_the_server_out_of_range_is_named(option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(option))):
+        ServerConfig(**option)

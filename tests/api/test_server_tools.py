@@ -1,0 +1,121 @@
+"""The server's own tools: listed, executed, named in requests, and run in turn with the model."""
+
+import json
+from collections.abc import Iterator
+
+import openai
+import pytest
+
+from engine.tools import calculate, tool
+from tests.api.servers import MODEL, WEATHER, LiveServer, call_text, events_of, fake_that_answers, served
+
+CALL = call_text("calculate", '{"expression": "6 * 7"}')
+
+
+@tool
+def shout(text: str) -> str:
+    """Say it louder."""
+    return text.upper()
+
+
+def reply(prompt: str) -> str:
+    if "42.0" in prompt:
+        return "The answer is 42."
+    return call_text("shout", '{"text": "x"}') if "shout" in prompt and "calculate" not in prompt else CALL
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LiveServer]:
+    with served(fake_that_answers(reply), tools=(calculate, shout), max_tool_rounds=3) as server:
+        yield server
+
+
+def test_the_tools_are_listed_as_a_request_would_offer_them(server: LiveServer) -> None:
+    tools = server.http.get("/v1/tools").json()["data"]
+    assert [each["function"]["name"] for each in tools] == ["calculate", "shout"]
+    assert server.chat(tools=tools, max_tokens=100).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        ({"tool": "calculate", "args": {"expression": "sqrt(144) + 2**3"}}, {"success": True, "result": 20.0}),
+        ({"tool": "shout", "args": {"text": "grüß"}}, {"success": True, "result": "GRÜSS"}),
+        ({"tool": "calculate", "args": {"expression": "1/0"}}, {"success": False, "error": "division by zero"}),
+        ({"tool": "shout"}, {"success": False, "error": "argument 'text' is missing"}),
+    ],
+)
+def test_a_tool_is_executed(server: LiveServer, body: object, answer: object) -> None:
+    response = server.http.post("/v1/tools/execute", json=body)
+    assert (response.status_code, response.json()) == (200, answer)
+
+
+def test_an_unknown_tool_is_a_404(server: LiveServer) -> None:
+    error = server.http.post("/v1/tools/execute", json={"tool": "rm", "args": {}})
+    assert (error.status_code, error.json()["error"]["param"]) == (404, "tool")
+
+
+def test_a_request_may_name_a_tool_instead_of_spelling_it(server: LiveServer) -> None:
+    choice = server.chat(tools=["calculate"], max_tokens=100).json()["choices"][0]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["tool_calls"][0]["function"]["name"] == "calculate"
+    both = server.chat(tools=[WEATHER, "calculate"], max_tokens=100).json()["choices"][0]
+    assert both["message"]["tool_calls"][0]["function"]["name"] == "calculate"
+
+
+def test_the_server_runs_its_tools_and_answers_with_the_trace(server: LiveServer) -> None:
+    body = {"tools": ["calculate"], "tool_execution": "server", "max_tokens": 100}
+    answer = server.chat(**body).json()
+    choice = answer["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("The answer is 42.", "stop")
+    (step,) = answer["toolmask"]["trace"]
+    assert (step["round"], step["name"], json.loads(step["arguments"])) == (0, "calculate", {"expression": "6 * 7"})
+    assert step["result"] == {"success": True, "result": 42.0}
+    alone = server.chat(tools=["calculate"], max_tokens=100).json()
+    assert answer["usage"]["completion_tokens"] > alone["usage"]["completion_tokens"]
+
+
+def test_the_servers_answer_can_be_streamed_to_openais_client(server: LiveServer) -> None:
+    with server.client() as client:
+        stream = client.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": "6 * 7?"}],
+            stream=True,
+            extra_body={"tools": ["calculate"], "tool_execution": "server"},
+        )
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "The answer is 42."
+
+
+def test_all_tools_are_offered_where_none_is_named(server: LiveServer) -> None:
+    answer = server.chat(tool_execution="server", tool_choice="required", max_tokens=100).json()
+    assert answer["choices"][0]["message"]["content"] == "The answer is 42."
+
+
+def test_a_call_that_is_cut_off_on_the_way_is_an_error(server: LiveServer) -> None:
+    body = {"tools": ["calculate"], "tool_execution": "server", "max_tokens": 18}
+    assert server.chat(**body).json()["error"]["code"] == "incomplete_tool_call"
+    assert server.chat(**body, stream=True).status_code == 500
+
+
+def test_after_the_last_round_the_model_must_answer_in_text(server: LiveServer) -> None:
+    answer = server.chat(tools=["shout"], tool_execution="server", max_tokens=60).json()
+    assert len(answer["toolmask"]["trace"]) == 3
+    assert "tool_calls" not in answer["choices"][0]["message"]
+
+
+def test_a_tool_of_the_clients_own_cannot_be_executed(server: LiveServer) -> None:
+    with server.client() as client, pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": "Hi"}],
+            tools=[WEATHER],
+            extra_body={"tool_execution": "server"},
+        )
+    assert refused.value.param == "tools[0]"
+
+
+def test_a_streamed_trace_is_in_the_last_chunk(server: LiveServer) -> None:
+    body = {"tools": ["calculate"], "tool_execution": "server", "max_tokens": 100, "stream": True}
+    *_, last, done = events_of(server.chat(**body))
+    assert done == "data: [DONE]"
+    assert last["toolmask"]["trace"][0]["name"] == "calculate"
