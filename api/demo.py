@@ -64,7 +64,8 @@ def run_demo(model: str, *, max_tokens: int) -> None:
     """Print the comparison, then one JSON object per test as the last lines. Raises EngineError."""
     console = Console()
     with _load(model, console) as engine:
-        console.print(f"[bold]{model}[/bold], tools in the {engine.tool_format.name!r} format, greedy decoding")
+        console.print(f"[bold]{model}[/bold], tools in the {engine.tool_format.name!r} format, greedy decoding.")
+        console.print("Forced tokens are those that the grammar leaves no choice about; passes are the model's.\n")
         required = []
         for number, question in enumerate(QUESTIONS, start=1):
             answers = [_ask(engine, question, mode, max_tokens, console) for mode in MODES]
@@ -101,7 +102,7 @@ def _ask(engine: Engine, question: str, mode: str, max_tokens: int, console: Con
 
 def _request(engine: Engine, question: str, mode: str, max_tokens: int) -> Request:
     messages = (Message(Role.USER, question),)
-    offered = Request(messages, tools=TOOLS.definitions, max_tokens=max_tokens)
+    offered = Request(messages, tools=TOOLS.definitions, parallel_tool_calls=False, max_tokens=max_tokens)
     if mode == "free":  # the same prompt, tools and all, and nothing that binds the answer
         return Request(prompt=tuple(engine.render_prompt(offered)), max_tokens=max_tokens)
     return replace(offered, tool_choice=ToolChoice(ToolChoiceMode(mode)))
@@ -110,10 +111,10 @@ def _request(engine: Engine, question: str, mode: str, max_tokens: int) -> Reque
 def _table(title: str, answers: list[Answer]) -> Table:
     table = Table(title=title, title_justify="left", show_lines=True)
     table.add_column("mode")
-    table.add_column("what the model writes", ratio=1)
-    for header in ("tokens", "forced", "forward passes", "tokens/s"):
+    table.add_column("what the model writes", ratio=1, overflow="fold")
+    for header in ("tokens", "forced", "passes", "tokens/s"):
         table.add_column(header, justify="right")
-    table.add_column("the tool's result")
+    table.add_column("result", max_width=20)
     for answer in answers:
         usage = answer.completion.usage
         counts = (usage.completion_tokens, usage.forced_tokens, usage.forward_passes)
