@@ -14,6 +14,8 @@ from engine.sequence import Sequence
 from engine.step import Progress
 from engine.types import ToolChoiceMode
 
+CUT_OFF = (StopReason.LENGTH, StopReason.CANCELLED)
+
 Deliver = Callable[[Event | Exception], None]
 
 
@@ -119,7 +121,7 @@ class Generation:
         self._finish()
 
     def _finish(self) -> None:
-        for event in self._output.finish():
+        for event in self._output.finish(cut=self._sequence.stop_reason in CUT_OFF):
             if self._has_text or not isinstance(event, TextDelta):  # where there is none, it is half a marker
                 self._deliver(event)
         reason = self._sequence.stop_reason

@@ -50,12 +50,12 @@ class OutputStream:
             events += self._through_stop(self._parser.feed(text, special=token in self._special_ids))
         return events
 
-    def finish(self) -> list[Event]:
-        """What was held back. To be called once, when the sequence has ended."""
+    def finish(self, *, cut: bool = False) -> list[Event]:
+        """What was held back. To be called once, when the sequence has ended; cut: not by itself."""
         if self.stopped:
             return []
         open_character = self._detokenizer.finish()
-        parsed = (self._parser.feed(open_character) if open_character else []) + self._parser.finish()
+        parsed = (self._parser.feed(open_character) if open_character else []) + self._parser.finish(cut=cut)
         events = self._through_stop(parsed)
         return events if self.stopped else events + self._release()
 

@@ -102,10 +102,14 @@ class TurnParser:
         self._buffer += text
         return self._run()
 
-    def finish(self) -> list[ParsedEvent]:
-        """The text that was held back in case it began a marker. A call that was cut off is dropped."""
+    def finish(self, *, cut: bool = False) -> list[ParsedEvent]:
+        """The text that was held back in case it began a marker. A call that was cut off is dropped.
+
+        cut: the turn did not end by itself. Beside a response, the beginning of a marker is then one that was cut.
+        """
         text, self._buffer = self._buffer, ""
-        return [TextDelta(text)] if text and self.in_text else []
+        is_text = self.in_text and not (cut and self._has_response and self._has_calls)
+        return [TextDelta(text)] if text and is_text else []
 
     def _run(self) -> list[ParsedEvent]:
         events: list[ParsedEvent] = []

@@ -319,3 +319,10 @@ def test_text_after_a_call_that_is_no_call_is_an_error(family: ToolFormat) -> No
         parser.feed(piece, special=family is HERMES and piece in tokenizer_of(HERMES).unspellable)
     with pytest.raises(MatcherError):
         parser.feed("done")
+
+
+@pytest.mark.parametrize("length", range(1, len(PLAIN.marker)))
+def test_a_marker_that_was_cut_off_beside_a_response_is_no_text(length: int) -> None:
+    """F12."""
+    parser = parser_of(PLAIN, has_response=True)
+    assert parser.feed(PLAIN.marker[:length]) + parser.finish(cut=True) == []
