@@ -16,12 +16,13 @@ from starlette.responses import Response
 from api.convert.errors import INVALID, SERVER, WireError, from_exception, from_validation
 from api.manager import ModelManager
 from api.middleware import AccessLog, ApiKey, BodyLimit
-from api.routes import chat, completions, models, operation, tokenize, tools
+from api.response_store import ResponseStore
+from api.routes import chat, completions, models, operation, responses, tokenize, tools
 from api.server import Server
 from api.settings import ServerConfig
 from api.toolbox import Toolbox
 
-ROUTERS = (chat.router, completions.router, models.router, tools.router, tokenize.router, operation.router)
+ROUTERS = tuple(each.router for each in (chat, completions, responses, models, tools, tokenize, operation))
 
 
 OnFailedStart = Callable[[WireError], None]
@@ -41,13 +42,24 @@ def create_app(
         lifespan=functools.partial(_lifespan, on_failed_start=on_failed_start),
         redoc_url=None,
     )
-    app.state.server = server = Server(config, manager, Toolbox(config.tools))
-    server.metrics.gauge("requests_in_flight", "Requests that use the model now", lambda: manager.num_requests)
+    app.state.server = server = Server(
+        config, manager, Toolbox(config.tools), ResponseStore(config.max_stored_responses)
+    )
+    _add_metrics(server)
     for router in ROUTERS:
         app.include_router(router)
     _add_error_handlers(app)
     _add_middleware(app, config)
     return app
+
+
+def _add_metrics(server: Server) -> None:
+    """What is asked for when Prometheus reads."""
+    manager, metrics = server.manager, server.metrics
+    metrics.gauge("requests_in_flight", "Requests that use the model now", lambda: manager.num_requests)
+    metrics.gauge("running_sequences", "Answers that the model writes in turn", lambda: manager.load_now.num_running)
+    metrics.gauge("waiting_sequences", "Answers that wait for their turn", lambda: manager.load_now.num_waiting)
+    metrics.counter("mask_seconds", "Host time spent filling masks", lambda: manager.load_now.mask_seconds)
 
 
 @contextlib.asynccontextmanager
@@ -78,7 +90,7 @@ def _add_middleware(app: fastapi.FastAPI, config: ServerConfig) -> None:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=config.cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             expose_headers=["x-request-id", "retry-after"],
         )

@@ -60,6 +60,8 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add("--cors", nargs="+", default=[], metavar="ORIGIN", help="origins whose pages may use the server")
     add("--max-body-bytes", type=int, default=default.max_body_bytes, help="longest request (%(default)s)")
     add("--max-queue", type=int, default=default.max_queue, help="sequences that may wait (%(default)s)")
+    stored = default.max_stored_responses
+    add("--max-stored-responses", type=int, default=stored, help="responses to go on from (%(default)s)")
     add("--request-timeout", type=float, default=default.request_timeout_s, help="seconds for a request (%(default)g)")
     add("--shutdown-timeout", type=int, default=default.shutdown_timeout_s, help="seconds to end streams (%(default)s)")
     parser.set_defaults(run=_serve)
@@ -99,6 +101,7 @@ def _serve(arguments: argparse.Namespace) -> None:
             cors_origins=tuple(arguments.cors),
             max_body_bytes=arguments.max_body_bytes,
             max_queue=arguments.max_queue,
+            max_stored_responses=arguments.max_stored_responses,
             request_timeout_s=arguments.request_timeout,
             shutdown_timeout_s=arguments.shutdown_timeout,
             tools=_tools(arguments),

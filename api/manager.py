@@ -16,7 +16,7 @@ import anyio.to_thread
 
 from api.convert.errors import RETRY_SOON, SERVER, WireError, from_exception
 from engine.catalog import OnProgress, Progress
-from engine.engine import Engine
+from engine.engine import Engine, EngineLoad
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +85,11 @@ class ModelManager:
     def num_requests(self) -> int:
         """How many requests use the model that answers now."""
         return 0 if self._serving is None else self._serving.num_requests
+
+    @property
+    def load_now(self) -> EngineLoad:
+        """How busy the engine is that answers now."""
+        return EngineLoad(0, 0, 0.0) if self._serving is None else self._serving.engine.load_now()
 
     @contextlib.asynccontextmanager
     async def use(self, name: str | None) -> AsyncIterator[Serving]:

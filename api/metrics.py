@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from engine.events import Usage
 
@@ -28,6 +30,10 @@ class Metrics:
     def gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
         """Add a value that is asked for when Prometheus reads."""
         Gauge(f"toolmask_{name}", description, registry=self._registry).set_function(value)
+
+    def counter(self, name: str, description: str, value: Callable[[], float]) -> None:
+        """Add a count that is asked for when Prometheus reads; where it falls back, Prometheus takes it as reset."""
+        self._registry.register(_Counted(f"toolmask_{name}", description, value))
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """One request has been answered. route: as the application declares it, so that there are few."""
@@ -60,3 +66,19 @@ class Metrics:
 
     def _histogram(self, name: str, description: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(f"toolmask_{name}", description, buckets=buckets, registry=self._registry)
+
+
+class _Counted(Collector):
+    """A counter that is kept elsewhere; the library has none such."""
+
+    def __init__(self, name: str, description: str, value: Callable[[], float]) -> None:
+        self._name = name
+        self._description = description
+        self._value = value
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        yield CounterMetricFamily(self._name, self._description, self._value())
+
+    def describe(self) -> Iterable[CounterMetricFamily]:
+        """Its name alone: on being registered it must not ask for a value."""
+        yield CounterMetricFamily(self._name, self._description)

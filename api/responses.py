@@ -24,8 +24,13 @@ LINE_BREAKS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85
 class Chunks(Protocol):
     """Turns events into what a stream sends of them."""
 
+    ends_with_done: bool  # whether [DONE] follows where it succeeds
+
     def chunks(self, index: int, event: Event) -> Iterable[ResponseModel]:
         """What one choice's next event adds. Raises WireError where the answer failed."""
+
+    def failed(self, error: WireError) -> Iterable[ResponseModel]:
+        """What ends a stream that failed."""
 
 
 def json_response(answer: ResponseModel, status: int = 200) -> Response:
@@ -33,19 +38,24 @@ def json_response(answer: ResponseModel, status: int = 200) -> Response:
     return Response(answer.json_text(), status, media_type="application/json")
 
 
-def server_sent_event(data: str) -> bytes:
-    """One event of one line."""
-    return f"data: {data.translate(LINE_BREAKS)}\n\n".encode()
+def server_sent_event(data: str, name: str | None = None) -> bytes:
+    """One event, its data in one line."""
+    head = "" if name is None else f"event: {name}\n"
+    return f"{head}data: {data.translate(LINE_BREAKS)}\n\n".encode()
+
+
+def _sent(chunk: ResponseModel) -> bytes:
+    return server_sent_event(chunk.json_text(), chunk.event_name)
 
 
 def replayed(chunks: Chunks, events: Iterable[Event]) -> Response:
     """A stream whose events are all there already, of one choice. Raises WireError."""
-    lines = [server_sent_event(chunk.json_text()) for event in events for chunk in chunks.chunks(0, event)]
+    lines = [_sent(chunk) for event in events for chunk in chunks.chunks(0, event)]
     return Response(b"".join([*lines, server_sent_event(DONE)]), headers=HEADERS, media_type=EVENTS)
 
 
 class EventStream(Response):
-    """A job's events as they come. The stream ends with [DONE], or with an error and without a finish_reason."""
+    """A job's events as they come. A stream that fails ends with an error, and says nowhere that it is complete."""
 
     media_type = EVENTS
 
@@ -59,16 +69,18 @@ class EventStream(Response):
         async with self._job, on_disconnect(receive, self._job.cancel), aclosing(self._data()) as lines:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async for data in lines:
-                await send({"type": "http.response.body", "body": server_sent_event(data), "more_body": True})
+                await send({"type": "http.response.body", "body": data, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
 
-    async def _data(self) -> AsyncGenerator[str, None]:
+    async def _data(self) -> AsyncGenerator[bytes, None]:
         try:
             async with aclosing(self._job.events()) as events:
                 async for index, event in events:
                     for chunk in self._chunks.chunks(index, event):
-                        yield chunk.json_text()
+                        yield _sent(chunk)
         except WireError as error:
-            yield error.json_text()
+            for chunk in self._chunks.failed(error):
+                yield _sent(chunk)
         else:
-            yield DONE
+            if self._chunks.ends_with_done:
+                yield server_sent_event(DONE)

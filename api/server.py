@@ -10,6 +10,7 @@ import fastapi
 
 from api.manager import ModelManager
 from api.metrics import Metrics
+from api.response_store import ResponseStore
 from api.settings import ServerConfig
 from api.toolbox import Toolbox
 
@@ -23,6 +24,7 @@ class Server:
     config: ServerConfig
     manager: ModelManager
     tools: Toolbox
+    responses: ResponseStore
     metrics: Metrics = field(default_factory=Metrics)
     # Threads of their own: those that wait for tools must not keep others from being submitted.
     tool_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(MAX_TOOL_THREADS))

@@ -27,6 +27,7 @@ class ServerConfig:
     shutdown_timeout_s: int = 30  # how long running streams may go on after a signal to stop
     tools: tuple[RegisteredTool[..., Any], ...] = (calculate, web_search)  # that the server executes
     max_tool_rounds: int = 8  # of a request whose tools the server executes
+    max_stored_responses: int = 256  # that a later one may go on from; 0 keeps none
 
     def __post_init__(self) -> None:
         for name, value, low in (
@@ -35,6 +36,7 @@ class ServerConfig:
             ("max_queue", self.max_queue, 1),
             ("shutdown_timeout_s", self.shutdown_timeout_s, 0),
             ("max_tool_rounds", self.max_tool_rounds, 1),
+            ("max_stored_responses", self.max_stored_responses, 0),
         ):
             if value < low:
                 raise ConfigError(f"{name} is {value}; it must be {low} or more")

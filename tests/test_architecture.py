@@ -21,7 +21,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.events",
         "engine.requests engine.catalog engine.gguf engine.sampling.bitmask engine.sampling.logits "
         "engine.grammars.matcher engine.grammars.schema_walk engine.grammars.tool_formats engine.grammars.example "
-        "engine.grammars.literals "
+        "engine.grammars.literals engine.grammars.lark_source "
         "engine.tools.registry",
         "engine.grammars.llguidance_backend engine.grammars.custom_tools engine.grammars.strict "
         "engine.grammars.schema_references "
@@ -36,13 +36,16 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.agent",
         "api.settings api.toolbox api.bridge api.metrics api.schemas.common api.convert.paths",
         "api.schemas.errors api.schemas.tools api.schemas.completions api.schemas.models api.schemas.health",
-        "api.schemas.messages api.convert.errors",
+        "api.schemas.messages api.schemas.response_items api.convert.errors",
+        "api.schemas.responses",
+        "api.schemas.response_events api.response_store",
         "api.schemas.chat api.schemas.tokenize api.convert.answers api.convert.sampling api.manager api.middleware",
-        "api.convert.requests api.convert.chat api.convert.completions api.turns api.server",
+        "api.convert.requests api.convert.chat api.convert.completions api.convert.responses api.turns api.server",
+        "api.convert.response_requests",
         "api.jobs",
         "api.responses api.agents api.routes.documented",
         "api.routes.chat api.routes.completions api.routes.models api.routes.tools api.routes.tokenize "
-        "api.routes.operation",
+        "api.routes.operation api.routes.responses",
         "api.app",
         "api.demo api.serve api.terminal",
         "api.cli",

@@ -230,8 +230,7 @@ def test_text_comes_before_all_calls_and_has_no_markup(walks: list[Walk]) -> Non
         kinds = [type(event) for event in walk.events]
         if ToolCallStart in kinds:
             assert TextDelta not in kinds[kinds.index(ToolCallStart) :], walk.number
-        if walk.engine.tool_format is PLAIN:
-            assert "<tool_call>" not in (walk.completion.text or ""), walk.number
+        assert "<tool_call>" not in (walk.completion.text or ""), walk.number
 
 
 def test_required_is_always_a_call_and_never_text(walks: list[Walk]) -> None:

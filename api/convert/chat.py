@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api.convert.answers import CallTracker, TextLogprobs, to_info, to_usage
+from api.convert.errors import WireError
 from api.convert.paths import UNCHANGED, Paths
 from api.schemas import chat
 from api.schemas.common import FinishReason, ToolmaskInfo, ToolStep, Usage
+from api.schemas.errors import ErrorResponse
 from engine.events import (
     Completion,
     Event,
@@ -149,6 +151,8 @@ class _Choice:
 class ChatStream:
     """Events in, chunks out, as they come."""
 
+    ends_with_done = True
+
     def __init__(self, answer: ChatAnswer, num_choices: int) -> None:
         self._answer = answer
         self._choices = [_Choice(i, CallTracker(answer.must_call)) for i in range(num_choices)]
@@ -169,6 +173,10 @@ class ChatStream:
             yield self._chunk(choice, delta)
         if isinstance(event, Finished):
             yield from self._last(choice, event)
+
+    def failed(self, error: WireError) -> Iterator[ErrorResponse]:
+        """What ends a stream that failed."""
+        yield ErrorResponse(error=error.body)
 
     def _delta(self, choice: _Choice, event: Event) -> chat.ChatDelta | None:
         match event:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from api.convert.answers import FINISH_REASONS, TextLogprobs, add_usages, cancelled, to_info, to_usage
+from api.convert.errors import WireError
 from api.convert.paths import UNCHANGED, Paths, from_rules
 from api.convert.sampling import EXTENSION_RULES, to_grammar, to_sampling, to_stop
 from api.schemas import completions as wire
 from api.schemas.common import ToolmaskInfo, Usage
+from api.schemas.errors import ErrorResponse
 from engine.events import Event, Finished, LogprobsDelta, StopReason, TextDelta, TokenLogprob
 from engine.types import Request
 
@@ -111,6 +113,8 @@ class _Choice:
 class CompletionStream:
     """Events in, chunks out, as they come."""
 
+    ends_with_done = True
+
     def __init__(self, answer: CompletionAnswer, num_choices: int) -> None:
         self._answer = answer
         self._choices = [_Choice(i) for i in range(num_choices)]
@@ -131,6 +135,10 @@ class CompletionStream:
                     yield self._more(choice, ready)
             case Finished():
                 yield from self._last(choice, event)
+
+    def failed(self, error: WireError) -> Iterator[ErrorResponse]:
+        """What ends a stream that failed."""
+        yield ErrorResponse(error=error.body)
 
     def whole(self) -> wire.Completion:
         """The answer that is not streamed, once all choices have ended."""

@@ -28,6 +28,11 @@ SERVER = "server_error"
 
 # OpenAI's options that are not supported, by their first step, and what to do instead.
 UNSUPPORTED = {
+    "background": "answers are waited for, or streamed",
+    "conversation": "send the conversation, or previous_response_id",
+    "context_management": "nothing is left out of a conversation",
+    "max_tool_calls": "the server runs no tools for a response",
+    "prompt": "the server keeps no prompts",
     "audio": "this server writes text only",
     "function_call": "it is deprecated; use tool_choice",
     "functions": "it is deprecated; use tools",

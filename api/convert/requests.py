@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from api.convert.errors import WireError
 from api.convert.paths import Paths, from_rules, inside
-from api.convert.sampling import EXTENSION_RULES, to_grammar, to_sampling, to_stop
+from api.convert.sampling import EXTENSION_RULES, schema_grammar, to_grammar, to_sampling, to_stop
 from api.schemas import chat, messages, tools
 from engine.types import CustomTool, Grammar, Message, Request, Role, Tool, ToolCall, ToolChoice, ToolChoiceMode
 
@@ -184,8 +184,8 @@ def _response(body: chat.ChatRequest) -> tuple[Grammar, str] | None:
     if wire.type == "json_object":
         return Grammar.json_object(), "response_format"
     schema = wire.json_schema.schema_
-    grammar = Grammar.json_object() if schema is None else Grammar.json_schema(schema)
-    return grammar, "response_format.json_schema.schema"
+    path = "response_format.json_schema.schema"
+    return Grammar.json_object() if schema is None else schema_grammar(schema, path), path
 
 
 def _max_tokens(body: chat.ChatRequest) -> int | None:

@@ -1,7 +1,9 @@
 """The options that every generating endpoint has: sampling, stop strings, grammars of the answer."""
 
-from api.convert.errors import WireError
-from api.schemas.common import SamplingOptions, ToolmaskOptions
+from api.convert.errors import WireError, from_exception
+from api.convert.paths import from_rules
+from api.schemas.common import JsonSchema, SamplingOptions, ToolmaskOptions
+from engine.errors import RequestError
 from engine.types import Grammar, SamplingParams
 
 EXTENSION_RULES = tuple((name, f"toolmask.{name}") for name in ("top_k", "min_p", "repetition_penalty", "open_objects"))
@@ -45,6 +47,14 @@ def includes_usage(body: SamplingOptions) -> bool:
     if wanted and not body.stream:
         raise WireError(400, "stream_options needs stream to be true", param="stream_options")
     return wanted
+
+
+def schema_grammar(schema: JsonSchema, path: str) -> Grammar:
+    """Text that satisfies the schema. Raises WireError with the path; whoever looks for paths can use no other."""
+    try:
+        return Grammar.json_schema(schema)
+    except RequestError as error:
+        raise from_exception(error, from_rules([("response", path)])) from None
 
 
 def to_grammar(extension: ToolmaskOptions | None) -> tuple[Grammar, str] | None:

@@ -13,8 +13,16 @@ ERRORS: Responses = {
     "5XX": {"model": ErrorResponse, "description": "The server failed, or is not ready."},
 }
 
+# Before OpenAPI 3.2 the schema of an event stream is that of each event.
+EVENT = {
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string", "description": "JSON, or [DONE]."}},
+    "required": ["data"],
+}
 
-def stream_of(chunk: type[ResponseModel]) -> dict[str, Any]:
+
+def stream_of(chunk: type[ResponseModel], *, ends_with_done: bool = True) -> dict[str, Any]:
     """The answer of a route that can stream."""
-    description = f"The answer; with `stream`, events with a {chunk.__name__} each, and [DONE] as the last one."
-    return {"description": description, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    last = ", and [DONE] as the last one" if ends_with_done else ""
+    description = f"The answer; with `stream`, events with a {chunk.__name__} each{last}."
+    return {"description": description, "content": {"text/event-stream": {"schema": EVENT}}}

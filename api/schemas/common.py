@@ -37,6 +37,11 @@ class ResponseModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    @property
+    def event_name(self) -> str | None:
+        """Where it is an event of a stream: its name, if it has one beside its data."""
+        return None
+
     def json_text(self) -> str:
         """The wire's form."""
         return self.model_dump_json(exclude_unset=True)

@@ -4,21 +4,13 @@ Where the end is a special token, text cannot spell it. Where it is text, the in
 regexes are narrowed so, and a Lark grammar that might write its first character is refused.
 """
 
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engine.errors import GrammarError
 from engine.events import Enforcement, ReceiptEntry
+from engine.grammars.lark_source import check_callers, literals
 from engine.grammars.literals import ANY_TEXT, regex_literal, string_literal
 from engine.types import CustomTool, GrammarKind
-
-# Strings, regexes and comments of a Lark grammar, in the order in which a reader meets them.
-_PIECES = re.compile(
-    r'(?P<string>"(?:\\.|[^"\\])*")|(?P<regex>/(?:\\.|[^/\\\n])+/[a-z]*)|(?P<comment>(?://|\#)[^\n]*)', re.DOTALL
-)
-# What can bring in characters that stand in no string or regex: complements, JSON, special tokens, other grammars.
-_OPAQUE = re.compile(r"~|%json|%regex|@|<|%import(?!\s+common\.(?:WS|WS_INLINE|INT|NUMBER|FLOAT|WORD|LETTER|DIGIT)\b)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,32 +43,17 @@ def input_grammar(tool: CustomTool, *, end: str, end_token: int | None, name: st
 
 
 def _lark(source: str, *, end: str, end_token: int | None, name: str, path: str) -> InputGrammar:
+    check_callers(source, path)
     if end_token is not None:
         return InputGrammar((), f"@{name} <[{end_token}]>", source, subgrammar=source)
     first = end[0]
     probes = []
-    for kind, text in _pieces(source, path):
+    for kind, text in literals(source, path):
         if kind == "string" and (first in text or "\\x" in text or "\\u" in text):
             raise may_write(first, path)
         if kind == "regex":
             probes.append(f"start: TEXT\nTEXT: {text} & ({ANY_TEXT} {string_literal(first)} {ANY_TEXT})")
     return InputGrammar((), f"@{name} {string_literal(end)}", source, subgrammar=source, probes=tuple(probes))
-
-
-def _pieces(source: str, path: str) -> Iterator[tuple[str, str]]:
-    position = 0
-    for found in _PIECES.finditer(source):
-        _check_transparent(source[position : found.start()], path)
-        position = found.end()
-        assert found.lastgroup is not None
-        yield found.lastgroup, found[0]
-    _check_transparent(source[position:], path)
-
-
-def _check_transparent(between: str, path: str) -> None:
-    if opaque := _OPAQUE.search(between):
-        reason = f"{opaque[0]!r} in it may write what ends a call; with this model's format it is not allowed"
-        raise GrammarError(f"{path} cannot be enforced: {reason}", param=path)
 
 
 def may_write(character: str, path: str) -> GrammarError:

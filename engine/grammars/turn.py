@@ -19,6 +19,7 @@ from engine.errors import GrammarError, MatcherError
 from engine.events import Receipt, ReceiptEntry
 from engine.grammars.custom_tools import input_grammar, may_write
 from engine.grammars.json_schema import CheckedSchema, check_arguments_schema, check_schema
+from engine.grammars.lark_source import check_callers
 from engine.grammars.literals import ANY_TEXT, regex_literal, string_literal
 from engine.grammars.matcher import GrammarCompiler, Matcher
 from engine.grammars.strict import check_strict
@@ -157,7 +158,7 @@ class _TurnBuilder:
 
     def _text_then_calls(self, marker: str) -> list[str]:
         if self._family.marker in self._special_tokens:
-            return [f"start: TEXT | TEXT? {marker} calls", f"TEXT: {ANY_TEXT}"]
+            return [f"start: TEXT | TEXT? {marker} calls", self._text_without_marker()]
         # A terminal that ends as soon as the marker is whole. One that merely excluded the marker would swallow
         # the marker's beginning and then forbid its end, because the lexer is greedy.
         return [
@@ -167,10 +168,11 @@ class _TurnBuilder:
         ]
 
     def _text_without_calls(self) -> list[str]:
-        if self._family.marker in self._special_tokens:
-            return ["start: TEXT", f"TEXT: {ANY_TEXT}"]  # text is spelled; the marker is a token that cannot be
-        marker = string_literal(self._family.marker)
-        return ["start: TEXT", f"TEXT: {ANY_TEXT} & ~({ANY_TEXT} {marker} {ANY_TEXT})"]
+        return ["start: TEXT", self._text_without_marker()]
+
+    def _text_without_marker(self) -> str:
+        # Where the marker is a token, this is about its spelling: read back by a chat template, it would be the token.
+        return f"TEXT: {ANY_TEXT} & ~({ANY_TEXT} {string_literal(self._family.marker)} {ANY_TEXT})"
 
     def _calls(self) -> list[str]:
         one_call = not self._request.parallel_tool_calls or self._request.tool_choice.exactly_one
@@ -220,6 +222,7 @@ class _TurnBuilder:
             case GrammarKind.REGEX:
                 return self._subgrammar(f"start: {regex_literal(grammar.source)}")
             case GrammarKind.LARK:
+                check_callers(grammar.source, "response")
                 return self._subgrammar(grammar.source)
 
     def _json(self, checked: CheckedSchema, path: str) -> str:

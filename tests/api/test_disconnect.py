@@ -10,7 +10,7 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.generation import Generation
-from tests.api.servers import LiveServer, added_up, chat_body, events_of, function_tool, served
+from tests.api.servers import LiveServer, chat_body, events_of, served
 from tests.fakes import EOS, Gate, fake_loaded, fake_model, with_hook
 
 NEVER_ENDS = {EOS: -(10**6)}
@@ -151,24 +151,6 @@ def test_a_server_that_is_told_to_stop_lets_streams_end(gate: Gate) -> None:
         *chunks, done = events_of(response)
         assert done == "data: [DONE]"
         assert chunks[-1]["toolmask"]["forward_passes"] == 50
-
-
-def test_sixteen_streams_of_which_a_quarter_leaves_are_right_for_all_others() -> None:
-    tool = function_tool("note", {"type": "object", "properties": {"text": {"type": "string", "maxLength": 9}}})
-    body = {"max_tokens": 30, "temperature": 100, "tools": [tool]}
-    with served(fake_loaded) as server:
-        expected = [server.chat(**body, seed=seed).json()["choices"][0]["message"] for seed in range(16)]
-        streams = [open_stream(server, **body, seed=seed) for seed in range(16)]
-        for seed, stream in enumerate(streams):
-            if seed % 4 == 0:
-                stream.close()
-        for seed, stream in enumerate(streams):
-            if seed % 4:
-                stream.read()
-                chunks = events_of(stream)[:-1]
-                assert added_up(chunks)[0]["message"].get("content") == expected[seed]["content"]
-        unloaded = server.http.post("/v1/models/unload", json={"model": "fake"})
-        assert unloaded.status_code == 200
 
 
 def _connected(server: LiveServer) -> socket.socket:

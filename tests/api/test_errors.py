@@ -150,6 +150,26 @@ def test_a_mistake_is_a_400_that_names_the_parameter(
     assert word in error["message"]
 
 
+NAN_SCHEMA = {"name": "x", "schema": {"type": "number", "minimum": float("nan")}}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (
+            "/v1/chat/completions",
+            {"messages": user("Hi"), "response_format": {"type": "json_schema", "json_schema": NAN_SCHEMA}},
+        ),
+        ("/v1/responses", {"input": "Hi", "text": {"format": {"type": "json_schema", **NAN_SCHEMA}}}),
+    ],
+    ids=["chat", "responses"],
+)
+def test_a_number_that_json_does_not_have_is_a_400(server: LiveServer, path: str, body: dict[str, Any]) -> None:
+    content = json.dumps({"model": "fake", **body})
+    response = server.http.post(path, content=content, headers={"content-type": "application/json"})
+    assert (response.status_code, response.json()["error"]["param"][-6:]) == (400, "schema")
+
+
 @pytest.mark.parametrize("missing", ["model", "messages"])
 def test_what_is_missing_is_named(server: LiveServer, missing: str) -> None:
     body = chat_body()

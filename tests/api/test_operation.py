@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from api.app import create_app
 from api.manager import ModelManager
 from api.settings import ServerConfig
+from engine.config import EngineConfig
 from engine.errors import ConfigError
 from tests.api.servers import MODEL, WEATHER, FakeLoader, LiveServer, call_text, fake_that_answers, served
+from tests.fakes import EOS, Gate, fake_loaded, with_hook
 
 ORIGIN = "https://app.example"
 
@@ -103,6 +106,26 @@ def test_the_metrics_count_what_was_done() -> None:
     assert metrics["toolmask_requests_in_flight"] == 0
 
 
+def test_the_metrics_tell_how_busy_the_engine_is() -> None:
+    gate = Gate()
+    model = with_hook(fake_loaded(bonus={EOS: -(10**6)}), gate)
+    with served(model, engine_config=EngineConfig(max_running=1)) as server, ThreadPoolExecutor() as pool:
+        required = {"tools": [WEATHER], "tool_choice": "required", "parallel_tool_calls": False, "max_tokens": 200}
+        answers = [pool.submit(server.chat, **required) for _ in range(3)]
+        assert gate.arrived.acquire(timeout=30)
+        while (busy := metrics_of(server))["toolmask_waiting_sequences"] < 2:
+            pass  # the others are on their way
+        gate.open()
+        assert [answer.result().status_code for answer in answers] == [200] * 3
+        idle = metrics_of(server)
+        server.http.post("/v1/models/unload", json={"model": MODEL})
+        unloaded = metrics_of(server)
+    assert busy["toolmask_running_sequences"] == 1
+    assert (idle["toolmask_running_sequences"], idle["toolmask_waiting_sequences"]) == (0, 0)
+    assert idle["toolmask_mask_seconds_total"] > busy["toolmask_mask_seconds_total"]
+    assert unloaded["toolmask_mask_seconds_total"] == 0
+
+
 def test_each_request_is_one_json_line_without_texts(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "toolmask.access"), served() as server:
         response = server.chat(messages=[{"role": "user", "content": "a secret"}])
@@ -122,6 +145,8 @@ def test_the_openapi_page_describes_what_the_server_does() -> None:
     assert {path for path in page["paths"] if path.startswith("/v1")} == {
         "/v1/chat/completions",
         "/v1/completions",
+        "/v1/responses",
+        "/v1/responses/{response_id}",
         "/v1/models",
         "/v1/models/load",
         "/v1/models/unload",
@@ -141,7 +166,15 @@ def test_the_openapi_page_describes_what_the_server_does() -> None:
 
 @pytest.mark.parametrize(
     "option",
-    [{"port": -1}, {"port": 65536}, {"max_body_bytes": 0}, {"max_queue": 0}, {"request_timeout_s": 0}, {"api_key": ""}],
+    [
+        {"port": -1},
+        {"port": 65536},
+        {"max_body_bytes": 0},
+        {"max_queue": 0},
+        {"request_timeout_s": 0},
+        {"api_key": ""},
+        {"max_stored_responses": -1},
+    ],
     ids=str,
 )
 def test_an_option_of_the_server_out_of_range_is_named(option: dict[str, Any]) -> None:

@@ -94,6 +94,7 @@ def test_a_marker_that_is_a_token_needs_no_narrowing() -> None:
         "start: /[^a]+/",
         "start: /./",
         'start: "\\x3c"',
+        'start: X+\nX: "!".."~"',
         "start: /a/ & ~/b/",
         'start: %json {"type": "object"}',
         "start: <|im_end|>",

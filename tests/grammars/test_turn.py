@@ -167,11 +167,13 @@ def test_a_marker_of_ordinary_text_opens_a_call_however_it_is_cut_into_tokens() 
     assert matcher.validate(tokenizer.encode("x")) == 0
 
 
-def test_a_marker_that_is_a_token_means_nothing_where_it_is_spelled() -> None:
-    """F19: only the family's exact marker opens a call."""
-    matcher, tokenizer = matcher_of(request(CLOCK), HERMES), tokenizer_of(HERMES)
-    spelled = [token for letter in "<tool_call>hello" for token in tokenizer.encode(letter)]
-    assert takes(matcher, spelled)
+@pytest.mark.parametrize("choice", [ToolChoice(), NONE])
+def test_a_marker_that_is_a_token_cannot_be_spelled_in_text(choice: ToolChoice) -> None:
+    """F12: in the next prompt, its spelling would be the token. F19: what only begins like it is text."""
+    asked, tokenizer = request(CLOCK, choice=choice), tokenizer_of(HERMES)
+    spelled = [token for letter in "<tool_call>" for token in tokenizer.encode(letter)]
+    assert not takes(matcher_of(asked, HERMES), spelled)
+    assert takes(matcher_of(asked, HERMES), [*spelled[:-1], *tokenizer.encode(" hello>")])
 
 
 # --- none, required, named, allowed, one call only
@@ -673,3 +675,17 @@ def test_the_receipt_names_the_tool_and_the_response_by_path(family: ToolFormat)
         "tools[1].parameters": Enforcement.NARROWED,
         "response.title": Enforcement.ANNOTATION,
     }
+
+
+@each_family
+@pytest.mark.parametrize("source", ['start: "a" <|im_end|> "b"', "start: @turn", 'start: "a" | <[5]>'])
+def test_a_callers_lark_grammar_cannot_name_special_tokens_or_our_grammars(family: ToolFormat, source: str) -> None:
+    with pytest.raises(GrammarError) as caught:
+        turn_of(request(response=Grammar.lark(source)), family)
+    assert caught.value.param == "response"
+
+
+@each_family
+def test_signs_inside_a_callers_literals_are_its_own(family: ToolFormat) -> None:
+    response = Grammar.lark('start: "<@" /[<@]/ // < and @\n')
+    assert accepts(request(response=response), family, "<@<")
