@@ -12,6 +12,8 @@ EngineError
 |-- ConfigError             an engine option with a value that is not allowed
 |-- GenerationError         the engine's own fault; ends one sequence, never the engine
 |   `-- MatcherError        a matcher lost step with the tokens, or hit a limit
+|-- QueueFullError          as many requests wait as may wait; try again later
+|-- ToolError               in engine.tools: a tool's own failure, told to the model
 `-- EngineClosedError       submitted to, or interrupted by, a closed engine
 """
 
