@@ -1,6 +1,8 @@
 """`toolmask demo`: the same weights decoded freely, in auto and with a required call, side by side."""
 
+import io
 import json
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +15,7 @@ from rich.text import Text
 
 from engine.catalog import Progress as FetchProgress
 from engine.engine import Engine
+from engine.errors import ConfigError, GenerationError
 from engine.events import Completion
 from engine.tools import ToolRegistry, calculate, execute_tool
 from engine.types import Message, Request, Role, ToolChoice, ToolChoiceMode
@@ -61,25 +64,35 @@ class Answer:
 
 
 def run_demo(model: str, *, max_tokens: int) -> None:
-    """Print the comparison, then one JSON object per test as the last lines. Raises EngineError."""
+    """Print the comparison, then one JSON object per test as the last lines. Raises EngineError.
+
+    Where a required call was cut off by max_tokens, it raises too, once all is printed.
+    """
+    if max_tokens < 1:
+        raise ConfigError(f"max_tokens is {max_tokens}; it must be 1 or more")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a console without UTF-8 shows what it can
+        sys.stdout.reconfigure(errors="replace")
     console = Console()
     with _load(model, console) as engine:
         console.print(f"[bold]{model}[/bold], tools in the {engine.tool_format.name!r} format, greedy decoding.")
         console.print("Forced tokens are those that the grammar leaves no choice about; passes are the model's.\n")
-        required = []
+        required: list[Answer] = []
         for number, question in enumerate(QUESTIONS, start=1):
             answers = [_ask(engine, question, mode, max_tokens, console) for mode in MODES]
             console.print(_table(f"Test {number}: {question}", answers))
-            required.append(answers[-1].as_json(number))
+            required.append(answers[-1])
     direct = execute_tool("calculate", DIRECT_CALL)
     console.print(f"Test 3: execute_tool('calculate', {DIRECT_CALL}) -> {direct}\n", markup=False)
     call = {"name": "calculate", "arguments": DIRECT_CALL}
-    print(*required, sep="\n")
+    print(*(answer.as_json(number) for number, answer in enumerate(required, start=1)), sep="\n")
     print(
         json.dumps(
             {"test": 3, "mode": "direct", "call": call, "result": direct, "tokens": 0, "forced": 0, "forwards": 0}
         )
     )
+    cut = [str(number) for number, answer in enumerate(required, start=1) if answer.call is None]
+    if cut:
+        raise GenerationError(f"--max-tokens {max_tokens} cut off the call of test {' and '.join(cut)}")
 
 
 def _load(model: str, console: Console) -> Engine:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from engine.checks import is_integer, shown
 from engine.errors import ConfigError
 from engine.events import Completion
 from engine.requests import AnyMessage, AnyTool, AnyToolChoice, to_messages
@@ -60,8 +61,8 @@ def run_agent(
     tool_choice holds for the first round; later ones are "auto". After max_rounds rounds with calls the model must
     answer in text. max_tokens bounds each turn. Raises what Engine.chat raises; failing tools are shown to the model.
     """
-    if max_rounds < 1:
-        raise ConfigError(f"max_rounds is {max_rounds}; it must be 1 or more")
+    if not is_integer(max_rounds) or max_rounds < 1:
+        raise ConfigError(f"max_rounds is {shown(max_rounds)}; it must be an integer, 1 or more")
     conversation = list(to_messages(messages))
     steps: list[ToolStep] = []
     for number in range(max_rounds + 1):

@@ -12,11 +12,18 @@ def default_cache_dir() -> Path:
     return Path.home() / ".cache" / "toolmask"
 
 
+def to_path(option: str, value: str | Path) -> Path:
+    """An option that is a path. Raises ConfigError."""
+    if not isinstance(value, (str, Path)) or value == "":
+        raise ConfigError(f"{option} is {shown(value)}; it must be a path")
+    return Path(value)
+
+
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
     """How an engine runs. Every limit is per engine."""
 
-    cache_dir: Path = field(default_factory=default_cache_dir)
+    cache_dir: str | Path = field(default_factory=default_cache_dir)  # a Path once it is made
     prefill_chunk: int = 512  # prompt tokens of one forward pass
     max_running: int = 16  # sequences that are decoded in turn; the others wait
     max_waiting: int = 256  # sequences that may wait
@@ -27,3 +34,6 @@ class EngineConfig:
             value = getattr(self, name)
             if not is_integer(value) or value < 1:
                 raise ConfigError(f"{name} is {shown(value)}; it must be an integer, 1 or more")
+        if not isinstance(self.fast_forward, bool):
+            raise ConfigError(f"fast_forward is {shown(self.fast_forward)}; it must be a bool")
+        object.__setattr__(self, "cache_dir", to_path("cache_dir", self.cache_dir))

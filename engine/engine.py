@@ -19,9 +19,9 @@ from engine.catalog import OnProgress
 from engine.checks import check, is_integer, shown
 from engine.config import EngineConfig
 from engine.errors import (
+    ConfigError,
     ContextLengthError,
     EngineClosedError,
-    EngineError,
     GenerationError,
     GrammarError,
     MatcherError,
@@ -29,7 +29,7 @@ from engine.errors import (
     RequestError,
 )
 from engine.events import Completion, Enforcement, Event, Receipt, ReceiptEntry
-from engine.generation import Deliver, Generation
+from engine.generation import Deliver, Generation, Run
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.tool_formats import ToolFormat, detect_format
 from engine.grammars.turn import Turn, build_turn
@@ -42,7 +42,7 @@ from engine.sampling.sampler import choice_key
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
 from engine.step import Progress, Stepper
-from engine.types import CustomTool, Grammar, Request, SamplingParams
+from engine.types import CustomTool, Grammar, GrammarKind, Request, SamplingParams
 
 logger = logging.getLogger(__name__)
 
@@ -63,19 +63,20 @@ class Engine:
 
     def __init__(
         self,
-        model: str | LoadedModel,
+        model: str | Path | LoadedModel,
         *,
         config: EngineConfig | None = None,
-        adapter_path: Path | None = None,
+        adapter_path: str | Path | None = None,
         tool_format: ToolFormat | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         """model: a name (hub id, folder, GGUF file, "smollm2-135m") or a loaded model.
 
-        tool_format: None detects the family by the chat template. Raises ModelError.
+        tool_format: None detects the family by the chat template. Raises ModelError and ConfigError.
         """
+        _check_options(model, config, adapter_path)
         self.config = config or EngineConfig()
-        if isinstance(model, str):
+        if not isinstance(model, LoadedModel):
             model = load(model, cache_dir=self.config.cache_dir, adapter_path=adapter_path, on_progress=on_progress)
         self.loaded = model
         tokenizer = model.tokenizer
@@ -83,7 +84,8 @@ class Engine:
         self._compiler = LLGuidanceCompiler(tokenizer.backend_json(), eos_ids=sorted(tokenizer.eos_ids))
         self._stepper = Stepper(model, self._compiler, prefill_chunk=self.config.prefill_chunk)
         self._scheduler = Scheduler(self.config.max_running, self.config.max_waiting)
-        self._generations: dict[Sequence, Generation] = {}
+        self._runs: dict[Sequence, Run] = {}
+        self._new: list[Run] = []  # what is forced at their start has not been reported
         self._wake = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._decode, name="toolmask-decoding", daemon=True)
@@ -150,35 +152,18 @@ class Engine:
         check("n", n, f"an integer from 1 to {most}", holds=is_integer(n) and 0 < n <= most)
         seed = _seed(request.sampling)
         seeded = replace(request, sampling=replace(request.sampling, seed=seed))
-        generations: list[Generation] = []
-        try:
-            for index in range(n):
-                to_index = None if deliver is None else functools.partial(deliver, index)
-                generations.append(self.submit(seeded, choice_index=index, deliver=to_index))
-        except EngineError:
-            for generation in generations:
-                generation.cancel()
-            raise
-        return generations
+        to_each = [None if deliver is None else functools.partial(deliver, index) for index in range(n)]
+        runs = [self._admit(seeded, index, to_index) for index, to_index in enumerate(to_each)]
+        return self._start(runs)
 
     def submit(self, request: Request, *, choice_index: int = 0, deliver: Deliver | None = None) -> Generation:
         """Start a generation. Everything that the caller can get wrong is raised here, as RequestError.
 
         choice_index: which of the request's n choices this is. deliver: is given each event, or the error that ends
-        the generation, on the decoding thread, and must not block; iterating the generation is then not possible.
+        the generation, on the decoding thread, and must not block; iterating the generation is then not possible. Where
+        it raises, the generation ends and nothing more is delivered. Without it, dropping the generation cancels it.
         """
-        generation, sequence = self._admit(request, choice_index, deliver)
-        ended = generation.report(Progress(tokens=list(sequence.output)))
-        with self._wake:
-            if self._closed:
-                raise EngineClosedError("the engine is closed")
-            if ended:  # every token was forced
-                return generation
-            if self._scheduler.is_full:
-                raise QueueFullError(f"{self.config.max_waiting} requests wait already")
-            self._generations[sequence] = generation
-            self._scheduler.add(sequence)
-            self._wake.notify()
+        (generation,) = self._start([self._admit(request, choice_index, deliver)])
         return generation
 
     def render_prompt(self, request: Request) -> list[int]:
@@ -192,10 +177,15 @@ class Engine:
         return EngineLoad(running, waiting, self._stepper.mask_seconds)
 
     def close(self) -> None:
-        """End the decoding thread. Generations that still run raise EngineClosedError."""
+        """End the decoding thread. Generations that still run raise EngineClosedError.
+
+        A callback may call this; it does not wait for its own thread.
+        """
         with self._wake:
             self._closed = True
             self._wake.notify()
+        if threading.current_thread() is self._thread:  # a callback closes its own engine
+            return  # the thread ends after this step; whoever closes next waits for it
         self._thread.join()
         atexit.unregister(self.close)
 
@@ -205,10 +195,11 @@ class Engine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _admit(self, request: Request, choice_index: int, deliver: Deliver | None) -> tuple[Generation, Sequence]:
+    def _admit(self, request: Request, choice_index: int, deliver: Deliver | None) -> Run:
         tokenizer = self.loaded.tokenizer
         self._check_token_ids(request)
         turn = build_turn(request, self.tool_format, tokenizer.unspellable)
+        self._check_special_ids(request, turn)
         matcher = turn.compile(self._compiler)
         prompt = self.render_prompt(request)
         if not prompt:
@@ -228,8 +219,24 @@ class Engine:
         except MatcherError as error:  # what is forced from the start on is asked for here: a grammar may be too large
             param = "tools" if request.response is None else "response"
             raise GrammarError(f"{param} cannot be enforced: {error}", param=param) from error
-        output, receipt = self._output(request, turn), _receipt(request, turn)
-        return Generation(sequence, output, receipt, self._wake, deliver), sequence
+        return Run(sequence, self._output(request, turn), _receipt(request, turn), deliver)
+
+    def _start(self, runs: list[Run]) -> list[Generation]:
+        """Let all of them wait for their turn, or none and an error."""
+        with self._wake:
+            if self._closed:
+                raise EngineClosedError("the engine is closed")
+            for position, run in enumerate(runs):
+                if self._scheduler.is_full:
+                    for added in runs[:position]:
+                        self._scheduler.remove(added.sequence)
+                    most = f"{self.config.max_waiting} requests wait already"
+                    raise QueueFullError(f"there is no place for all {len(runs)} choices" if position else most)
+                self._scheduler.add(run.sequence)
+            self._runs |= {run.sequence: run for run in runs}
+            self._new += runs
+            self._wake.notify()
+        return [Generation(run, self._wake) for run in runs]
 
     def _output(self, request: Request, turn: Turn) -> OutputStream:
         tokenizer = self.loaded.tokenizer
@@ -259,6 +266,27 @@ class Engine:
                 if not 0 <= token < num_tokens:
                     raise RequestError(f"{param} has token {shown(token)}; ids are 0 to {num_tokens - 1}", param=param)
 
+    def _check_special_ids(self, request: Request, turn: Turn) -> None:
+        """Special tokens are masked wherever no grammar names them: an option about one of them would do nothing."""
+        tokenizer = self.loaded.tokenizer
+        masked = tokenizer.special_ids - tokenizer.eos_ids - self._named_ids(request, turn)
+        given = {"logit_bias": request.sampling.logit_bias, "stop_token_ids": request.stop_token_ids}
+        for param, ids in given.items():
+            for token in ids:
+                if token in masked:
+                    text = tokenizer.token_bytes(token).decode(errors="replace")
+                    raise RequestError(f"{param} has {token}, {shown(text)}: it can never be written", param=param)
+
+    def _named_ids(self, request: Request, turn: Turn) -> frozenset[int]:
+        """Special tokens that the turn's grammar may name; of a caller's own Lark grammar, all."""
+        if turn.source is None:
+            return frozenset()
+        tokenizer = self.loaded.tokenizer
+        custom = [tool.format for tool in request.callable_tools if isinstance(tool, CustomTool)]
+        if any(each is not None and each.kind is GrammarKind.LARK for each in (request.response, *custom)):
+            return tokenizer.special_ids
+        return frozenset(id_ for id_ in tokenizer.special_ids if f"<[{id_}]>" in turn.source)
+
     def _max_tokens(self, request: Request, num_prompt: int) -> int:
         context = self.loaded.model.context_length
         room = context - num_prompt
@@ -278,19 +306,24 @@ class Engine:
 
     def _decode(self) -> None:
         try:
-            while batch := self._next_batch():
-                for sequence, progress in zip(batch, self._step(batch), strict=True):
-                    if self._generations[sequence].report(progress):
-                        self._forget(sequence)
+            while not self._closed:
+                self._work_once()
         finally:  # also where this thread dies of a bug: nobody may wait for it in vain
             self._abort_all()
             mx.clear_streams()  # MLX aborts the process when a thread ends with streams of its own
 
+    def _work_once(self) -> None:
+        # A function of its own, so that no local keeps a sequence and its cache alive while the engine waits.
+        self._begin_new()
+        self._drop_cancelled()
+        batch = self._next_batch()
+        for sequence, progress in zip(batch, self._step(batch), strict=True):
+            self._report(self._runs[sequence], progress)
+
     def _next_batch(self) -> list[Sequence]:
-        """Wait for work. Empty only when the engine closes."""
+        """Wait for work. Empty when the engine closes, or when the work is to begin a new run."""
         with self._wake:
-            while not self._closed:
-                self._drop_cancelled()
+            while not self._closed and not self._new:
                 if batch := self._scheduler.next_step():
                     return batch
                 self._wake.wait()
@@ -299,17 +332,29 @@ class Engine:
     def _abort_all(self) -> None:
         with self._wake:
             self._closed = True
-            for sequence, generation in self._generations.items():
-                self._scheduler.remove(sequence)
-                generation.abort(EngineClosedError("the engine was closed while this ran"))
-            self._generations.clear()
+            runs = list(self._runs.values())
+        for run in runs:
+            self._forget(run)
+            run.fail(EngineClosedError("the engine was closed while this ran"))
+
+    def _begin_new(self) -> None:
+        """Report what is forced at the start. It may be the whole answer, and then no step is needed."""
+        with self._wake:
+            new, self._new = self._new, []
+        for run in new:
+            if run.sequence in self._runs:
+                self._report(run, Progress(tokens=list(run.sequence.output)))
 
     def _drop_cancelled(self) -> None:
-        for sequence, generation in list(self._generations.items()):
-            if generation.cancelled:
-                self._scheduler.remove(sequence)
-                del self._generations[sequence]
-                generation.abort()
+        with self._wake:
+            cancelled = [run for run in self._runs.values() if run.cancelled]
+        for run in cancelled:
+            self._forget(run)
+            run.cancel()
+
+    def _report(self, run: Run, progress: Progress) -> None:
+        if run.report(progress):
+            self._forget(run)
 
     def _step(self, batch: Rows[Sequence]) -> list[Progress]:
         try:
@@ -319,10 +364,19 @@ class Engine:
             failure = GenerationError(f"the forward pass failed: {error}")
             return [Progress(error=failure) for _ in batch]
 
-    def _forget(self, sequence: Sequence) -> None:
+    def _forget(self, run: Run) -> None:
         with self._wake:
-            self._scheduler.remove(sequence)
-            del self._generations[sequence]
+            self._scheduler.remove(run.sequence)
+            del self._runs[run.sequence]
+
+
+def _check_options(model: object, config: object, adapter_path: object) -> None:
+    if not isinstance(model, (str, Path, LoadedModel)):
+        raise ConfigError(f"model is {shown(model)}; it must be a name, a path or a LoadedModel")
+    if not isinstance(config, EngineConfig | None):
+        raise ConfigError(f"config is {shown(config)}; it must be an EngineConfig")
+    if adapter_path is not None and isinstance(model, LoadedModel):
+        raise ConfigError("adapter_path stands beside a model that is loaded already; give it to load()")
 
 
 def _seed(sampling: SamplingParams) -> int:
@@ -333,6 +387,8 @@ def _receipt(request: Request, turn: Turn) -> Receipt:
     entries = list(turn.receipt.entries)
     if request.tools and turn.source is not None:
         entries.insert(0, ReceiptEntry("tool_choice", Enforcement.GRAMMAR, request.tool_choice.mode.value))
-    if request.stop and (turn.has_calls or request.response is not None):
-        entries.append(ReceiptEntry("stop", Enforcement.NARROWED, "matched in free text only"))
+    if turn.has_calls or request.response is not None:
+        given = {"stop": request.stop, "stop_token_ids": request.stop_token_ids}
+        for param in (param for param, value in given.items() if value):
+            entries.append(ReceiptEntry(param, Enforcement.NARROWED, "matched in free text only"))
     return Receipt(tuple(entries))

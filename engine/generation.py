@@ -1,5 +1,6 @@
 """One running generation, as its consumer sees it: events to iterate, cancel, the whole as one value."""
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -7,12 +8,14 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from engine.errors import GenerationError
+from engine.errors import EngineError, GenerationError
 from engine.events import Completion, Event, Finished, LogprobsDelta, Receipt, StopReason, TextDelta
 from engine.output import OutputStream, collect
 from engine.sequence import Sequence
 from engine.step import Progress
 from engine.types import ToolChoiceMode
+
+logger = logging.getLogger(__name__)
 
 CUT_OFF = (StopReason.LENGTH, StopReason.CANCELLED)
 
@@ -20,26 +23,14 @@ Deliver = Callable[[Event | Exception], None]
 
 
 class Generation:
-    """A running request: iterate its Events, or cancel it. One consumer."""
+    """A running request: iterate its Events, or cancel it. One consumer, and the only one who holds this object."""
 
-    def __init__(
-        self,
-        sequence: Sequence,
-        output: OutputStream,
-        receipt: Receipt,
-        wake: threading.Condition,
-        deliver: Deliver | None,
-    ) -> None:
-        self._sequence = sequence
-        self._output = output
-        self._receipt = receipt
+    def __init__(self, run: "Run", wake: threading.Condition) -> None:
+        self._run = run
         self._wake = wake
-        self._events: queue.SimpleQueue[Event | Exception] = queue.SimpleQueue()
-        self._deliver = deliver or self._events.put
         self._taken: list[Event] = []  # by the consumer
         self._ended = False  # for the consumer
         self._failure: Exception | None = None
-        self.cancelled = False
 
     def __iter__(self) -> Iterator[Event]:
         return self
@@ -48,7 +39,9 @@ class Generation:
         """The next event; waits for it. Raises GenerationError or EngineClosedError where the generation failed."""
         if self._ended:
             raise StopIteration
-        event = self._events.get()
+        if self._run.events is None:
+            raise EngineError("the events of this generation go to its callback")
+        event = self._run.events.get()
         self._ended = isinstance(event, (Finished, Exception))
         if isinstance(event, Exception):
             self._failure = event
@@ -62,10 +55,15 @@ class Generation:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.cancel()
 
+    def __del__(self) -> None:
+        # No lock: this may run at any point of any thread. Whoever has a callback may drop the generation.
+        if self._run.events is not None:
+            self._run.cancelled = True
+
     def cancel(self) -> None:
         """Stop within a step. The last event is then Finished with CANCELLED; after the end this does nothing."""
         with self._wake:
-            self.cancelled = True
+            self._run.cancelled = True
             self._wake.notify()
 
     def completion(self) -> Completion:
@@ -75,10 +73,24 @@ class Generation:
         if self._failure is not None:
             raise self._failure
         completion = collect(self._taken)
-        has_none = completion.logprobs is None and self._sequence.sampling.top_logprobs is not None
+        has_none = completion.logprobs is None and self._run.sequence.sampling.top_logprobs is not None
         return replace(completion, logprobs=()) if has_none else completion  # asked for, of an answer without tokens
 
-    # From here on: for the engine only.
+
+class Run:
+    """The engine's side of a generation. All but `cancelled` belongs to the decoding thread."""
+
+    def __init__(self, sequence: Sequence, output: OutputStream, receipt: Receipt, deliver: Deliver | None) -> None:
+        self.sequence = sequence
+        self.events: queue.SimpleQueue[Event | Exception] | None = None  # None: a callback is given them
+        if deliver is None:
+            self.events = queue.SimpleQueue()
+            deliver = self.events.put
+        self.cancelled = False  # by the consumer: to be ended before the next step
+        self._output = output
+        self._receipt = receipt
+        self._callback = deliver
+        self._is_deaf = False  # the callback raised
 
     def report(self, progress: Progress) -> bool:
         """Pass on what a step did. Returns whether the generation has ended."""
@@ -87,18 +99,18 @@ class Generation:
                 raise progress.error
             return self._pass_on(progress)
         except Exception as error:  # whatever reading the output back raised: it must end this sequence only
-            self._sequence.stop_reason = StopReason.FAILED
-            is_ours = isinstance(error, GenerationError)
-            self.abort(error if is_ours else GenerationError(f"the output cannot be read back: {error}"))
+            self.fail(_as_ours(error))
             return True
 
     def _pass_on(self, progress: Progress) -> bool:
-        sequence = self._sequence
+        sequence = self.sequence
         events = self._output.feed(progress.tokens)
         for event in events:
             self._deliver(event)
         if progress.logprobs:
             self._deliver(LogprobsDelta(tuple(progress.logprobs)))
+        if self._is_deaf:
+            return True
         is_free = self._has_text and sequence.request.response is None
         sequence.in_free_text = self._output.in_text and is_free
         if self._output.stopped:
@@ -110,22 +122,42 @@ class Generation:
 
     @property
     def _has_text(self) -> bool:
-        return self._sequence.request.tool_choice.mode is not ToolChoiceMode.REQUIRED
+        return self.sequence.request.tool_choice.mode is not ToolChoiceMode.REQUIRED
 
-    def abort(self, error: Exception | None = None) -> None:
-        """End now: by this error, or as cancelled."""
-        if error is not None:
-            self._deliver(error)
+    def cancel(self) -> None:
+        """End now, as cancelled."""
+        self.sequence.stop_reason = StopReason.CANCELLED
+        try:
+            self._finish()
+        except Exception as error:  # as in report
+            self.fail(_as_ours(error))
+
+    def fail(self, error: Exception) -> None:
+        """End now, by this error. Never raises."""
+        self.sequence.stop_reason = StopReason.FAILED
+        self._deliver(error)
+
+    def _deliver(self, event: Event | Exception) -> None:
+        if self._is_deaf:
             return
-        self._sequence.stop_reason = StopReason.CANCELLED
-        self._finish()
+        try:
+            self._callback(event)
+        except BaseException:  # SystemExit too: the decoding thread is everybody's
+            logger.exception("a deliver callback raised; its generation ends here")
+            self._is_deaf = True
+            self.sequence.stop_reason = StopReason.FAILED
 
     def _finish(self) -> None:
-        for event in self._output.finish(cut=self._sequence.stop_reason in CUT_OFF):
+        for event in self._output.finish(cut=self.sequence.stop_reason in CUT_OFF):
             if self._has_text or not isinstance(event, TextDelta):  # where there is none, it is half a marker
                 self._deliver(event)
-        reason = self._sequence.stop_reason
+        reason = self.sequence.stop_reason
         assert reason is not None
         if self._output.stopped and reason is not StopReason.CANCELLED:  # by text that was held back
             reason = StopReason.STOP_STRING
-        self._deliver(Finished(reason, self._sequence.usage, self._sequence.seed, self._receipt))
+        self._deliver(Finished(reason, self.sequence.usage, self.sequence.seed, self._receipt))
+
+
+def _as_ours(error: Exception) -> Exception:
+    is_ours = isinstance(error, GenerationError)
+    return error if is_ours else GenerationError(f"the output cannot be read back: {error}")

@@ -6,6 +6,7 @@ model is loaded by one thread and run by another.
 
 import json
 import logging
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, dequantize_model, load_adapters
 
 from engine.cache import Cache, SequenceCache, arrays_in
 from engine.catalog import ModelSource, OnProgress, Progress, SourceKind, resolve
-from engine.errors import ModelNotFoundError, UnsupportedModelError
+from engine.checks import shown
+from engine.config import to_path
+from engine.errors import ConfigError, ModelNotFoundError, UnsupportedModelError
 from engine.gguf import GROUP_SIZE, GGUFModel, read_gguf
 from engine.tokenizer import Tokenizer
 
@@ -85,11 +88,13 @@ class MLXModel:
         return logits[:, -num_logits:]  # of an architecture whose head was not found, these are all positions
 
 
-class _HeadWindow:
-    """How many of the last positions the head computes. None: all, as when mlx-lm itself calls the module."""
+class _HeadWindow(threading.local):
+    """How many of the last positions the head computes. None: all, as when mlx-lm itself calls the module.
 
-    def __init__(self) -> None:
-        self.size: int | None = None
+    Each thread has its own: two engines may run one module.
+    """
+
+    size: int | None = None
 
     @contextmanager
     def last(self, size: int) -> Iterator[None]:
@@ -135,10 +140,10 @@ class LoadedModel:
 
 
 def load(
-    name: str,
+    name: str | Path,
     *,
-    cache_dir: Path,
-    adapter_path: Path | None = None,
+    cache_dir: str | Path,
+    adapter_path: str | Path | None = None,
     expand_weights: bool | None = None,
     on_progress: OnProgress | None = None,
 ) -> LoadedModel:
@@ -147,10 +152,14 @@ def load(
     name: as in catalog.resolve. cache_dir: for the embedded model; the hub has a cache of its own. adapter_path: a
     folder that mlx_lm's LoRA training wrote. expand_weights: turn all weights into float32; None does so on the CPU,
     where MLX's products of quantised and 16-bit matrices are slow.
-    Raises ModelNotFoundError and UnsupportedModelError.
+    Raises ModelNotFoundError, UnsupportedModelError and, where an option is no path, ConfigError.
     """
+    if not isinstance(name, (str, Path)):
+        raise ConfigError(f"model is {shown(name)}; it must be a name or a path")
+    name = str(name)
+    adapter = None if adapter_path is None else to_path("adapter_path", adapter_path)
     source = resolve(name)
-    path = _fetch(source, cache_dir, on_progress)
+    path = _fetch(source, to_path("cache_dir", cache_dir), on_progress)
     if on_progress is not None:
         on_progress(Progress(f"loading {name}", 0, None))
     expand = mx.default_device().type == mx.cpu if expand_weights is None else expand_weights
@@ -161,8 +170,8 @@ def load(
     elif is_gguf:
         # The norms are float32 in the file; one of them would turn all that follows into float32.
         module.set_dtype(mx.float16)
-    if adapter_path is not None:
-        _adapt(module, adapter_path, fuse=expand)
+    if adapter is not None:
+        _adapt(module, adapter, fuse=expand)
     module.eval()  # no dropout, not even an adapter's
     _evaluate(module)
     return LoadedModel(name, MLXModel(module, _context_length(config)), tokenizer)

@@ -48,8 +48,9 @@ def to_tool_choice(choice: AnyToolChoice) -> ToolChoice:
         if isinstance(choice, str):
             return ToolChoice(ToolChoiceMode(choice))
         if choice["type"] == "function":
-            return ToolChoice.named(choice["function"]["name"])
+            return ToolChoice.named(_named(choice))
         if choice["type"] == "allowed_tools":
+            _check_keys(choice, {"type", "allowed_tools"}, "tool_choice")
             return _allowed_tools(choice["allowed_tools"])
     except (LookupError, TypeError, ValueError, RequestError):
         pass
@@ -60,10 +61,21 @@ def to_tool_choice(choice: AnyToolChoice) -> ToolChoice:
 
 
 def _allowed_tools(allowed: Mapping[str, Any]) -> ToolChoice:
+    _check_keys(allowed, {"mode", "tools"}, "tool_choice.allowed_tools")
     mode = ToolChoiceMode(allowed["mode"])
     if mode is ToolChoiceMode.NONE:
         raise ValueError
-    return ToolChoice(mode, tuple(tool["function"]["name"] for tool in allowed["tools"]))
+    return ToolChoice(mode, tuple(map(_named, allowed["tools"])))
+
+
+def _named(choice: Mapping[str, Any]) -> str:
+    """The name in {"type": "function", "function": {"name": ...}}."""
+    _check_keys(choice, {"type", "function"}, "tool_choice")
+    _check_keys(choice["function"], {"name"}, "tool_choice.function")
+    if choice.get("type", "function") != "function":
+        raise ValueError
+    name: str = choice["function"]["name"]
+    return name
 
 
 def _message(message: AnyMessage, path: str) -> Message:

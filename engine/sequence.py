@@ -1,5 +1,6 @@
 """All mutable state of one generation, and the rule by which it stops."""
 
+import itertools
 from dataclasses import dataclass, field
 
 from engine.cache import Cache
@@ -82,7 +83,7 @@ class Sequence:
         if self.matcher is None or not self.fast_forward:
             return
         room = self.max_tokens - len(self.output)
-        forced = [token for token in self.matcher.forced_tokens() if token not in self.eos_ids][:room]
+        forced = list(itertools.takewhile(lambda token: token not in self.eos_ids, self.matcher.forced_tokens()))[:room]
         self.matcher.accept(forced)
         self.pending += forced
         self.output += forced

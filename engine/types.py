@@ -65,7 +65,9 @@ class ToolCall:
         check("arguments", self.arguments, allowed, holds=holds)
 
     def parsed_arguments(self) -> dict[str, Any]:
-        """The arguments as a Python dict."""
+        """The arguments as a Python dict. Raises RequestError for a custom tool's call, which has text instead."""
+        if self.custom:
+            raise RequestError(f"the input of custom tool {self.name!r} is text, not a JSON object", param="arguments")
         arguments: dict[str, Any] = json.loads(self.arguments)
         return arguments
 
@@ -267,10 +269,6 @@ class SamplingParams:
     @property
     def is_greedy(self) -> bool:
         return self.temperature == 0
-
-    @property
-    def has_penalties(self) -> bool:
-        return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,8 +96,8 @@ def test_a_required_call_is_required_once() -> None:
     assert script.choices == ["required", "auto"]
 
 
-@pytest.mark.parametrize("rounds", [0, -1])
-def test_fewer_than_one_round_is_refused(rounds: int) -> None:
+@pytest.mark.parametrize("rounds", [0, -1, "2", True, 1.5, float("nan")])
+def test_fewer_than_one_round_is_refused(rounds: object) -> None:
     with pytest.raises(ConfigError, match="max_rounds"):
         run_agent(Script(), [QUESTION], TOOLS, max_rounds=rounds)
 

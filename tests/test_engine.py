@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.config import EngineConfig
 from engine.engine import Engine
-from engine.errors import EngineClosedError, GenerationError, RequestError
+from engine.errors import EngineClosedError, GenerationError, QueueFullError, RequestError
 from engine.events import Completion, Enforcement, Finished, StopReason, TextDelta, ToolCallEnd, ToolCallStart
 from engine.grammars.turn_parser import TurnParser
 from engine.types import Grammar, Message, Request, Role, SamplingParams, Tool
@@ -560,3 +560,120 @@ def test_submitting_cancelling_and_closing_at_once_leaves_nobody_waiting() -> No
             closing = closer.submit(close)
             in_threads(4, use)
             closing.result(timeout=30)
+
+
+# Callbacks, and who lets go.
+
+
+def test_a_callback_that_raises_ends_its_own_generation_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[object] = []
+
+    def broken(event: object) -> None:
+        told.append(event)
+        raise SystemExit(3) if len(told) > 1 else ValueError
+
+    with Engine(fake_loaded(bonus=NEVER_ENDS)) as engine:
+        engine.submit(LONG, deliver=broken)
+        assert engine.chat([USER], max_tokens=5).usage.completion_tokens == 5
+        assert engine.load_now().num_running == 0
+    assert len(told) == 1
+    assert caplog.text.count("a deliver callback raised") == 1
+
+
+def test_callbacks_that_raise_when_the_engine_closes_leave_nobody_waiting() -> None:
+    def broken_at_the_end(event: object) -> None:
+        if isinstance(event, Exception):
+            raise ZeroDivisionError
+
+    engine = Engine(fake_loaded(bonus=NEVER_ENDS))
+    engine.submit(LONG, deliver=broken_at_the_end)
+    waiting = engine.submit(LONG)
+    engine.close()
+    with pytest.raises(EngineClosedError):
+        waiting.completion()
+
+
+def test_a_callback_may_close_its_engine() -> None:
+    told: list[object] = []
+    ended = threading.Event()
+
+    def close(event: object) -> None:
+        told.append(event)
+        if isinstance(event, Exception):
+            ended.set()
+        else:
+            engine.close()
+
+    with Engine(fake_loaded(bonus=NEVER_ENDS)) as engine:
+        engine.submit(LONG, deliver=close)
+        assert ended.wait(timeout=30)
+    assert isinstance(told[-1], EngineClosedError)
+
+
+def test_events_come_on_the_decoding_thread_those_of_a_forced_start_too() -> None:
+    threads: list[str] = []
+    ended = threading.Event()
+
+    def deliver(event: object) -> None:
+        threads.append(threading.current_thread().name)
+        if isinstance(event, Finished):
+            ended.set()
+
+    loaded = fake_loaded()
+    with Engine(loaded) as engine:
+        engine.submit(Request(messages=(USER,), response=Grammar.choice(["forced"])), deliver=deliver)
+        assert ended.wait(timeout=30)
+    assert set(threads) == {"toolmask-decoding"}
+    assert fake_model(loaded).num_forward_passes == 0
+
+
+def test_of_choices_that_find_no_place_nothing_is_ever_delivered() -> None:
+    gate = Gate()
+    told: list[object] = []
+    request = Request(messages=(USER,), tools=(CALCULATE,), tool_choice=REQUIRED)
+    config = EngineConfig(max_running=1, max_waiting=2)
+    with Engine(with_hook(fake_loaded(), gate), config=config) as engine:
+        running = engine.submit(LONG)
+        assert gate.arrived.acquire(timeout=30)
+        waiting = engine.submit(LONG)
+        with pytest.raises(QueueFullError):
+            engine.submit_choices(request, 2, lambda _, event: told.append(event))
+        assert engine.load_now().num_waiting == 1
+        running.cancel()
+        waiting.cancel()
+        gate.open()
+        assert waiting.completion().stop_reason is StopReason.CANCELLED
+        engine.chat([USER], max_tokens=1)
+    assert told == []
+
+
+def test_a_stream_that_nobody_holds_any_more_is_cancelled() -> None:
+    gate = Gate()
+    loaded = with_hook(fake_loaded(bonus=NEVER_ENDS), gate)
+    with Engine(loaded) as engine:
+        gate.let_through(1)
+        for _ in engine.stream([USER], max_tokens=1000):
+            break
+        gc.collect()
+        gate.open()
+        engine.chat([USER], max_tokens=1)
+    assert fake_model(loaded).num_forward_passes <= 3
+
+
+def test_a_generation_with_a_callback_runs_on_unheld() -> None:
+    ended = threading.Event()
+
+    def deliver(event: object) -> None:
+        if isinstance(event, Finished) and event.stop_reason is StopReason.LENGTH:
+            ended.set()
+
+    with Engine(fake_loaded(bonus=NEVER_ENDS)) as engine:
+        engine.submit(Request(messages=(USER,), max_tokens=20), deliver=deliver)
+        assert ended.wait(timeout=30)
+
+
+def test_stop_tokens_beside_calls_stand_in_the_receipt_as_stop_strings_do() -> None:
+    request = Request(messages=(USER,), tools=(CALCULATE,), tool_choice=REQUIRED, stop_token_ids=(5,), max_tokens=1)
+    with Engine(fake_loaded()) as engine:
+        entries = engine.submit(request).completion().receipt.entries
+    assert ("stop_token_ids", Enforcement.NARROWED) in [(entry.path, entry.enforcement) for entry in entries]

@@ -170,3 +170,11 @@ def test_a_sequence_that_was_cancelled_or_failed_owes_nothing(reason: StopReason
 def test_two_sequences_of_one_request_are_not_the_same() -> None:
     assert make_sequence() != make_sequence()
     assert len({make_sequence(), make_sequence()}) == 2
+
+
+def test_a_forced_run_ends_at_its_first_end_token() -> None:
+    class Beyond(Rail):
+        def forced_tokens(self) -> list[int]:
+            return [1, EOS, 2]
+
+    assert make_sequence(Beyond([1, 2, 3])).output == [1]

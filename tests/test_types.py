@@ -105,21 +105,18 @@ def test_parsed_arguments_are_a_dict() -> None:
     assert ToolCall("", "f", '{"a": [1, "é"]}').parsed_arguments() == {"a": [1, "é"]}
 
 
+def test_a_custom_tools_call_has_no_arguments_to_parse() -> None:
+    with pytest.raises(RequestError, match="custom tool 'f' is text"):
+        ToolCall("", "f", "x = 1", custom=True).parsed_arguments()
+
+
 def test_a_probability_is_the_logprobs_exponential() -> None:
     assert TokenLogprob(1, b"a", 0.0).probability == 1.0
     assert TokenLogprob(1, b"a", -1.0).probability == pytest.approx(0.36788, abs=1e-5)
     assert TokenLogprob(1, b"a", float("-inf")).probability == 0.0
 
 
-@pytest.mark.parametrize(
-    ("sampling", "is_greedy", "has_penalties"),
-    [
-        (SamplingParams(), True, False),
-        (SamplingParams(temperature=0.1), False, False),
-        (SamplingParams(repetition_penalty=1.1), True, True),
-        (SamplingParams(presence_penalty=-1), True, True),
-        (SamplingParams(frequency_penalty=0.1), True, True),
-    ],
-)
-def test_sampling_params_know_what_they_ask_for(sampling: SamplingParams, is_greedy: bool, has_penalties: bool) -> None:
-    assert (sampling.is_greedy, sampling.has_penalties) == (is_greedy, has_penalties)
+def test_sampling_is_greedy_at_temperature_zero_only() -> None:
+    assert SamplingParams().is_greedy
+    assert SamplingParams(frequency_penalty=0.1).is_greedy
+    assert not SamplingParams(temperature=0.1).is_greedy

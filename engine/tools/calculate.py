@@ -35,7 +35,7 @@ class CalculationError(ToolError, ValueError):
 
 # What a model may write: narrower than what is understood, so that a small one cannot drift into prose or endless
 # digits. Parentheses may still be unbalanced, which no regular expression can hold.
-_NUMBER = r"[0-9]{1,12}(\.[0-9]{1,6})?"
+_NUMBER = r"(0|[1-9][0-9]{0,11})(\.[0-9]{1,6})?"
 _FUNCTION = "(sqrt|exp|log|ln|log2|log10|sin|cos|tan|abs|round|floor|ceil|factorial)"
 _OPERAND = rf"(-|\(|{_FUNCTION}\()*({_NUMBER}|pi|e|tau)\)*"
 WRITABLE = rf"^{_OPERAND}( ?(\*\*|//|[-+*/%^]) ?{_OPERAND})*$"

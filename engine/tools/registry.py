@@ -77,8 +77,9 @@ class RegisteredTool(Generic[P, R]):
             bound = _bind(self, arguments)
             result = _finished(self.function(*bound.args, **bound.kwargs))
             return {"success": True, "result": _jsonable(result)}
-        # A tool's own loop can end in CancelledError, which is no Exception. KeyboardInterrupt passes.
-        except (Exception, asyncio.CancelledError) as error:
+        # A tool's own loop can end in CancelledError, and sys.exit raises SystemExit: both are no Exception.
+        # KeyboardInterrupt passes.
+        except (Exception, asyncio.CancelledError, SystemExit) as error:
             return _failure(error)
 
 

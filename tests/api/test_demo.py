@@ -1,10 +1,15 @@
 """`toolmask demo`: the main job, end to end, on real weights."""
 
+import io
 import json
+import sys
 
 import pytest
 
 from api.demo import run_demo
+from engine.engine import Engine
+from engine.errors import ConfigError, EngineError
+from tests.fakes import fake_loaded
 
 
 @pytest.mark.embedded
@@ -21,3 +26,30 @@ def test_the_demo_ends_with_a_valid_call_and_its_result_for_each_test(capsys: py
         assert each["forced"] > 0
         assert each["forwards"] < each["tokens"]
     assert direct["result"] == {"success": True, "result": 20.0}
+
+
+def test_a_limit_below_1_is_refused_before_anything_is_loaded() -> None:
+    with pytest.raises(ConfigError, match="max_tokens is 0"):
+        run_demo("no-such-model", max_tokens=0)
+
+
+def demo_of_a_fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.demo._load", lambda *_: Engine(fake_loaded(hermes=True)))
+    with pytest.raises(EngineError, match="--max-tokens 2 cut off the call of test 1 and 2"):
+        run_demo("fake", max_tokens=2)
+
+
+def test_calls_that_are_cut_off_are_said_to_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo_of_a_fake(monkeypatch)
+    first, *_ = (json.loads(line) for line in capsys.readouterr().out.splitlines()[-3:])
+    assert first["call"] is None
+
+
+def test_an_output_without_utf_8_is_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    demo_of_a_fake(monkeypatch)
+    sys.stdout.flush()
+    assert b'"call": null' in written.getvalue()

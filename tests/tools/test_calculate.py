@@ -256,3 +256,15 @@ def test_any_text_is_a_finite_number_or_a_calculation_error(text: str) -> None:
 def test_every_operator_of_the_table_is_arithmetic() -> None:
     forbidden = {ast.LShift, ast.RShift, ast.BitOr, ast.BitXor, ast.BitAnd, ast.MatMult, ast.Invert, ast.Not}
     assert not forbidden & set(OPERATORS)
+
+
+@pytest.mark.parametrize("expression", ["05+1", "00", "1+007", "01.5"])
+def test_a_number_with_leading_zeros_which_the_tool_refuses_cannot_be_written(expression: str) -> None:
+    assert not re.search(WRITABLE, expression)
+    with pytest.raises(CalculationError):
+        calculate("05+1")
+
+
+@pytest.mark.parametrize("expression", ["0", "0.5", "10", "0+100", "999999999999"])
+def test_other_numbers_can(expression: str) -> None:
+    assert re.search(WRITABLE, expression)

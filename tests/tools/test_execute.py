@@ -5,6 +5,7 @@ import datetime
 import enum
 import json
 import math
+import sys
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -262,3 +263,16 @@ SCHEMA = jsonschema.Draft202012Validator(dict(get_weather.definition.parameters 
 def test_what_the_schema_allows_is_executed(arguments: dict[str, Any]) -> None:
     if SCHEMA.is_valid(arguments):
         assert get_weather.execute(arguments)["success"]
+
+
+def test_a_tool_that_exits_is_a_failure() -> None:
+    @tool
+    def leave() -> None:
+        sys.exit(3)
+
+    @tool
+    async def leave_later() -> None:
+        sys.exit("enough")
+
+    assert leave.execute("{}") == {"success": False, "error": "SystemExit: 3"}
+    assert leave_later.execute("{}") == {"success": False, "error": "SystemExit: enough"}
