@@ -107,12 +107,9 @@ def mlx_lm_run(case_id: str, recording: Recording, num_prompt: int) -> Run:
 
 
 def engine_run(case_id: str, mode: Mode, recording: Recording, finished: Finished) -> Run:
-    """Of toolmask. Tokens that are forced before the first pass come in the caller's thread, the others in its own.
-
-    Precondition: a token was sampled.
-    """
+    """Of toolmask. What is forced at the start comes before the first pass. Precondition: a token was sampled."""
     trace, passes, end = recording.trace, recording.passes, recording.end
-    with_prompt = [token for token in trace if token.stamp.thread_id == recording.start.thread_id]
+    with_prompt = [token for token in trace if token.stamp.wall_s < passes[0].launched_s]
     first = trace[len(with_prompt)].stamp
     next_launch = min((one.launched_s for one in passes if one.launched_s > first.wall_s), default=end.wall_s)
     num_end_tokens = int(finished.stop_reason is StopReason.EOS)

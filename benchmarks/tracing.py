@@ -3,7 +3,6 @@
 The rule: the measured path stays as it is. A pass costs one more Python call, a token one reading of three clocks.
 """
 
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,11 +22,10 @@ class Stamp:
     wall_s: float
     process_s: float  # CPU time of all threads, the BLAS's and MLX's too
     thread_s: float  # CPU time of the thread that took the stamp: the host's own work
-    thread_id: int
 
     @classmethod
     def now(cls) -> "Stamp":
-        return cls(time.perf_counter(), time.process_time(), time.thread_time(), threading.get_ident())
+        return cls(time.perf_counter(), time.process_time(), time.thread_time())
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,31 @@ Nothing here raises anything else, whatever it is given: what is checked comes f
 """
 
 import json
+import re
 import reprlib
 from types import UnionType
 from typing import NoReturn
 
 from engine.errors import RequestError
+
+_JSON_SPACE = " \t\n\r"
+_JSON_TOKEN = re.compile(
+    r"""[ \t\n\r]*+(?:
+        (?P<mark>[{}\[\],:])
+        | (?P<string>"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+")
+        | (?P<scalar>-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+|true|false|null)
+    )""",
+    re.VERBOSE,
+)
+# What is read next, by what was to be read and the token found; a bracket that closes, and the comma, look further up.
+_JSON_STATES = {
+    **{(state, "{"): "first name" for state in ("value", "first value")},
+    **{(state, "["): "first value" for state in ("value", "first value")},
+    **{(state, kind): "end" for state in ("value", "first value") for kind in ("string", "scalar")},
+    **{(state, "string"): "colon" for state in ("name", "first name")},
+    ("colon", ":"): "value",
+}
+_JSON_CLOSES = {"}": (("{", "first name"), ("{", "end")), "]": (("[", "first value"), ("[", "end"))}
 
 
 def check(param: str, value: object, allowed: str, *, holds: bool, error: type[RequestError] = RequestError) -> None:
@@ -54,17 +74,35 @@ def is_tuple_of_integers(value: object) -> bool:
 
 
 def is_json_object(text: str) -> bool:
-    """The text of a JSON object. NaN and Infinity, which Python's json reads, are no JSON."""
-    return isinstance(_read_json(text), dict)
+    """The text of a JSON object, however deep it is and however long its numbers: Python's json need not read it."""
+    state, position = "value", 0
+    open_brackets: list[str] = []
+    text = text.strip(_JSON_SPACE)
+    while token := _JSON_TOKEN.match(text, position):
+        kind, position = token["mark"] or token.lastgroup or "", token.end()
+        if kind in ("}", "]"):
+            if not open_brackets or (open_brackets.pop(), state) not in _JSON_CLOSES[kind]:
+                return False
+            state = "end"
+        elif (state, kind) == ("end", ",") and open_brackets:
+            state = "name" if open_brackets[-1] == "{" else "value"
+        elif (state, kind) in _JSON_STATES:
+            state = _JSON_STATES[state, kind]
+        else:
+            return False
+        if kind in ("{", "["):
+            open_brackets.append(kind)
+    return text.startswith("{") and position == len(text) and state == "end" and not open_brackets
 
 
 def is_json_strings(text: str) -> bool:
     """The text of a JSON array of strings."""
-    values = _read_json(text)
+    values = read_json(text)
     return isinstance(values, list) and all(map(is_text, values))
 
 
-def _read_json(text: str) -> object:
+def read_json(text: str) -> object:
+    """The value; None where the text is no JSON, or more than Python's parser takes."""
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):  # Python's parser follows the nesting by recursion

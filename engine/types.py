@@ -22,6 +22,7 @@ from engine.checks import (
     is_tuple_of,
     is_tuple_of_integers,
     json_text,
+    read_json,
     shown,
 )
 from engine.errors import RequestError, SchemaError, UnknownToolError
@@ -166,7 +167,7 @@ class Grammar:
         check("response.kind", self.kind, "a GrammarKind", holds=isinstance(self.kind, GrammarKind))
         check("response", self.source, "text", holds=is_text(self.source))
         if self.kind is GrammarKind.JSON_SCHEMA:
-            is_schema = self.source in ("true", "false") or is_json_object(self.source)
+            is_schema = isinstance(read_json(self.source), (dict, bool)) if is_text(self.source) else False
             check("response", self.source, "the text of a JSON schema", holds=is_schema)
         if self.kind is GrammarKind.CHOICE:
             check("response", self.source, "the text of a JSON array of strings", holds=is_json_strings(self.source))

@@ -6,7 +6,6 @@ Also what is not wrong, where one might think so.
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +19,6 @@ from engine.errors import (
     ContextLengthError,
     EngineError,
     GrammarError,
-    ModelNotFoundError,
     RequestError,
     SchemaError,
     UnknownToolError,
@@ -469,57 +467,3 @@ def test_a_callers_later_change_does_not_reach_a_request() -> None:
     sampling = SamplingParams(logit_bias=bias)
     bias[10**9] = math.nan
     assert sampling.logit_bias == {5: 1.0}
-
-
-@pytest.mark.parametrize("option", ["stop_token_ids", "logit_bias"])
-def test_a_special_token_that_is_masked_is_refused_and_one_that_the_grammar_names_is_not(option: str) -> None:
-    def ask(engine: Engine, token: str, *tools: Tool) -> None:
-        id_ = engine.loaded.tokenizer.token_id(token)
-        assert id_ is not None
-        bias = {id_: 1.0} if option == "logit_bias" else {}
-        engine.submit(
-            Request(
-                (Message(Role.USER, "hi"),),
-                tools=tools,
-                sampling=SamplingParams(logit_bias=bias),
-                stop_token_ids=(id_,) if option == "stop_token_ids" else (),
-                max_tokens=1,
-            )
-        ).completion()
-
-    with Engine(fake_loaded(hermes=True)) as engine:
-        for token, tools in (("<|im_start|>", ()), ("<|im_start|>", (Tool("f"),)), ("<tool_call>", ())):
-            with pytest.raises(RequestError, match="can never be written") as caught:
-                ask(engine, token, *tools)
-            assert caught.value.param == option
-        ask(engine, EOS)
-        ask(engine, "<tool_call>", Tool("f"))
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        ({"model": None}, "model"),
-        ({"model": b"smollm2-135m"}, "model"),
-        ({"model": "smollm2-135m", "config": {}}, "config"),
-        ({"model": "smollm2-135m", "adapter_path": 5}, "adapter_path"),
-        ({"model": fake_loaded(), "adapter_path": "adapter"}, "adapter_path"),
-    ],
-    ids=lambda value: f"{value!r:.40}",
-)
-def test_an_option_of_an_engine_that_is_not_what_it_must_be_is_an_error(options: Options, named: str) -> None:
-    with pytest.raises(ConfigError, match=named):
-        Engine(**options)
-
-
-@pytest.mark.parametrize("options", [{"cache_dir": 5}, {"cache_dir": ""}, {"cache_dir": None}, {"fast_forward": "no"}])
-def test_an_option_of_a_config_that_is_not_what_it_must_be_is_an_error(options: Options) -> None:
-    with pytest.raises(ConfigError, match=next(iter(options))):
-        EngineConfig(**options)
-
-
-def test_a_path_may_be_text_and_a_model_s_name_a_path(tmp_path: Path) -> None:
-    config = EngineConfig(cache_dir=str(tmp_path))
-    assert config.cache_dir == tmp_path
-    with pytest.raises(ModelNotFoundError, match=r"no config\.json"):
-        Engine(tmp_path, config=config, adapter_path="adapter")

@@ -15,6 +15,8 @@ import jsonschema_rs
 from engine.checks import is_number, json_text
 from engine.errors import SchemaError
 from engine.events import Enforcement, ReceiptEntry
+from engine.grammars.number_bounds import exclusive_bounds_moved, merges_numbers, missing_bounds
+from engine.grammars.schema_formats import OWN_FORMATS
 from engine.grammars.schema_references import check_references, is_ambiguous
 from engine.grammars.schema_walk import (
     IN_PLACE,
@@ -153,6 +155,7 @@ class _Walk:
         schemas = everywhere.values()
         # A definition that is merged into something else must stay open; whether one is, only a search would tell.
         self._merges_definitions = any("allOf" in each or ("$ref" in each and _combines(each)) for each in schemas)
+        self._merges_numbers = merges_numbers(schemas)
         # Closed branches may exclude each other where the written ones do not: then one value would satisfy two.
         self._close_objects &= not any(is_ambiguous(each, schema) for each in schemas)
         checked = self._schema(schema, path, merged=False)
@@ -170,7 +173,19 @@ class _Walk:
         if self._close_objects and not combines and "properties" in checked and not STAYS_AS_IS & checked.keys():
             self._close(checked, path)
         _check_num_properties(checked, path)
+        self._bound_numbers(checked, path)
+        if checked.get("format") in OWN_FORMATS:
+            self._format_as_pattern(checked, child_path(path, "format"))
         return checked
+
+    def _bound_numbers(self, checked: dict[str, Any], path: str) -> None:
+        for keyword, bound in exclusive_bounds_moved(checked, merged=self._merges_numbers).items():
+            checked[keyword] = bound
+            self._note(child_path(path, keyword), Enforcement.NARROWED, f"moved to {bound}")
+        if bounds := missing_bounds(checked):
+            checked |= bounds
+            text = " and ".join(f"{keyword} {bound}" for keyword, bound in bounds.items())
+            self._note(path, Enforcement.NARROWED, f"numbers have {text}, and no exponent")
 
     def _close(self, checked: dict[str, Any], path: str) -> None:
         unnamed = {name: True for name in checked.get("required", ()) if name not in checked["properties"]}
@@ -220,6 +235,15 @@ class _Walk:
             value = EXACT_BOUNDS[keyword]
             self._note(path, Enforcement.NARROWED, f"moved to {value}: larger numbers are not exact")
         checked[keyword] = value if keyword in VERBATIM else _literal(value, path)
+
+    def _format_as_pattern(self, checked: dict[str, Any], path: str) -> None:
+        own = OWN_FORMATS[checked.pop("format")]
+        if "pattern" in checked:
+            raise refusal(path, "beside a pattern, this format cannot be enforced")
+        checked["pattern"] = own.pattern
+        if own.max_length is not None:
+            checked["maxLength"] = min(own.max_length, checked.get("maxLength", own.max_length))
+        self._note(path, Enforcement.NARROWED, own.narrowing)
 
     def _note(self, path: str, enforcement: Enforcement, detail: str) -> None:
         self._entries.append(ReceiptEntry(path, enforcement, detail))

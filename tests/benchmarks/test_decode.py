@@ -18,8 +18,6 @@ from engine.model import LoadedModel, MLXModel, load
 from engine.types import Message, Role, Tool
 from tests.tiny_models import CONFIG, random_weights, write_folder
 
-CALLER, DECODER = 1, 2  # threads
-
 CASE = Case(
     "simple_python_0",
     (Message(Role.USER, "Find the area of a circle with radius 2."),),
@@ -27,13 +25,13 @@ CASE = Case(
 )
 
 
-def stamp(wall_s: float, thread_id: int = DECODER) -> Stamp:
-    return Stamp(wall_s, 2 * wall_s, wall_s / 2, thread_id)
+def stamp(wall_s: float) -> Stamp:
+    return Stamp(wall_s, 2 * wall_s, wall_s / 2)
 
 
 def recording(tokens: list[TracedToken], passes: list[tuple[float, int]], end_s: float) -> Recording:
-    start = stamp(0.0, CALLER)
-    return Recording(tokens, [Pass(*one) for one in passes], start, start, stamp(end_s, CALLER))
+    start = stamp(0.0)
+    return Recording(tokens, [Pass(*one) for one in passes], start, start, stamp(end_s))
 
 
 def finished(reason: StopReason, *, prompt: int, forced: int = 0) -> Finished:
@@ -99,7 +97,7 @@ def test_an_interval_that_spans_the_limit_decides_nothing(low: float, high: floa
 
 
 def test_the_pass_that_nobody_reads_is_counted_and_named() -> None:
-    tokens = [TracedToken(token, stamp(2.0 + token, CALLER)) for token in range(3)]
+    tokens = [TracedToken(token, stamp(2.0 + token)) for token in range(3)]
     passes = [(0.0, 9), (1.0, 1), (1.5, 1), (2.5, 1), (3.5, 1)]  # 9 + 1 of the prompt, then one ahead of each token
     measured = mlx_lm_run("case", recording(tokens, passes, end_s=4.5), num_prompt=10)
     assert (measured.num_passes, measured.num_unread_passes, measured.num_positions) == (5, 1, 13)
@@ -109,7 +107,7 @@ def test_the_pass_that_nobody_reads_is_counted_and_named() -> None:
 
 
 def test_forced_tokens_pay_for_their_share_of_the_prompts_pass() -> None:
-    with_prompt = [TracedToken(token, stamp(0.0, CALLER)) for token in range(5)]
+    with_prompt = [TracedToken(token, stamp(0.0)) for token in range(5)]
     by_step = [TracedToken(5, stamp(3.0)), TracedToken(6, stamp(3.0)), TracedToken(7, stamp(4.0))]
     passes = [(1.0, 15 + 5), (3.5, 2)]
     end = finished(StopReason.GRAMMAR_END, prompt=15, forced=6)
