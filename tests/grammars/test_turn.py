@@ -11,34 +11,36 @@ from engine.events import Enforcement
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.tool_formats import HERMES, PLAIN, ToolFormat
 from engine.grammars.turn import build_turn
-from engine.types import Grammar, Request, Tool, ToolCall, ToolChoice, ToolChoiceMode
+from engine.types import Grammar, Tool, ToolCall, ToolChoice, ToolChoiceMode
 from tests.fakes import fake_tokenizer
 from tests.grammars.turns import (
-    FAMILIES,
-    INTEGER,
+    BOTH,
+    CLOCK,
+    NONE,
+    PARIS,
+    REQUIRED,
     STRING,
+    WEATHER,
+    accepted,
     accepts,
     an_object,
     call_of,
+    calls,
     compiler_of,
+    each_family,
     matcher_of,
+    refused,
     request,
     takes,
     tokenizer_of,
     turn_of,
     written,
+    wrong_calls,
 )
 
-WEATHER = Tool("weather", "", an_object({"city": STRING, "days": INTEGER}, required=["city"]))
-CLOCK = Tool("clock")
-BOTH = (WEATHER, CLOCK)
-PARIS = {"city": "Paris"}
-
-NONE, REQUIRED = ToolChoice(ToolChoiceMode.NONE), ToolChoice(ToolChoiceMode.REQUIRED)
 ONLY_CLOCK = ToolChoice(ToolChoiceMode.REQUIRED, allowed=("clock",))
 MAYBE_CLOCK = ToolChoice(ToolChoiceMode.AUTO, allowed=("clock",))
 
-each_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 
 TEXTS = [
     "a",
@@ -52,19 +54,6 @@ TEXTS = [
     "naïve 日本 😀 \u2028",
     "```json\n{}\n```",
 ]
-
-
-def calls(family: ToolFormat, *named: tuple[str, Any]) -> str:
-    """Calls one after the other, as the family writes them."""
-    return family.separator.join(call_of(family, name, arguments) for name, arguments in named)
-
-
-def refused(asked: Request, family: ToolFormat, texts: list[str]) -> list[str]:
-    return [text for text in texts if not accepts(asked, family, text)]
-
-
-def accepted(asked: Request, family: ToolFormat, texts: list[str]) -> list[str]:
-    return [text for text in texts if accepts(asked, family, text)]
 
 
 # --- auto
@@ -85,37 +74,6 @@ def test_auto_is_text_or_calls_or_text_and_then_calls(family: ToolFormat) -> Non
         "a <tool_cal <tool_call" + calls(family, clock, clock),
     ]
     assert refused(request(*BOTH), family, good) == []
-
-
-def wrong_calls(family: ToolFormat) -> list[str]:
-    """Calls that no request for WEATHER and CLOCK allows."""
-    return [
-        calls(family, ("forecast", PARIS)),
-        calls(family, ("weathe", PARIS)),
-        calls(family, ("weather2", PARIS)),
-        calls(family, ("Weather", PARIS)),
-        calls(family, ("", {})),
-        calls(family, ("weather", {})),
-        calls(family, ("weather", {"city": 5})),
-        calls(family, ("weather", {"city": "Paris", "days": "5"})),
-        calls(family, ("weather", {"days": 5, "city": "Paris"})),
-        calls(family, ("weather", {"city": "Paris", "planet": "Earth"})),
-        calls(family, ("weather", None)),
-        calls(family, ("weather", '"Paris"')),
-        calls(family, ("clock", PARIS)),
-        calls(family, ("clock", None)),
-        calls(family, ("clock", [])),
-        calls(family, ("weather", PARIS)) + " done",
-        calls(family, ("weather", PARIS)) + "\n",
-        calls(family, ("weather", PARIS)) + calls(family, ("clock", {})),
-        calls(family, ("weather", PARIS)) + "\n\n" + calls(family, ("clock", {})),
-        calls(family, ("weather", PARIS))[: -len(family.end)],
-        calls(family, ("weather", PARIS))[:-1] if family is PLAIN else call_of(family, "weather", PARIS) + "}",
-        family.marker,
-        family.marker + "\n",
-        family.marker + "hello",
-        family.marker + family.end,
-    ]
 
 
 @each_family

@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pytest
+
 from engine.errors import MatcherError
 from engine.grammars.json_schema import CheckedSchema, check_arguments_schema, check_schema
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
@@ -13,7 +15,7 @@ from engine.grammars.tool_formats import HERMES, PLAIN, ToolFormat
 from engine.grammars.turn import Turn, build_turn
 from engine.grammars.turn_parser import ParsedEvent, TurnParser
 from engine.tokenizer import Tokenizer
-from engine.types import Grammar, Message, Request, Role, Tool, ToolChoice
+from engine.types import Grammar, Message, Request, Role, Tool, ToolChoice, ToolChoiceMode
 from tests.fakes import fake_tokenizer
 
 FAMILIES = (PLAIN, HERMES)
@@ -119,3 +121,57 @@ def parse(family: ToolFormat, pieces: Sequence[str], **options: bool) -> list[Pa
     for piece in pieces:
         events += parser.feed(piece, special=piece in tokenizer_of(family).unspellable)
     return events + parser.finish()
+
+
+# Two tools that many turns are about.
+
+WEATHER = Tool("weather", "", an_object({"city": STRING, "days": INTEGER}, required=["city"]))
+CLOCK = Tool("clock")
+BOTH = (WEATHER, CLOCK)
+PARIS = {"city": "Paris"}
+NONE, REQUIRED = ToolChoice(ToolChoiceMode.NONE), ToolChoice(ToolChoiceMode.REQUIRED)
+each_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+
+
+def calls(family: ToolFormat, *named: tuple[str, Any]) -> str:
+    """Calls one after the other, as the family writes them."""
+    return family.separator.join(call_of(family, name, arguments) for name, arguments in named)
+
+
+def refused(asked: Request, family: ToolFormat, texts: list[str]) -> list[str]:
+    return [text for text in texts if not accepts(asked, family, text)]
+
+
+def accepted(asked: Request, family: ToolFormat, texts: list[str]) -> list[str]:
+    return [text for text in texts if accepts(asked, family, text)]
+
+
+def wrong_calls(family: ToolFormat) -> list[str]:
+    """Calls that no request for WEATHER and CLOCK allows."""
+    return [
+        calls(family, ("forecast", PARIS)),
+        calls(family, ("weathe", PARIS)),
+        calls(family, ("weather2", PARIS)),
+        calls(family, ("Weather", PARIS)),
+        calls(family, ("", {})),
+        calls(family, ("weather", {})),
+        calls(family, ("weather", {"city": 5})),
+        calls(family, ("weather", {"city": "Paris", "days": "5"})),
+        calls(family, ("weather", {"days": 5, "city": "Paris"})),
+        calls(family, ("weather", {"city": "Paris", "planet": "Earth"})),
+        calls(family, ("weather", None)),
+        calls(family, ("weather", '"Paris"')),
+        calls(family, ("clock", PARIS)),
+        calls(family, ("clock", None)),
+        calls(family, ("clock", [])),
+        calls(family, ("weather", PARIS)) + " done",
+        calls(family, ("weather", PARIS)) + "\n",
+        calls(family, ("weather", PARIS)) + calls(family, ("clock", {})),
+        calls(family, ("weather", PARIS)) + "\n\n" + calls(family, ("clock", {})),
+        calls(family, ("weather", PARIS))[: -len(family.end)],
+        calls(family, ("weather", PARIS))[:-1] if family is PLAIN else call_of(family, "weather", PARIS) + "}",
+        family.marker,
+        family.marker + "\n",
+        family.marker + "hello",
+        family.marker + family.end,
+    ]
