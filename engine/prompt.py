@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from engine.checks import is_text
 from engine.errors import RequestError
 from engine.grammars.example import example_arguments
 from engine.grammars.tool_formats import ToolFormat, describe_tool, describe_tools
@@ -20,10 +21,14 @@ def render_prompt(request: Request, family: ToolFormat, tokenizer: Tokenizer) ->
 def render_text(request: Request, family: ToolFormat, tokenizer: Tokenizer) -> str:
     """The prompt's text. Raises RequestError where the chat template refuses the messages."""
     try:
-        return _render(request, family, tokenizer)
-    except RecursionError:
-        message = "the messages' tool calls have arguments that are nested too deeply to be shown"
+        text = _render(request, family, tokenizer)
+    except (RecursionError, ValueError):  # of Python's JSON parser: too deep, or an integer of thousands of digits
+        message = "the messages' tool calls have arguments that are too deep, or have too long numbers, to be shown"
         raise RequestError(message, param="messages") from None
+    if not is_text(text):
+        message = "the messages' tool calls have arguments with half of a surrogate pair"
+        raise RequestError(message, param="messages")
+    return text
 
 
 def _render(request: Request, family: ToolFormat, tokenizer: Tokenizer) -> str:

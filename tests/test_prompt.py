@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.engine import Engine
+from engine.errors import RequestError
 from engine.grammars.example import example_arguments
 from engine.grammars.tool_formats import HERMES, PLAIN, ToolFormat
 from engine.prompt import render_prompt, render_text
@@ -193,3 +194,15 @@ def test_an_example_of_a_schema_that_is_deep_is_short() -> None:
     for _ in range(100):
         schema = {"type": "object", "properties": {"inner": schema}, "required": ["inner"]}
     assert len(example_arguments(schema)) < 100
+
+
+DEEP, LONG = "[" * 5000 + "]" * 5000, "9" * 5000
+
+
+@pytest.mark.parametrize("value", ['"\\ud800"', LONG, DEEP], ids=["half a surrogate pair", "long", "deep"])
+def test_arguments_that_a_template_cannot_show_are_the_callers_error(value: str) -> None:
+    call = ToolCall("1", "calculate", f'{{"a": {value}}}')
+    history = (USER, Message(Role.ASSISTANT, None, (call,)), Message(Role.TOOL, "1"))
+    with pytest.raises(RequestError) as caught:
+        text_of(Request(messages=history, tools=(CALCULATE,)), HERMES)
+    assert caught.value.param == "messages"

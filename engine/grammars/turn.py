@@ -37,6 +37,7 @@ class Part:
     path: str  # its own
     source: str
     may_outgrow: bool = False  # a regex that may be too large, which shows only at its first character
+    may_be_empty: bool = False  # a grammar that may allow no text, which shows only where nothing stands before it
 
     def compiles(self, compiler: GrammarCompiler) -> bool:
         """Whether any text satisfies it."""
@@ -82,7 +83,7 @@ class Turn:
                 part.check(compiler)
             raise
         for part in self.parts:
-            if part.may_outgrow:
+            if part.may_outgrow or part.may_be_empty:
                 part.check(compiler)
         for probe in self.probes:
             if probe.compiles(compiler):
@@ -203,7 +204,7 @@ class _TurnBuilder:
             tool, end=end, end_token=self._special_tokens.get(end), name=f"input_{position}", path=path
         )
         rules.extend(found.rules)
-        self._parts.append(Part(path, path, found.source))
+        self._parts.append(Part(path, path, found.source, may_be_empty=tool.format is not None))
         self._probes += [Part(path, path, probe) for probe in found.probes]
         self._entries += found.entries
         if found.subgrammar is not None:

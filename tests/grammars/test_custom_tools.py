@@ -112,8 +112,18 @@ def test_the_same_format_is_fine_where_the_end_is_a_token() -> None:
 
 
 @each_family
-@pytest.mark.parametrize("form", [Grammar.regex("("), Grammar.lark("start: missing"), Grammar.regex("(?=a)b")])
-def test_a_format_that_does_not_compile_is_refused_by_path(family: ToolFormat, form: Grammar) -> None:
+@pytest.mark.parametrize(
+    "form",
+    [
+        Grammar.regex("("),
+        Grammar.lark("start: missing"),
+        Grammar.regex("(?=a)b"),
+        Grammar.regex("[^\\s\\S]"),
+        Grammar.lark("start: a\na: a"),
+        Grammar.lark("start: /[^\\s\\S]/"),
+    ],
+)
+def test_a_format_that_does_not_compile_or_allows_nothing_is_refused_by_path(family: ToolFormat, form: Grammar) -> None:
     asked = request(Tool("other"), CustomTool("run", "", form))
     with pytest.raises(GrammarError) as caught:
         turn_of(asked, family).compile(compiler_of(family))
