@@ -1,0 +1,153 @@
+"""A vocabulary's tokens in the order in which the search for a closing path tries them.
+
+A token's order depends on where it begins: a quote inside a string closes it, outside it opens one. So there are two
+lists of tokens that close something, and for all other text an order by length.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+QUOTE, BACKSLASH, NEWLINE = b'"\\\n'
+OPENERS, CLOSERS = b"{[", b"}]"
+WHOLE_WORDS = (b"null", b"true", b"false")
+# What can stand outside JSON's strings, and what the families write around it.
+OUTSIDE = frozenset(b'"{}[],:-+.0123456789eEtfn \n<')
+
+# What follows the quote that ends a string.
+AFTER_STRING = frozenset(b",}]: \n")
+BROAD = 64  # first bytes; where so many may come, text is hardly bound
+
+# Costs of what a token leaves behind; less than nothing for what it closes.
+OPEN_BRACKET, OPEN_STRING, MORE_TO_COME, CLOSED_BRACKET = 8, 4, 3, -4
+
+TokenIds = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """The tokens that may come next at one place."""
+
+    tokens: TokenIds  # the allowed ones that are text, longest first
+    special: tuple[int, ...]  # allowed special tokens; those that end the turn are left out
+    first_bytes: frozenset[int]  # with which the allowed tokens begin
+    longest: tuple[int, ...]  # for each first byte the longest token, longest first
+    closers: tuple[int, ...]  # that close something, by what they leave behind
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether almost any text may come, and nothing shows what would end it.
+
+        Where line breaks stand for themselves no JSON string is open, and a quote ends nothing.
+        """
+        return len(self.first_bytes) >= BROAD and (NEWLINE in self.first_bytes or not self.closers)
+
+
+class TokenOrder:
+    """The order of one vocabulary's tokens. Immutable; any thread may use it."""
+
+    def __init__(
+        self, token_bytes: Sequence[bytes | None], *, eos_ids: Collection[int], special_ids: Collection[int]
+    ) -> None:
+        """token_bytes: by id, what each token adds to the output; None or empty where an id is not in use.
+
+        Takes about 0.2 s at 128k tokens.
+        """
+        self.token_bytes = tuple(each or b"" for each in token_bytes)
+        never = set(eos_ids) | set(special_ids)
+        text = [token for token, each in enumerate(self.token_bytes) if each and token not in never]
+        self._special = np.array(sorted(set(special_ids) - set(eos_ids)), dtype=np.int64)
+        text.sort(key=lambda token: (-_num_characters(self.token_bytes[token]), token))
+        self._text = np.array(text, dtype=np.int32)
+        self._first = np.array([each[0] if each else 0 for each in self.token_bytes], dtype=np.uint8)
+        self._opening = self._opening_quotes(text)
+        self._outside, self._inside = self._closers(text, inside=False), self._closers(text, inside=True)
+
+    def _closers(self, text: Sequence[int], *, inside: bool) -> TokenIds:
+        costs = {token: cost_after(self.token_bytes[token], inside=inside) for token in text}
+        found = [(cost, -len(self.token_bytes[token]), token) for token, cost in costs.items() if cost is not None]
+        return np.array([token for _, _, token in sorted(found)], dtype=np.int32)
+
+    def _opening_quotes(self, text: Sequence[int]) -> TokenIds:
+        """Tokens that begin with a quote which must be a string's first: something of the string follows."""
+        begun = [(token, self.token_bytes[token]) for token in text]
+        return np.array(
+            [t for t, each in begun if each[0] == QUOTE and len(each) > 1 and each[1] not in AFTER_STRING], np.int32
+        )
+
+    def choices(self, mask: NDArray[np.int32]) -> Choices:
+        """mask: a row of a bitmask, of all the tokens' bits."""
+        allowed = np.unpackbits(mask.view(np.uint8), bitorder="little").view(bool)
+        tokens = self._text[allowed[self._text]]
+        first_bytes, places = np.unique(self._first[tokens], return_index=True)
+        is_outside = OUTSIDE.issuperset(first_bytes.tolist()) and (
+            QUOTE not in first_bytes or bool(allowed[self._opening].any())
+        )
+        closers = self._outside if is_outside else self._inside
+        return Choices(
+            tokens=tokens,
+            special=tuple(self._special[allowed[self._special]].tolist()),
+            first_bytes=frozenset(first_bytes.tolist()),
+            longest=tuple(tokens[np.sort(places)].tolist()),
+            closers=tuple(closers[allowed[closers]].tolist()),
+        )
+
+    def longest_prefix(self, text: bytes, choices: Choices) -> int | None:
+        """The longest allowed token with which the text begins."""
+        same_first = choices.tokens[self._first[choices.tokens] == text[0]].tolist()
+        fitting = [token for token in same_first if text.startswith(self.token_bytes[token])]
+        return max(fitting, key=lambda token: len(self.token_bytes[token]), default=None)
+
+
+def _num_characters(text: bytes) -> int:
+    return sum(byte & 0xC0 != 0x80 for byte in text)
+
+
+def cost_after(text: bytes, *, inside: bool) -> int | None:
+    """What is left to be done after a token, beside what was open before it; None if it closes and holds nothing whole.
+
+    inside: whether the token begins inside a JSON string.
+    """
+    if inside:
+        content, quote, rest = text.partition(b'"')
+        return None if not quote or b"\\" in content else cost_after(rest, inside=False) if rest else 0
+    if not OUTSIDE.issuperset(text[:1]):
+        return None
+    if text.strip() in WHOLE_WORDS:
+        return 0
+    return _cost_outside(text)
+
+
+def _cost_outside(text: bytes) -> int | None:
+    opened = closed = 0
+    for part, is_string in _parts(text):
+        if is_string is None:
+            return OPEN_BRACKET * opened + OPEN_STRING + CLOSED_BRACKET * closed
+        for byte in b"" if is_string else part:
+            if byte in OPENERS:
+                opened += 1
+            elif byte in CLOSERS and opened:
+                opened -= 1
+            elif byte in CLOSERS:
+                closed += 1
+    stripped = text.strip()
+    if not stripped:
+        return MORE_TO_COME
+    last = stripped[-1]
+    if last not in b'"}]{[,:':
+        return None  # a number or word is begun
+    left = MORE_TO_COME if last in b",:" else 0
+    return OPEN_BRACKET * opened + left + CLOSED_BRACKET * closed
+
+
+def _parts(text: bytes) -> Iterator[tuple[bytes, bool | None]]:
+    """Text outside strings (False), whole strings (True), and a string that does not end (None)."""
+    while text:
+        outside, quote, rest = text.partition(b'"')
+        yield outside, False
+        if not quote:
+            return
+        string, end, text = rest.partition(b'"')
+        yield string, True if end else None
