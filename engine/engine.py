@@ -31,8 +31,10 @@ from engine.errors import (
 from engine.events import Completion, Enforcement, Event, Receipt, ReceiptEntry
 from engine.generation import Deliver, Generation, Run
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
-from engine.grammars.tool_formats import ToolFormat, detect_format
-from engine.grammars.turn import Turn, build_turn
+from engine.grammars.matcher import Matcher
+from engine.grammars.reasoning_budget import ReasoningBudget, reasoning_tags
+from engine.grammars.tool_formats import Opening, ToolFormat, detect_format
+from engine.grammars.turn import Turn, TurnBuilder
 from engine.grammars.turn_parser import TurnParser
 from engine.model import LoadedModel, load
 from engine.output import OutputStream
@@ -42,11 +44,12 @@ from engine.sampling.sampler import choice_key
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
 from engine.step import Progress, Stepper
-from engine.types import CustomTool, Grammar, GrammarKind, Request, SamplingParams
+from engine.types import CustomTool, Grammar, GrammarKind, JsonObject, Request, SamplingParams
 
 logger = logging.getLogger(__name__)
 
 MAX_SEED = 2**63
+MAX_TOKENS_OF_TAG = 32  # of a prompt's end: enough to see whether it opens the reasoning
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,8 @@ class Engine:
         sampling: SamplingParams | None = None,
         stop: str | Iterable[str] = (),
         max_tokens: int | None = None,
+        reasoning_budget: int | None = None,
+        template_options: JsonObject | None = None,
     ) -> Completion:
         """The whole answer to a conversation. Raises RequestError before the first token, GenerationError after."""
         generation = self.stream(
@@ -114,6 +119,8 @@ class Engine:
             sampling=sampling,
             stop=stop,
             max_tokens=max_tokens,
+            reasoning_budget=reasoning_budget,
+            template_options=template_options,
         )
         with generation:  # an interrupt while this waits must not leave the model running
             return generation.completion()
@@ -129,6 +136,8 @@ class Engine:
         sampling: SamplingParams | None = None,
         stop: str | Iterable[str] = (),
         max_tokens: int | None = None,
+        reasoning_budget: int | None = None,
+        template_options: JsonObject | None = None,
     ) -> Generation:
         """The answer's events as they come; in a `with` statement, leaving it cancels what is left."""
         return self.submit(
@@ -141,6 +150,8 @@ class Engine:
                 sampling=SamplingParams() if sampling is None else sampling,
                 stop=to_stop(stop),
                 max_tokens=max_tokens,
+                reasoning_budget=reasoning_budget,
+                template_options={} if template_options is None else template_options,
             )
         )
 
@@ -198,12 +209,14 @@ class Engine:
     def _admit(self, request: Request, choice_index: int, deliver: Deliver | None) -> Run:
         tokenizer = self.loaded.tokenizer
         self._check_token_ids(request)
-        turn = build_turn(request, self.tool_format, tokenizer.unspellable)
-        self._check_special_ids(request, turn)
-        matcher = turn.compile(self._compiler)
+        builder = TurnBuilder(request, self.tool_format, tokenizer.unspellable)
         prompt = self.render_prompt(request)
         if not prompt:
             raise RequestError("the chat template makes an empty prompt of these messages", param="messages")
+        opening = self._opening(request, prompt)
+        turn = builder.build(opening)
+        self._check_special_ids(request, turn)
+        matcher = self._with_budget(request, turn.compile(self._compiler), opening)
         seed = _seed(request.sampling)
         try:
             sequence = Sequence(
@@ -219,7 +232,24 @@ class Engine:
         except MatcherError as error:  # what is forced from the start on is asked for here: a grammar may be too large
             param = "tools" if request.response is None else "response"
             raise GrammarError(f"{param} cannot be enforced: {error}", param=param) from error
-        return Run(sequence, self._output(request, turn), _receipt(request, turn), deliver)
+        return Run(sequence, self._output(request, turn, opening), _receipt(request, turn, opening), deliver)
+
+    def _opening(self, request: Request, prompt: list[int]) -> Opening:
+        """Whether the turn begins with reasoning. After a prompt of the caller's own tokens it does not."""
+        reasoning, tokenizer = self.tool_format.reasoning, self.loaded.tokenizer
+        if reasoning is None or request.prompt is not None:
+            return Opening.NONE
+        end = tokenizer.decode(prompt[-MAX_TOKENS_OF_TAG:])
+        return reasoning.opening(end, may_open=reasoning.is_in(tokenizer.chat_template))
+
+    def _with_budget(self, request: Request, matcher: Matcher | None, opening: Opening) -> Matcher | None:
+        reasoning, budget = self.tool_format.reasoning, request.reasoning_budget
+        if budget is None:
+            return matcher
+        if matcher is None or reasoning is None or opening is Opening.NONE:
+            raise RequestError("reasoning_budget stands here, but this turn has no reasoning", param="reasoning_budget")
+        begin = reasoning.begin if opening is Opening.BEFORE else ""
+        return ReasoningBudget(matcher, reasoning_tags(begin, reasoning.end, self.loaded.tokenizer), budget)
 
     def _start(self, runs: list[Run]) -> list[Generation]:
         """Let all of them wait for their turn, or none and an error."""
@@ -238,17 +268,17 @@ class Engine:
             self._wake.notify()
         return [Generation(run, self._wake) for run in runs]
 
-    def _output(self, request: Request, turn: Turn) -> OutputStream:
+    def _output(self, request: Request, turn: Turn, opening: Opening) -> OutputStream:
         tokenizer = self.loaded.tokenizer
         turn_id = uuid.uuid4().hex[:20]
         parser = TurnParser(
             self.tool_format,
             has_calls=turn.has_calls,
-            marker_is_special=self.tool_format.marker in tokenizer.unspellable,
+            special_tokens=tokenizer.unspellable,
             call_id=lambda index: f"call_{turn_id}{index}",
             has_response=request.response is not None,
             custom_names=frozenset(tool.name for tool in request.callable_tools if isinstance(tool, CustomTool)),
-            input_end_is_special=self.tool_format.input_end in tokenizer.unspellable,
+            opening=opening,
         )
         stop = request.stop if request.response is None else ()
         special_ids = frozenset(tokenizer.unspellable.values())
@@ -383,11 +413,11 @@ def _seed(sampling: SamplingParams) -> int:
     return secrets.randbelow(MAX_SEED) if sampling.seed is None else sampling.seed
 
 
-def _receipt(request: Request, turn: Turn) -> Receipt:
+def _receipt(request: Request, turn: Turn, opening: Opening) -> Receipt:
     entries = list(turn.receipt.entries)
     if request.tools and turn.source is not None:
         entries.insert(0, ReceiptEntry("tool_choice", Enforcement.GRAMMAR, request.tool_choice.mode.value))
-    if turn.has_calls or request.response is not None:
+    if turn.has_calls or request.response is not None or opening is not Opening.NONE:
         given = {"stop": request.stop, "stop_token_ids": request.stop_token_ids}
         for param in (param for param, value in given.items() if value):
             entries.append(ReceiptEntry(param, Enforcement.NARROWED, "matched in free text only"))

@@ -76,6 +76,13 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """More of what the model thinks before it answers."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCallStart:
     """A call begins; its arguments follow."""
 
@@ -117,7 +124,7 @@ class Finished:
     receipt: Receipt
 
 
-Event = TextDelta | ToolCallStart | ToolCallDelta | ToolCallEnd | LogprobsDelta | Finished
+Event = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | ToolCallEnd | LogprobsDelta | Finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +138,9 @@ class Completion:
     seed: int  # draws the same answer again
     receipt: Receipt
     logprobs: tuple[TokenLogprob, ...] | None = None  # one per output token, where asked for
+    reasoning: str | None = None  # what the model thought before it answered
 
     def message(self) -> Message:
         """This answer as the next message of the conversation."""
         content = self.text if self.tool_calls else self.text or ""
-        return Message(Role.ASSISTANT, content, self.tool_calls)
+        return Message(Role.ASSISTANT, content, self.tool_calls, reasoning=self.reasoning)

@@ -8,6 +8,7 @@ from engine.events import (
     Event,
     Finished,
     LogprobsDelta,
+    ReasoningDelta,
     TextDelta,
     TokenLogprob,
     ToolCallDelta,
@@ -90,6 +91,7 @@ class OutputStream:
 @dataclass(slots=True)
 class _Collected:
     text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
     starts: dict[int, ToolCallStart] = field(default_factory=dict)
     arguments: dict[int, str] = field(default_factory=dict)
     calls: list[ToolCall] = field(default_factory=list)
@@ -99,6 +101,8 @@ class _Collected:
         match event:
             case TextDelta(text):
                 self.text.append(text)
+            case ReasoningDelta(text):
+                self.reasoning.append(text)
             case ToolCallStart(index):
                 self.starts[index] = event
                 self.arguments[index] = ""
@@ -132,4 +136,5 @@ def collect(events: Iterable[Event]) -> Completion:
         seed=finished.seed,
         receipt=finished.receipt,
         logprobs=tuple(collected.logprobs) if logprobs_asked else None,
+        reasoning="".join(collected.reasoning) or None,
     )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from engine.checks import is_text
+from engine.checks import is_text, shown
 from engine.errors import RequestError
 from engine.grammars.example import example_arguments
 from engine.grammars.tool_formats import ToolFormat, describe_tool, describe_tools
@@ -32,14 +32,23 @@ def render_text(request: Request, family: ToolFormat, tokenizer: Tokenizer) -> s
 
 
 def _render(request: Request, family: ToolFormat, tokenizer: Tokenizer) -> str:
+    _check_options(request, tokenizer)
     tools = request.callable_tools
     if family.template_shows_tools:
         messages = [_native_message(message, family) for message in request.messages]
-        return tokenizer.render(messages, [describe_tool(tool) for tool in tools] or None)
+        return tokenizer.render(messages, [describe_tool(tool) for tool in tools] or None, request.template_options)
     messages = [_plain_message(message, family) for message in request.messages]
     if tools:
         messages = _with_system_text(messages, instructions(family, tools))
-    return tokenizer.render(messages, None)
+    return tokenizer.render(messages, None, request.template_options)
+
+
+def _check_options(request: Request, tokenizer: Tokenizer) -> None:
+    for name in request.template_options:
+        if name not in tokenizer.template_options:
+            known = ", ".join(sorted(tokenizer.template_options)) or "none"
+            message = f"template_options has {shown(name)}; this model's chat template reads {known}"
+            raise RequestError(message, param=f"template_options.{name}" if is_text(name) else "template_options")
 
 
 def instructions(family: ToolFormat, tools: tuple[OfferedTool, ...]) -> str:
@@ -63,6 +72,8 @@ def _native_message(message: Message, family: ToolFormat) -> WireMessage:
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.parsed_arguments()}}
             for call in functions
         ]
+    if message.reasoning is not None:
+        wire["reasoning_content"] = message.reasoning
     if message.tool_call_id is not None:
         wire["tool_call_id"] = message.tool_call_id
     return wire
@@ -72,7 +83,8 @@ def _plain_message(message: Message, family: ToolFormat) -> WireMessage:
     if message.role is Role.TOOL:
         return {"role": "user", "content": f"{family.response_begin}{message.content or ''}{family.response_end}"}
     calls = family.write_calls(message.tool_calls)
-    return {"role": _role(message), "content": (message.content or "") + calls}
+    wire: WireMessage = {"role": _role(message), "content": (message.content or "") + calls}
+    return wire if message.reasoning is None else {**wire, "reasoning_content": message.reasoning}
 
 
 def _role(message: Message) -> str:

@@ -81,14 +81,16 @@ def _named(choice: Mapping[str, Any]) -> str:
 def _message(message: AnyMessage, path: str) -> Message:
     if isinstance(message, Message):
         return message
-    _check_keys(message, {"role", "content", "tool_calls", "tool_call_id"}, path)
+    _check_keys(message, {"role", "content", "tool_calls", "tool_call_id", "reasoning"}, path)
     role: Any = message.get("role")
     check(f"{path}.role", role, f"one of {', '.join(Role)}", holds=isinstance(role, str) and role in list(Role))
     calls = message.get("tool_calls")
     calls = () if calls is None else _listed(calls, f"{path}.tool_calls")
     tool_calls = tuple(_tool_call(each, f"{path}.tool_calls[{position}]") for position, each in enumerate(calls))
     with _inside(path):
-        return Message(Role(role), message.get("content"), tool_calls, message.get("tool_call_id"))
+        return Message(
+            Role(role), message.get("content"), tool_calls, message.get("tool_call_id"), message.get("reasoning")
+        )
 
 
 def _tool_call(call: ToolCall | Mapping[str, Any], path: str) -> ToolCall:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.meta
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -26,6 +27,45 @@ from engine.gguf import GGUFVocabulary
 # Special tokens that end a turn in every chat format that has them, whatever eos_token says. "<|end|>" is not among
 # them: it ends Phi's turn, but only one message of harmony's.
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|endoftext|>")
+
+# What a chat template reads but a request must not set: it has its own place, or would show the model what no grammar
+# knows of.
+OWN_TEMPLATE_NAMES = frozenset(
+    {
+        "messages",
+        "tools",
+        "documents",
+        "add_generation_prompt",
+        "continue_final_message",
+        "bos_token",
+        "eos_token",
+        "unk_token",
+        "pad_token",
+        "sep_token",
+        "cls_token",
+        "mask_token",
+        "image_token",
+        "additional_special_tokens",
+        "raise_exception",
+        "strftime_now",
+        "namespace",
+        "builtin_tools",
+        "custom_tools",
+        "xml_tools",
+        "python_tools",
+        "tools_in_user_message",
+        "functions",
+        "controls",
+        "tool_choice",
+        "available_tools",
+        "chat_template",
+        "tokenize",
+        "padding",
+        "truncation",
+        "return_dict",
+    }
+)
+GENERATION_TAG = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 
 SPACE = "\u2581"  # SentencePiece's stand-in for a space
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -115,11 +155,28 @@ class Tokenizer:
         """The id of the added token (special or not) with exactly this content."""
         return self._added.get(text)
 
-    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> str:
+    @functools.cached_property
+    def template_options(self) -> frozenset[str]:
+        """Names that the chat template reads and that a request may set, such as enable_thinking."""
+        if self.chat_template is None:
+            return frozenset()
+        source = GENERATION_TAG.sub("", self.chat_template)
+        try:
+            tree = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(source)
+        except jinja2.TemplateError:
+            return frozenset()  # rendering says what is wrong with it
+        return frozenset(jinja2.meta.find_undeclared_variables(tree) - OWN_TEMPLATE_NAMES)
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        options: Mapping[str, Any] | None = None,
+    ) -> str:
         """The prompt text by the model's chat template, up to where the assistant's turn begins.
 
-        messages, tools: in the shape of the OpenAI API. Raises RequestError where the template refuses the messages,
-        UnsupportedModelError where the model has no template.
+        messages, tools: in the shape of the OpenAI API. options: among template_options.
+        Raises RequestError where the template refuses the messages, UnsupportedModelError where the model has none.
         """
         if self.chat_template is None:
             raise UnsupportedModelError("the model has no chat template")
@@ -130,6 +187,7 @@ class Tokenizer:
                 chat_template=self.chat_template,
                 add_generation_prompt=True,
                 tokenize=False,
+                **(options or {}),
             )
         except (jinja2.TemplateError, TypeError, KeyError, ValueError) as error:
             message = f"the model's chat template refuses these messages: {error}"

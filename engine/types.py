@@ -81,6 +81,7 @@ class Message:
     content: str | None = None  # None only beside tool calls
     tool_calls: tuple[ToolCall, ...] = ()  # assistant messages only
     tool_call_id: str | None = None  # tool messages only: the call that this answers; many chat templates know no ids
+    reasoning: str | None = None  # assistant messages only: what was thought before; many chat templates leave it out
 
     def __post_init__(self) -> None:
         check("role", self.role, "a Role", holds=isinstance(self.role, Role))
@@ -96,6 +97,9 @@ class Message:
             "the text of an id, and stands in tool messages only",
             holds=is_answer or self.tool_call_id is None,
         )
+        is_thought = self.role is Role.ASSISTANT and is_text(self.reasoning)
+        allowed = "text, and stands in assistant's messages only"
+        check("reasoning", self.reasoning, allowed, holds=is_thought or self.reasoning is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +291,8 @@ class Request:
     stop: tuple[str, ...] = ()  # free text ends before the first of these
     stop_token_ids: tuple[int, ...] = ()  # free text ends before the first of these
     max_tokens: int | None = None  # None: up to the model's context length
+    reasoning_budget: int | None = None  # tokens of reasoning after which the block is closed; None: no limit
+    template_options: JsonObject = field(default_factory=dict)  # for the chat template: enable_thinking, say
 
     def __post_init__(self) -> None:
         lists: tuple[tuple[str, object, str, type | UnionType], ...] = (
@@ -318,6 +324,11 @@ class Request:
         check("stop_token_ids", self.stop_token_ids, "a tuple of token ids", holds=is_ids)
         if (limit := self.max_tokens) is not None:
             check("max_tokens", limit, "an integer, 1 or more", holds=is_integer(limit) and limit >= 1)
+        if (budget := self.reasoning_budget) is not None:
+            check("reasoning_budget", budget, "an integer, 0 or more", holds=is_integer(budget) and budget >= 0)
+        is_mapping = isinstance(self.template_options, Mapping)
+        check("template_options", self.template_options, "a mapping from names to JSON values", holds=is_mapping)
+        json_text("template_options", dict(self.template_options))
         self._check_tool_names()
 
     def _check_tool_names(self) -> None:

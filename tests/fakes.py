@@ -36,6 +36,12 @@ HERMES_TEMPLATE = (
     "{% endfor %}<|im_end|>\n{% endfor %}{{ '<|im_start|>assistant\n' }}"  # Jinja drops a newline at a template's end
 )
 
+# At a template's end: opens the reasoning where opened is set, closes it where enable_thinking is off.
+REASONING_PROMPT = (
+    "{% if opened %}{{ '<think>\n' }}"
+    "{% elif enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+)
+
 CORPUS = [
     '<tool_call>\n{"name": "calculate", "arguments": {"expression": "12 * 3"}}\n</tool_call>',
     '<tool_call>\n{"name": "web_search", "arguments": {"query": "weather in Paris", "num_results": 5}}\n</tool_call>',
@@ -45,10 +51,12 @@ CORPUS = [
 
 
 @functools.cache
-def fake_tokenizer(*, hermes: bool = False, num_merges: int = 160, special_markers: bool = True) -> Tokenizer:
+def fake_tokenizer(
+    *, hermes: bool = False, num_merges: int = 160, special_markers: bool = True, reasons: bool = False
+) -> Tokenizer:
     """Byte-level BPE with a few hundred tokens; hermes: the markers are single special tokens.
 
-    special_markers: off makes them ordinary added tokens, as Qwen's are.
+    special_markers: off makes them ordinary added tokens, as Qwen's are. reasons: with a template that knows <think>.
     """
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -56,6 +64,8 @@ def fake_tokenizer(*, hermes: bool = False, num_merges: int = 160, special_marke
     special = {"<|im_start|>": True, EOS: True}
     if hermes:
         special |= {"<tool_call>": special_markers, "</tool_call>": special_markers}
+    if hermes and reasons:
+        special |= {"<think>": False, "</think>": False}
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     backend.train_from_iterator(
         CORPUS,
@@ -65,7 +75,11 @@ def fake_tokenizer(*, hermes: bool = False, num_merges: int = 160, special_marke
     )
     backend.add_tokens([AddedToken(text, special=is_special, normalized=False) for text, is_special in special.items()])
     fast = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=EOS)
-    fast.chat_template = HERMES_TEMPLATE if hermes else PLAIN_TEMPLATE
+    template = HERMES_TEMPLATE if hermes else PLAIN_TEMPLATE
+    if reasons:
+        shown = "{% if message.reasoning_content %}<think>\n{{ message.reasoning_content }}\n</think>\n\n{% endif %}"
+        template = template.replace("{{ message.content }}", shown + "{{ message.content }}") + REASONING_PROMPT
+    fast.chat_template = template
     return Tokenizer(fast)
 
 
@@ -134,12 +148,13 @@ def fake_loaded(
     phrases: Mapping[str, int] | None = None,
     seed: int = 0,
     padding: int = 7,
+    reasons: bool = False,
 ) -> LoadedModel:
     """A fake model with its tokenizer. The logits are padded.
 
     bonus: text -> points for its first token, everywhere. phrases: text -> points for going on with it, once begun.
     """
-    tokenizer = fake_tokenizer(hermes=hermes)
+    tokenizer = fake_tokenizer(hermes=hermes, reasons=reasons)
     by_token = {tokenizer.encode(text)[0]: points for text, points in (bonus or {}).items()}
     by_phrase = {tuple(tokenizer.encode(text)): points for text, points in (phrases or {}).items()}
     return LoadedModel("fake", FakeModel(tokenizer.num_tokens + padding, by_token, by_phrase, seed), tokenizer)
@@ -187,9 +202,9 @@ def scripted(loaded: LoadedModel, script: Callable[[list[int]], Mapping[int, flo
     return replace(loaded, model=ScriptedModel(fake_model(loaded).vocab_size, script=script))
 
 
-def fake_that_writes(text: str, *, hermes: bool = False) -> LoadedModel:
+def fake_that_writes(text: str, *, hermes: bool = False, reasons: bool = False) -> LoadedModel:
     """A fake that writes this text, as its tokenizer cuts it, and then ends its turn."""
-    loaded = fake_loaded(hermes=hermes)
+    loaded = fake_loaded(hermes=hermes, reasons=reasons)
     whole = loaded.tokenizer.encode(text + EOS)
 
     def script(tokens: list[int]) -> Mapping[int, float]:

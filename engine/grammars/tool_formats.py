@@ -2,7 +2,9 @@
 
 import enum
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
 from engine.types import CustomTool, JsonObject, OfferedTool, ToolCall
 
@@ -12,6 +14,41 @@ class ToolStyle(enum.StrEnum):
 
     JSON = "json"  # one JSON object a line
     SIGNATURE = "signature"  # name(parameter: type, ...) and the descriptions
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """How a family writes what it thinks before it answers. All fields are literal text.
+
+    A block is: begin, any text without end, end, after. Markers of calls inside it are its text.
+    """
+
+    begin: str
+    end: str
+    after: str = ""  # between the block and what follows it
+
+    def is_in(self, chat_template: str | None) -> bool:
+        """Whether models of this chat template reason so."""
+        return self.begin in (chat_template or "") or self.end in (chat_template or "")
+
+    def opening(self, prompt: str, *, may_open: bool) -> "Opening":
+        """Where a turn after this prompt begins. may_open: whether the model reasons at all."""
+        end = prompt.rstrip()
+        if end.endswith(self.begin.rstrip()):
+            return Opening.INSIDE
+        is_over = end.endswith((self.end + self.after).rstrip())
+        return Opening.BEFORE if may_open and not is_over else Opening.NONE
+
+
+class Opening(enum.StrEnum):
+    """Where a turn begins."""
+
+    NONE = "none"  # after the reasoning, or there is none
+    BEFORE = "before"  # the model may open its reasoning
+    INSIDE = "inside"  # the prompt has opened it already
+
+
+THINK = Reasoning(begin="<think>", end="</think>", after="\n\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +73,21 @@ class ToolFormat:
     template_signs: tuple[str, ...] = ()  # a chat template with all of these shows tools in this format itself
     instructions: str = ""  # shown to models whose template does not show tools; {tools} and {example} are filled in
     tool_style: ToolStyle = ToolStyle.JSON
+    reasoning: Reasoning | None = THINK  # where the chat template has it
 
     @property
     def template_shows_tools(self) -> bool:
         return bool(self.template_signs)
+
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """Everything that it writes between what a request brings."""
+        return tuple(_strings(self))
+
+    def rewritten(self, rewrite: Callable[[str], str]) -> "ToolFormat":
+        """The same with each literal rewritten."""
+        family: ToolFormat = _rewritten(self, rewrite)
+        return family
 
     def write_call(self, name: str, arguments: str) -> str:
         """A whole call as the model would write it. arguments: JSON text."""
@@ -89,6 +137,26 @@ PLAIN = ToolFormat(
 )
 
 TOOL_FORMATS = (HERMES, PLAIN)
+
+
+def _strings(literals: Any) -> Iterator[str]:
+    for field in fields(literals):
+        value = getattr(literals, field.name)
+        if type(value) is str:
+            yield value
+        elif is_dataclass(value):
+            yield from _strings(value)
+
+
+def _rewritten(literals: Any, rewrite: Callable[[str], str]) -> Any:
+    changed: dict[str, Any] = {}
+    for field in fields(literals):
+        value = getattr(literals, field.name)
+        if type(value) is str:
+            changed[field.name] = rewrite(value)
+        elif is_dataclass(value):
+            changed[field.name] = _rewritten(value, rewrite)
+    return replace(literals, **changed)
 
 
 def detect_format(chat_template: str | None) -> ToolFormat:

@@ -5,6 +5,9 @@ required    call (separator call)*
 none        text in which the marker cannot be written
 response    the response alone, or a call instead of it
 
+Each of them may follow a block of reasoning, which ends where its end tag is whole; or begin inside of one, where the
+prompt has opened it.
+
 Calls begin with the family's marker. Beside a response they can only be the whole turn, and the response cannot begin
 so: one look at the turn's start tells which it is, and a marker inside the response is the response's own.
 """
@@ -23,10 +26,12 @@ from engine.grammars.lark_source import check_callers
 from engine.grammars.literals import ANY_TEXT, regex_literal, string_literal
 from engine.grammars.matcher import GrammarCompiler, Matcher
 from engine.grammars.strict import check_strict
-from engine.grammars.tool_formats import ToolFormat
+from engine.grammars.tool_formats import Opening, ToolFormat
 from engine.types import CustomTool, GrammarKind, Request, Tool, ToolChoiceMode
 
 MAX_WORDS = 2**15  # of a bitmask: a million tokens
+
+_REASONING = {Opening.NONE: "", Opening.BEFORE: "reasoning?", Opening.INSIDE: "reasoning_rest"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ class Turn:
     receipt: Receipt
     has_calls: bool
     has_response: bool  # text is bound by a grammar
+    reasoning_begin: str | None = None  # what may open reasoning, where that is ordinary text
 
     def compile(self, compiler: GrammarCompiler) -> Matcher | None:
         """A matcher at the turn's start. Raises GrammarError that names the one tool or response to blame."""
@@ -88,15 +94,17 @@ class Turn:
         for probe in self.probes:
             if probe.compiles(compiler):
                 raise may_write("<", probe.param)
-        if self.has_calls and self.has_response:
-            self._check_response(compiler)
+        if self.has_response and self.has_calls:
+            self._check_response(compiler, self.marker, "a call of a tool does; both cannot be offered together")
+        if self.has_response and self.reasoning_begin is not None:
+            begin = string_literal(self.reasoning_begin)
+            self._check_response(compiler, begin, "the model's reasoning does")
         return matcher
 
-    def _check_response(self, compiler: GrammarCompiler) -> None:
-        opening = compiler.compile(f"start: {self.marker}", param="tools").forced_tokens()
+    def _check_response(self, compiler: GrammarCompiler, begin: str, what: str) -> None:
+        opening = compiler.compile(f"start: {begin}", param="tools").forced_tokens()
         if self.parts[-1].check(compiler).validate(opening) == len(opening):
-            reason = "it could begin as a call of a tool does; both cannot be offered together"
-            raise GrammarError(f"response cannot be enforced: {reason}", param="response")
+            raise GrammarError(f"response cannot be enforced: it could begin as {what}", param="response")
 
 
 def _first_allowed(matcher: Matcher) -> int:
@@ -105,17 +113,21 @@ def _first_allowed(matcher: Matcher) -> int:
     return int(np.unpackbits(row.view(np.uint8), bitorder="little").argmax())
 
 
-def build_turn(request: Request, family: ToolFormat, special_tokens: Mapping[str, int]) -> Turn:
-    """The grammar of the turn that answers the request.
-
-    special_tokens: ids of the tokens that are written as one and can never be spelled.
-    Raises SchemaError or GrammarError, naming the tool or response by path.
-    """
-    return _TurnBuilder(request, family, special_tokens).build()
+def build_turn(
+    request: Request, family: ToolFormat, special_tokens: Mapping[str, int], opening: Opening = Opening.NONE
+) -> Turn:
+    """The grammar of the turn that answers the request. As TurnBuilder, in one go."""
+    return TurnBuilder(request, family, special_tokens).build(opening)
 
 
-class _TurnBuilder:
+class TurnBuilder:
+    """Checks a request's tools and response before its prompt is rendered; then builds the turn that follows it."""
+
     def __init__(self, request: Request, family: ToolFormat, special_tokens: Mapping[str, int]) -> None:
+        """special_tokens: ids of the tokens that are written as one and can never be spelled.
+
+        Raises SchemaError or GrammarError, naming the tool or response by path.
+        """
         self._request = request
         self._family = family
         self._special_tokens = special_tokens
@@ -123,57 +135,97 @@ class _TurnBuilder:
         self._subgrammars: list[dict[str, object]] = []
         self._parts: list[Part] = []
         self._probes: list[Part] = []
+        self._has_calls = bool(request.callable_tools)
+        self._call_rules = self._calls() if self._has_calls else []
+        self._response_body = self._response()
 
-    def build(self) -> Turn:
-        has_calls = bool(self._request.callable_tools)
-        rules = self._rules(has_calls)
+    def build(self, opening: Opening) -> Turn:
+        """opening: where the prompt leaves the turn."""
         return Turn(
-            source=self._assemble(rules) if rules else None,
+            source=self._source(opening),
             parts=tuple(self._parts),
             probes=tuple(self._probes),
             marker=self._terminals(self._family.marker),
             receipt=Receipt(tuple(self._entries)),
-            has_calls=has_calls,
+            has_calls=self._has_calls,
             has_response=self._request.response is not None and not self._must_call,
+            reasoning_begin=self._text_begin(opening),
         )
 
     @property
     def _must_call(self) -> bool:
         return self._request.tool_choice.mode is ToolChoiceMode.REQUIRED
 
-    def _rules(self, has_calls: bool) -> list[str]:
-        calls = self._calls() if has_calls else []
-        response = self._response()
-        if not calls:
+    def _source(self, opening: Opening) -> str | None:
+        body = self._body(opening)
+        if not body:
+            return None
+        return self._assemble([f"start: {_REASONING[opening]} body", *self._reasoning(opening), *body])
+
+    def _reasoning(self, opening: Opening) -> list[str]:
+        if opening is Opening.NONE:
+            return []
+        literals = self._family.reasoning
+        assert literals is not None
+        inside = f"reasoning_rest: reasoning_text {self._terminals(literals.after)}"
+        rules = [inside, *self._ended("reasoning_text", literals.end)]
+        if opening is Opening.BEFORE:
+            rules.append(f"reasoning: {self._terminals(literals.begin)} reasoning_rest")
+        return rules
+
+    def _ended(self, name: str, end: str) -> list[str]:
+        """A rule for any text before an end, and the end: the text ends as soon as the end is whole."""
+        if self._begins_with_token(end):
+            text = f"ANY: {ANY_TEXT} & ~({ANY_TEXT} {string_literal(end)} {ANY_TEXT})"
+            return [f"{name}: ANY? {self._terminals(end)}", text]
+        return [f"{name}[suffix={string_literal(end)}]: {ANY_TEXT}"]
+
+    def _begins_with_token(self, text: str) -> bool:
+        return any(text.startswith(token) for token in self._special_tokens)
+
+    def _text_begin(self, opening: Opening) -> str | None:
+        """What opens the reasoning, where that is ordinary text: no other text may begin so."""
+        literals = self._family.reasoning
+        if opening is not Opening.BEFORE or literals is None or self._begins_with_token(literals.begin):
+            return None
+        return literals.begin
+
+    def _body(self, opening: Opening) -> list[str]:
+        response = self._response_body
+        if not self._has_calls:
             if response:
-                return [f"start: {response}"]
-            return self._text_without_calls() if self._request.tools else []
+                return [f"body: {response}"]
+            is_free = not self._request.tools and opening is Opening.NONE
+            return [] if is_free else ["body: TEXT", self._text(opening, marker=bool(self._request.tools))]
         marker = self._terminals(self._family.marker)
         if self._must_call:
-            start = [f"start: {marker} calls"]
+            start = [f"body: {marker} calls"]
         elif response:
-            start = [f"start: {response} | {marker} calls"]
+            start = [f"body: {response} | {marker} calls"]
         else:
-            start = self._text_then_calls(marker)
-        return [*start, *calls]
+            start = self._text_then_calls(marker, opening)
+        return [*start, *self._call_rules]
 
-    def _text_then_calls(self, marker: str) -> list[str]:
-        if self._family.marker in self._special_tokens:
-            return [f"start: TEXT | TEXT? {marker} calls", self._text_without_marker()]
+    def _text_then_calls(self, marker: str, opening: Opening) -> list[str]:
+        if self._begins_with_token(self._family.marker):
+            return [f"body: TEXT | TEXT? {marker} calls", self._text(opening, marker=True)]
         # A terminal that ends as soon as the marker is whole. One that merely excluded the marker would swallow
         # the marker's beginning and then forbid its end, because the lexer is greedy.
         return [
-            "start: TEXT | before_call calls",
-            f"before_call[suffix={string_literal(self._family.marker)}]: {ANY_TEXT}",
-            f"TEXT: {ANY_TEXT}",
+            "body: TEXT | before_call calls",
+            f"before_call[suffix={string_literal(self._family.marker)}]: BEFORE_CALL",
+            self._text(opening, marker=False).replace("TEXT", "BEFORE_CALL", 1),
+            self._text(opening, marker=False),
         ]
 
-    def _text_without_calls(self) -> list[str]:
-        return ["start: TEXT", self._text_without_marker()]
-
-    def _text_without_marker(self) -> str:
-        # Where the marker is a token, this is about its spelling: read back by a chat template, it would be the token.
-        return f"TEXT: {ANY_TEXT} & ~({ANY_TEXT} {string_literal(self._family.marker)} {ANY_TEXT})"
+    def _text(self, opening: Opening, *, marker: bool) -> str:
+        """Any text; marker: without the family's marker in it."""
+        text = f"TEXT: {ANY_TEXT}"
+        if marker:
+            # Where the marker is a token, this is about its spelling: read back by a template, it would be the token.
+            text += f" & ~({ANY_TEXT} {string_literal(self._family.marker)} {ANY_TEXT})"
+        begin = self._text_begin(opening)
+        return text if begin is None else text + f" & ~({string_literal(begin)} {ANY_TEXT})"
 
     def _calls(self) -> list[str]:
         one_call = not self._request.parallel_tool_calls or self._request.tool_choice.exactly_one

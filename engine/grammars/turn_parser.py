@@ -1,18 +1,21 @@
-"""One turn's text, read back: text in, Events out. No I/O, no tokens; the same ToolFormat wrote the grammar.
+"""One turn's text, read back: text in, Events out. No I/O, no ids; the same ToolFormat wrote the grammar.
 
 A state is a method that takes what it can from the buffer and says whether there may be more to take.
 A call ends where its JSON ends, never where a marker is seen.
 """
 
+import copy
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from typing import Self
 
 from engine.errors import MatcherError
-from engine.events import TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart
-from engine.grammars.tool_formats import ToolFormat
+from engine.events import ReasoningDelta, TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart
+from engine.grammars.marks import Marks
+from engine.grammars.tool_formats import Opening, Reasoning, ToolFormat
 
-ParsedEvent = TextDelta | ToolCallStart | ToolCallDelta | ToolCallEnd
-State = Callable[[], Iterator[ParsedEvent]]
+ParsedEvent = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | ToolCallEnd
+State = Callable[["TurnParser"], Iterator[ParsedEvent]]
 
 
 @dataclass(slots=True)
@@ -63,43 +66,45 @@ class TurnParser:
         family: ToolFormat,
         *,
         has_calls: bool,
-        marker_is_special: bool,
+        special_tokens: Collection[str],
         call_id: Callable[[int], str],
         has_response: bool = False,
         custom_names: Collection[str] = (),
-        input_end_is_special: bool = False,
+        opening: Opening = Opening.NONE,
     ) -> None:
-        """has_calls: whether the turn may call at all; if not, everything is text.
+        """has_calls: whether the turn may call at all; if not, everything but its reasoning is text.
 
-        marker_is_special: whether the marker is a token of its own, so that its spelling in text means nothing.
+        special_tokens: spellings of the tokens that are one symbol each, so that their spelling in text means nothing.
         has_response: whether text is bound by a grammar. Then only a turn that begins with the marker calls.
-        custom_names: tools that take raw input; input_end_is_special: whether what ends it is a token of its own.
+        custom_names: tools that take raw input. opening: whether the turn begins with reasoning, or inside of it.
         """
-        self._family = family
+        self._marks = Marks(family.literals, special_tokens)
+        self._family = family.rewritten(self._marks.of_literal)
         self._has_calls = has_calls
-        self._marker_is_special = marker_is_special
         self._call_id = call_id
         self._has_response = has_response
         self._custom_names = custom_names
-        self._input_end_is_special = input_end_is_special
         self._buffer = ""
         self._num_calls = 0
         self._scanner = _JsonScanner()
-        self._state: State = self._text
+        self._blank_lines = ""  # at the reasoning's end so far
+        self._has_reasoned = False
+        self._state: State = _FIRST_STATES[opening]
+
+    def copy(self) -> Self:
+        """An independent parser in the same state."""
+        other = copy.copy(self)
+        other._scanner = copy.copy(self._scanner)
+        return other
 
     @property
     def in_text(self) -> bool:
         """Whether the turn is in free text, or may still become it."""
-        return self._state == self._text
+        return self._state in (TurnParser._start, TurnParser._text)
 
     def feed(self, text: str, *, special: bool = False) -> list[ParsedEvent]:
         """Take more text. special: it is the spelling of one special token."""
-        may_call = self._has_calls and self._marker_is_special and self.in_text
-        if special and may_call and text == self._family.marker:
-            return [*self.finish(), *self._open_call()]
-        if special and self._state == self._special_input and text == self._family.input_end:
-            return self._end_call()
-        self._buffer += text
+        self._buffer += self._marks.of_token(text) if special else text
         return self._run()
 
     def finish(self, *, cut: bool = False) -> list[ParsedEvent]:
@@ -107,7 +112,7 @@ class TurnParser:
 
         cut: the turn did not end by itself. Beside a response, the beginning of a marker is then one that was cut.
         """
-        text, self._buffer = self._buffer, ""
+        text, self._buffer = self._marks.spelled(self._buffer), ""
         is_text = self.in_text and not (cut and self._has_response and self._has_calls)
         return [TextDelta(text)] if text and is_text else []
 
@@ -116,38 +121,71 @@ class TurnParser:
         state: State | None = None
         while state != self._state:  # a state that changed may leave something for the next
             state = self._state
-            events.extend(state())
+            events.extend(state(self))
         return events
-
-    def _open_call(self) -> list[ParsedEvent]:
-        self._state = self._before_name
-        return self._run()
 
     def _end_call(self) -> list[ParsedEvent]:
         self._num_calls += 1
-        self._state = self._next_call
+        self._state = TurnParser._next_call
         return [ToolCallEnd(self._num_calls - 1)]
+
+    def _start(self) -> Iterator[ParsedEvent]:
+        begin = self._reasoning_literals.begin
+        if self._buffer.startswith(begin):
+            self._buffer = self._buffer[len(begin) :]
+            self._state = TurnParser._reasoning
+        elif not begin.startswith(self._buffer):
+            self._state = TurnParser._text
+        return iter(())
+
+    @property
+    def _reasoning_literals(self) -> Reasoning:
+        assert self._family.reasoning is not None
+        return self._family.reasoning
+
+    def _reasoning(self) -> Iterator[ParsedEvent]:
+        """Whatever comes before the block's end; blank lines around it are left out."""
+        text, found = self._up_to(self._reasoning_literals.end)
+        text = self._blank_lines + self._marks.spelled(text)
+        shown = text.rstrip("\n")
+        self._blank_lines = text[len(shown) :]
+        shown = shown if self._has_reasoned else shown.lstrip("\n")
+        if shown:
+            self._has_reasoned = True
+            yield ReasoningDelta(shown)
+        if found:
+            self._state = TurnParser._after_reasoning
+
+    def _after_reasoning(self) -> Iterator[ParsedEvent]:
+        if self._skip(self._reasoning_literals.after):
+            self._state = TurnParser._text
+        return iter(())
 
     def _text(self) -> Iterator[ParsedEvent]:
         marker = self._family.marker
         if self._has_response and not marker.startswith(self._buffer[: len(marker)]):
             self._has_calls = False
-        if not self._has_calls or self._marker_is_special:
-            length, found = len(self._buffer), False
+        if self._has_calls:
+            text, found = self._up_to(marker)
         else:
-            start = self._buffer.find(marker)
-            found = start >= 0
-            length = start if found else len(self._buffer) - held_back(self._buffer, marker)
-        text, self._buffer = self._buffer[:length], self._buffer[length:]
+            text, found, self._buffer = self._buffer, False, ""
         if text:
-            yield TextDelta(text)
+            yield TextDelta(self._marks.spelled(text))
         if found:
-            self._buffer = self._buffer[len(marker) :]
-            self._state = self._before_name
+            self._state = TurnParser._before_name
+
+    def _up_to(self, literal: str) -> tuple[str, bool]:
+        """Take the text before the literal, and the literal; without it, what cannot be its beginning."""
+        text, found, rest = self._buffer.partition(literal)
+        if not found:
+            length = len(text) - held_back(text, literal)
+            text, rest = text[:length], text[length:]
+        self._buffer = rest
+        return text, bool(found)
 
     def _before_name(self) -> Iterator[ParsedEvent]:
         if self._skip(self._family.before_name):
-            self._state = self._name
+            self._state = TurnParser._name
         return iter(())
 
     def _name(self) -> Iterator[ParsedEvent]:
@@ -158,30 +196,17 @@ class TurnParser:
         custom = name in self._custom_names
         self._skip(self._family.before_input if custom else self._family.before_arguments)
         self._scanner = _JsonScanner()
-        self._state = self._input_state() if custom else self._arguments
+        self._state = TurnParser._input if custom else TurnParser._arguments
         yield ToolCallStart(self._num_calls, self._call_id(self._num_calls), name, custom)
 
     def _delimiters(self) -> tuple[str, str]:
         return self._family.before_arguments, self._family.before_input
 
-    def _input_state(self) -> State:
-        return self._special_input if self._input_end_is_special else self._text_input
-
-    def _special_input(self) -> Iterator[ParsedEvent]:
-        """Raw input whose end is a token: `feed` sees it."""
-        text, self._buffer = self._buffer, ""
+    def _input(self) -> Iterator[ParsedEvent]:
+        """Raw input of a custom tool."""
+        text, found = self._up_to(self._family.input_end)
         if text:
-            yield ToolCallDelta(self._num_calls, text)
-
-    def _text_input(self) -> Iterator[ParsedEvent]:
-        end = self._family.input_end
-        text, found, rest = self._buffer.partition(end)
-        if not found:
-            length = len(text) - held_back(text, end)
-            text, rest = text[:length], text[length:]
-        self._buffer = rest
-        if text:
-            yield ToolCallDelta(self._num_calls, text)
+            yield ToolCallDelta(self._num_calls, self._marks.spelled(text))
         if found:
             yield from self._end_call()
 
@@ -189,9 +214,9 @@ class TurnParser:
         end = self._scanner.end(self._buffer)
         arguments, self._buffer = self._buffer[:end], self._buffer[len(self._buffer) if end is None else end :]
         if arguments:
-            yield ToolCallDelta(self._num_calls, arguments)
+            yield ToolCallDelta(self._num_calls, self._marks.spelled(arguments))
         if end is not None:
-            self._state = self._end
+            self._state = TurnParser._end
 
     def _end(self) -> Iterator[ParsedEvent]:
         if self._skip(self._family.end):
@@ -199,14 +224,22 @@ class TurnParser:
 
     def _next_call(self) -> Iterator[ParsedEvent]:
         if self._skip(self._family.separator + self._family.marker):
-            self._state = self._before_name
+            self._state = TurnParser._before_name
         return iter(())
 
     def _skip(self, literal: str) -> bool:
-        """Take the literal off the buffer once it is there whole."""
-        if self._buffer.startswith(literal):
-            self._buffer = self._buffer[len(literal) :]
+        """Take the literal off the buffer once it is there whole. Nothing else can come: its spelling will do."""
+        written, literal = self._marks.spelled(self._buffer), self._marks.spelled(literal)
+        if written.startswith(literal):
+            self._buffer = written[len(literal) :]
             return True
-        if not literal.startswith(self._buffer):
-            raise MatcherError(f"the turn's text left its format: {self._buffer!r} where {literal!r} must be")
+        if not literal.startswith(written):
+            raise MatcherError(f"the turn's text left its format: {written!r} where {literal!r} must be")
         return False
+
+
+_FIRST_STATES: dict[Opening, State] = {
+    Opening.NONE: TurnParser._text,
+    Opening.BEFORE: TurnParser._start,
+    Opening.INSIDE: TurnParser._reasoning,
+}

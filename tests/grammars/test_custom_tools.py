@@ -23,14 +23,12 @@ def accepts_input(family: ToolFormat, form: Grammar | None, text: str) -> bool:
 
 
 def read_back(family: ToolFormat, texts: list[str]) -> list[object]:
-    special = family is HERMES
     parser = TurnParser(
         family,
         has_calls=True,
-        marker_is_special=special,
+        special_tokens=tokenizer_of(family).unspellable,
         call_id=str,
         custom_names={"run"},
-        input_end_is_special=special,
     )
     tokenizer = tokenizer_of(family)
     written = family.separator.join(family.write_input("run", text) for text in texts)

@@ -109,7 +109,7 @@ def parser_of(family: ToolFormat, *, has_calls: bool = True, has_response: bool 
     return TurnParser(
         family,
         has_calls=has_calls,
-        marker_is_special=family is HERMES,
+        special_tokens=tokenizer_of(family).unspellable,
         call_id=lambda index: f"call_{index}",
         has_response=has_response,
     )
