@@ -3,9 +3,7 @@
 import atexit
 import functools
 import logging
-import secrets
 import threading
-import uuid
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, replace
@@ -15,41 +13,29 @@ from typing import Self
 
 import mlx.core as mx
 
+from engine.admission import Admission, seed_of
 from engine.catalog import OnProgress
 from engine.checks import check, is_integer, shown
 from engine.config import EngineConfig
 from engine.errors import (
     ConfigError,
-    ContextLengthError,
     EngineClosedError,
     GenerationError,
-    GrammarError,
-    MatcherError,
     QueueFullError,
-    RequestError,
 )
-from engine.events import Completion, Enforcement, Event, Receipt, ReceiptEntry
+from engine.events import Completion, Event
 from engine.generation import Deliver, Generation, Run
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
-from engine.grammars.matcher import Matcher
-from engine.grammars.reasoning_budget import ReasoningBudget, reasoning_tags
-from engine.grammars.tool_formats import Opening, ToolFormat, detect_format
-from engine.grammars.turn import Turn, TurnBuilder
-from engine.grammars.turn_parser import TurnParser
+from engine.grammars.tool_formats import ToolFormat, detect_format
 from engine.model import LoadedModel, load
-from engine.output import OutputStream
 from engine.prompt import render_prompt
 from engine.requests import AnyMessage, AnyTool, AnyToolChoice, to_messages, to_stop, to_tool_choice, to_tools
-from engine.sampling.sampler import choice_key
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
 from engine.step import Progress, Stepper
-from engine.types import CustomTool, Grammar, GrammarKind, JsonObject, Request, SamplingParams
+from engine.types import Grammar, JsonObject, Request, SamplingParams
 
 logger = logging.getLogger(__name__)
-
-MAX_SEED = 2**63
-MAX_TOKENS_OF_TAG = 32  # of a prompt's end: enough to see whether it opens the reasoning
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +71,7 @@ class Engine:
         tokenizer = model.tokenizer
         self.tool_format = tool_format or detect_format(tokenizer.chat_template)
         self._compiler = LLGuidanceCompiler(tokenizer.backend_json(), eos_ids=sorted(tokenizer.eos_ids))
+        self._admission = Admission(model, self.tool_format, self._compiler, self.config)
         self._stepper = Stepper(model, self._compiler, prefill_chunk=self.config.prefill_chunk)
         self._scheduler = Scheduler(self.config.max_running, self.config.max_waiting)
         self._runs: dict[Sequence, Run] = {}
@@ -161,10 +148,10 @@ class Engine:
         """Start n generations of one request that differ in their noise only. All of them, or none and an error."""
         most = self.config.max_waiting
         check("n", n, f"an integer from 1 to {most}", holds=is_integer(n) and 0 < n <= most)
-        seed = _seed(request.sampling)
+        seed = seed_of(request.sampling)
         seeded = replace(request, sampling=replace(request.sampling, seed=seed))
         to_each = [None if deliver is None else functools.partial(deliver, index) for index in range(n)]
-        runs = [self._admit(seeded, index, to_index) for index, to_index in enumerate(to_each)]
+        runs = [self._admission.admit(seeded, index, to_index) for index, to_index in enumerate(to_each)]
         return self._start(runs)
 
     def submit(self, request: Request, *, choice_index: int = 0, deliver: Deliver | None = None) -> Generation:
@@ -174,7 +161,7 @@ class Engine:
         the generation, on the decoding thread, and must not block; iterating the generation is then not possible. Where
         it raises, the generation ends and nothing more is delivered. Without it, dropping the generation cancels it.
         """
-        (generation,) = self._start([self._admit(request, choice_index, deliver)])
+        (generation,) = self._start([self._admission.admit(request, choice_index, deliver)])
         return generation
 
     def render_prompt(self, request: Request) -> list[int]:
@@ -206,51 +193,6 @@ class Engine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _admit(self, request: Request, choice_index: int, deliver: Deliver | None) -> Run:
-        tokenizer = self.loaded.tokenizer
-        self._check_token_ids(request)
-        builder = TurnBuilder(request, self.tool_format, tokenizer.unspellable)
-        prompt = self.render_prompt(request)
-        if not prompt:
-            raise RequestError("the chat template makes an empty prompt of these messages", param="messages")
-        opening = self._opening(request, prompt)
-        turn = builder.build(opening)
-        self._check_special_ids(request, turn)
-        matcher = self._with_budget(request, turn.compile(self._compiler), opening)
-        seed = _seed(request.sampling)
-        try:
-            sequence = Sequence(
-                request=request,
-                prompt=prompt,
-                key=choice_key(seed, choice_index),
-                seed=seed,
-                max_tokens=self._max_tokens(request, len(prompt)),
-                eos_ids=tokenizer.eos_ids,
-                matcher=matcher,
-                fast_forward=self.config.fast_forward,
-            )
-        except MatcherError as error:  # what is forced from the start on is asked for here: a grammar may be too large
-            param = "tools" if request.response is None else "response"
-            raise GrammarError(f"{param} cannot be enforced: {error}", param=param) from error
-        return Run(sequence, self._output(request, turn, opening), _receipt(request, turn, opening), deliver)
-
-    def _opening(self, request: Request, prompt: list[int]) -> Opening:
-        """Whether the turn begins with reasoning. After a prompt of the caller's own tokens it does not."""
-        reasoning, tokenizer = self.tool_format.reasoning, self.loaded.tokenizer
-        if reasoning is None or request.prompt is not None:
-            return Opening.NONE
-        end = tokenizer.decode(prompt[-MAX_TOKENS_OF_TAG:])
-        return reasoning.opening(end, may_open=reasoning.is_in(tokenizer.chat_template))
-
-    def _with_budget(self, request: Request, matcher: Matcher | None, opening: Opening) -> Matcher | None:
-        reasoning, budget = self.tool_format.reasoning, request.reasoning_budget
-        if budget is None:
-            return matcher
-        if matcher is None or reasoning is None or opening is Opening.NONE:
-            raise RequestError("reasoning_budget stands here, but this turn has no reasoning", param="reasoning_budget")
-        begin = reasoning.begin if opening is Opening.BEFORE else ""
-        return ReasoningBudget(matcher, reasoning_tags(begin, reasoning.end, self.loaded.tokenizer), budget)
-
     def _start(self, runs: list[Run]) -> list[Generation]:
         """Let all of them wait for their turn, or none and an error."""
         with self._wake:
@@ -267,70 +209,6 @@ class Engine:
             self._new += runs
             self._wake.notify()
         return [Generation(run, self._wake) for run in runs]
-
-    def _output(self, request: Request, turn: Turn, opening: Opening) -> OutputStream:
-        tokenizer = self.loaded.tokenizer
-        turn_id = uuid.uuid4().hex[:20]
-        parser = TurnParser(
-            self.tool_format,
-            has_calls=turn.has_calls,
-            special_tokens=tokenizer.unspellable,
-            call_id=lambda index: f"call_{turn_id}{index}",
-            has_response=request.response is not None,
-            custom_names=frozenset(tool.name for tool in request.callable_tools if isinstance(tool, CustomTool)),
-            opening=opening,
-        )
-        stop = request.stop if request.response is None else ()
-        special_ids = frozenset(tokenizer.unspellable.values())
-        return OutputStream(tokenizer.detokenizer(), parser, stop=stop, special_ids=special_ids)
-
-    def _check_token_ids(self, request: Request) -> None:
-        num_tokens = self.loaded.tokenizer.num_tokens
-        given: dict[str, Iterable[int]] = {
-            "logit_bias": request.sampling.logit_bias,
-            "stop_token_ids": request.stop_token_ids,
-            "prompt": request.prompt or (),
-        }
-        for param, ids in given.items():
-            for token in ids:
-                if not 0 <= token < num_tokens:
-                    raise RequestError(f"{param} has token {shown(token)}; ids are 0 to {num_tokens - 1}", param=param)
-
-    def _check_special_ids(self, request: Request, turn: Turn) -> None:
-        """Special tokens are masked wherever no grammar names them: an option about one of them would do nothing."""
-        tokenizer = self.loaded.tokenizer
-        masked = tokenizer.special_ids - tokenizer.eos_ids - self._named_ids(request, turn)
-        given = {"logit_bias": request.sampling.logit_bias, "stop_token_ids": request.stop_token_ids}
-        for param, ids in given.items():
-            for token in ids:
-                if token in masked:
-                    text = tokenizer.token_bytes(token).decode(errors="replace")
-                    raise RequestError(f"{param} has {token}, {shown(text)}: it can never be written", param=param)
-
-    def _named_ids(self, request: Request, turn: Turn) -> frozenset[int]:
-        """Special tokens that the turn's grammar may name; of a caller's own Lark grammar, all."""
-        if turn.source is None:
-            return frozenset()
-        tokenizer = self.loaded.tokenizer
-        custom = [tool.format for tool in request.callable_tools if isinstance(tool, CustomTool)]
-        if any(each is not None and each.kind is GrammarKind.LARK for each in (request.response, *custom)):
-            return tokenizer.special_ids
-        return frozenset(id_ for id_ in tokenizer.special_ids if f"<[{id_}]>" in turn.source)
-
-    def _max_tokens(self, request: Request, num_prompt: int) -> int:
-        context = self.loaded.model.context_length
-        room = context - num_prompt
-        if room < 1:
-            raise ContextLengthError(
-                f"the prompt has {num_prompt} tokens; the model's context has {context}, one of them for the answer",
-                param="messages" if request.prompt is None else "prompt",
-            )
-        if request.max_tokens is not None and request.max_tokens > room:
-            raise ContextLengthError(
-                f"max_tokens is {shown(request.max_tokens)}; the prompt's {num_prompt} tokens leave room for {room}",
-                param="max_tokens",
-            )
-        return request.max_tokens or room
 
     # The decoding thread.
 
@@ -407,18 +285,3 @@ def _check_options(model: object, config: object, adapter_path: object) -> None:
         raise ConfigError(f"config is {shown(config)}; it must be an EngineConfig")
     if adapter_path is not None and isinstance(model, LoadedModel):
         raise ConfigError("adapter_path stands beside a model that is loaded already; give it to load()")
-
-
-def _seed(sampling: SamplingParams) -> int:
-    return secrets.randbelow(MAX_SEED) if sampling.seed is None else sampling.seed
-
-
-def _receipt(request: Request, turn: Turn, opening: Opening) -> Receipt:
-    entries = list(turn.receipt.entries)
-    if request.tools and turn.source is not None:
-        entries.insert(0, ReceiptEntry("tool_choice", Enforcement.GRAMMAR, request.tool_choice.mode.value))
-    if turn.has_calls or request.response is not None or opening is not Opening.NONE:
-        given = {"stop": request.stop, "stop_token_ids": request.stop_token_ids}
-        for param in (param for param, value in given.items() if value):
-            entries.append(ReceiptEntry(param, Enforcement.NARROWED, "matched in free text only"))
-    return Receipt(tuple(entries))

@@ -5,6 +5,7 @@ EngineError
 |   |-- SchemaError         a JSON schema that cannot be enforced as written
 |   |-- GrammarError        a regex, Lark or choice grammar that does not compile
 |   |-- ContextLengthError  prompt and answer do not fit into the model's context
+|   |-- BudgetError         no complete answer fits into max_tokens
 |   `-- UnknownToolError    a tool name that nobody registered
 |-- ModelError              a model cannot be had
 |   |-- ModelNotFoundError      no such name, folder or file, or no network to fetch it
@@ -40,6 +41,14 @@ class GrammarError(RequestError):
 
 class ContextLengthError(RequestError):
     """The prompt, or the prompt with its answer, is longer than the model's context."""
+
+
+class BudgetError(RequestError):
+    """No complete answer fits into max_tokens."""
+
+    def __init__(self, message: str, *, param: str, least: int) -> None:
+        super().__init__(message, param=param)
+        self.least = least  # tokens; with so many, or more, the request is taken
 
 
 class UnknownToolError(RequestError):

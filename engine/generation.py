@@ -147,6 +147,12 @@ class Run:
             self._is_deaf = True
             self.sequence.stop_reason = StopReason.FAILED
 
+    @property
+    def _ends_with_calls(self) -> bool:
+        """Whether all calls are complete: the turn could have gone on, but it is one that may end here."""
+        matcher = self.sequence.matcher
+        return not self._output.in_text and matcher is not None and matcher.is_accepting
+
     def _finish(self) -> None:
         for event in self._output.finish(cut=self.sequence.stop_reason in CUT_OFF):
             if self._has_text or not isinstance(event, TextDelta):  # where there is none, it is half a marker
@@ -155,6 +161,8 @@ class Run:
         assert reason is not None
         if self._output.stopped and reason is not StopReason.CANCELLED:  # by text that was held back
             reason = StopReason.STOP_STRING
+        if reason is StopReason.LENGTH and self._ends_with_calls:
+            reason = StopReason.GRAMMAR_END
         self._deliver(Finished(reason, self.sequence.usage, self.sequence.seed, self._receipt))
 
 

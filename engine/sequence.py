@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from engine.cache import Cache
 from engine.events import StopReason, TokenLogprob, Usage
 from engine.grammars.matcher import Matcher
+from engine.guard import Guard
 from engine.types import Request, SamplingParams
 
 
@@ -21,6 +22,7 @@ class Sequence:
     eos_ids: frozenset[int]
     matcher: Matcher | None  # None: free text
     fast_forward: bool
+    guard: Guard | None = None  # sees to it that a constrained turn ends within max_tokens
 
     pending: list[int] = field(init=False)  # not yet in the KV cache: prompt, sampled or forced tokens
     output: list[int] = field(default_factory=list)
@@ -62,13 +64,30 @@ class Sequence:
     def usage(self) -> Usage:
         return Usage(len(self.prompt), len(self.output), self.num_forced, self.num_forward_passes)
 
+    def admits(self, token: int) -> bool:
+        """Whether this sampled token may be taken: whether the turn can still be completed after it.
+
+        After True it must be taken. May raise MatcherError.
+        """
+        if self.matcher is None or self.guard is None or token in self.eos_ids or self._is_stop_token(token):
+            return True
+        return self.guard.admits(self.matcher, token, self.max_tokens - len(self.output) - 1)
+
+    @property
+    def way_out(self) -> int | None:
+        """The token that surely may be taken; None where none is known."""
+        return self.guard.path[0] if self.guard is not None and self.guard.path else None
+
+    def _is_stop_token(self, token: int) -> bool:
+        return self.in_free_text and token in self.request.stop_token_ids
+
     def take(self, token: int) -> None:
         """Go on by a sampled token and by those that the grammar then forces. May raise MatcherError."""
         if token in self.eos_ids:
             self.stop_reason = StopReason.EOS
             self.pending = []
             return
-        if self.in_free_text and token in self.request.stop_token_ids:
+        if self._is_stop_token(token):
             self.stop_reason = StopReason.STOP_TOKEN
             self.pending = []
             return
@@ -85,6 +104,8 @@ class Sequence:
         room = self.max_tokens - len(self.output)
         forced = list(itertools.takewhile(lambda token: token not in self.eos_ids, self.matcher.forced_tokens()))[:room]
         self.matcher.accept(forced)
+        if self.guard is not None:
+            self.guard.follow(forced)
         self.pending += forced
         self.output += forced
         self.num_forced += len(forced)

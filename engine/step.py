@@ -13,14 +13,17 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
-from engine.errors import GenerationError
+from engine.errors import GenerationError, MatcherError
 from engine.events import StopReason, TokenLogprob
 from engine.grammars.matcher import GrammarCompiler
 from engine.model import LanguageModel, LoadedModel
-from engine.sampling.bitmask import allow_all, num_words
+from engine.sampling.bitmask import WORD_BITS, allow_all, num_words
 from engine.sampling.sampler import PositionLogprobs, SamplingRow, sample, top_logprobs
 from engine.sequence import Sequence
+
+MAX_REDRAWS = 8  # at one position; then the turn goes the way that is known to complete it
 
 
 @dataclass(slots=True)
@@ -40,6 +43,7 @@ class _Row:
     logits: mx.array  # (n, V): at the positions of the unscored tokens, then at the last; n = 0 inside a prompt
     draws: bool  # whether a token is to be sampled
 
+    bitmask: NDArray[np.int32] | None = None  # (W,), of the token to be sampled
     error: GenerationError | None = None
 
 
@@ -87,14 +91,11 @@ class Stepper:
         return len(sequence.pending), sequence.num_unscored + 1
 
     def _draw(self, rows: list[_Row]) -> list[int]:
-        bitmask = self._fill_bitmask(rows)
-        logits = mx.stack([row.logits[-1] for row in rows])
-        tokens = sample(logits, bitmask, [_sampling_row(row.sequence) for row in rows])
-        mx.eval(tokens)
-        return [int(token) for token in np.array(tokens)]
+        self._fill_bitmasks(rows)
+        return _sample(rows)
 
-    def _fill_bitmask(self, rows: list[_Row]) -> mx.array:
-        """(B, W). The device computes the logits while the host fills it."""
+    def _fill_bitmasks(self, rows: list[_Row]) -> None:
+        """The device computes the logits while the host fills these."""
         bitmask = np.empty((len(rows), num_words(self._model.vocab_size)), dtype=np.int32)
         constrained = []
         for index, row in enumerate(rows):
@@ -108,15 +109,17 @@ class Stepper:
         for index, error in failed.items():
             rows[index].error = error
             bitmask[index] = self._free_row  # its token is thrown away
-        return mx.array(bitmask)
+        for row, words in zip(rows, bitmask, strict=True):
+            row.bitmask = words
 
     def _move_on(self, row: _Row, token: int | None) -> Progress:
         if row.error is not None:
             row.sequence.stop_reason = StopReason.FAILED
             return Progress(error=row.error)
         sequence, before = row.sequence, len(row.sequence.output)
-        scores = self._score(row, token)
         try:
+            token = None if token is None else _admitted(row, token)
+            scores = self._score(row, token)
             if token is not None:
                 sequence.take(token)
         except GenerationError as error:
@@ -142,6 +145,34 @@ class Stepper:
         top = tuple(TokenLogprob(token, token_bytes(token), logprob) for token, logprob in position.top)
         token, logprob = position.own
         return TokenLogprob(token, token_bytes(token), logprob, top)
+
+
+def _sample(rows: list[_Row]) -> list[int]:
+    """The token of each row, by its bitmask. Waits for the device."""
+    logits = mx.stack([row.logits[-1] for row in rows])
+    bitmask = mx.array(np.stack([row.bitmask for row in rows if row.bitmask is not None]))
+    tokens = sample(logits, bitmask, [_sampling_row(row.sequence) for row in rows])
+    mx.eval(tokens)
+    return [int(token) for token in np.array(tokens)]
+
+
+def _admitted(row: _Row, token: int) -> int:
+    """The first token, in the order of its noise, that the sequence may take. Raises MatcherError where none is found.
+
+    Most often that is the one that was sampled. One that is not admitted leaves the mask, and the row is sampled again.
+    """
+    assert row.bitmask is not None
+    for _ in range(MAX_REDRAWS):
+        if row.sequence.admits(token):
+            return token
+        row.bitmask.view(np.uint32)[token // WORD_BITS] &= ~np.uint32(1 << token % WORD_BITS)
+        if not row.bitmask.any():
+            break
+        (token,) = _sample([row])
+    if (way_out := row.sequence.way_out) is None:
+        raise MatcherError("no token was found after which the turn can be completed")
+    row.sequence.admits(way_out)
+    return way_out
 
 
 def _sampling_row(sequence: Sequence) -> SamplingRow:

@@ -273,6 +273,10 @@ class FailingMatcher:
     def is_terminated(self) -> bool:
         return self.inner.is_terminated
 
+    @property
+    def must_look_ahead(self) -> bool:
+        return self.inner.must_look_ahead
+
     def copy(self) -> Self:
         return type(self)(self.inner.copy(), self.tokens_left)
 

@@ -31,9 +31,11 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.model engine.prompt engine.tools engine.grammars.json_schema engine.grammars.closing "
         "engine.grammars.reasoning_budget",
         "engine.grammars.turn",
-        "engine.sequence engine.output",
+        "engine.guard engine.output",
+        "engine.sequence",
         "engine.step engine.scheduler",
         "engine.generation",
+        "engine.admission",
         "engine.engine",
         "engine.agent",
         "api.settings api.toolbox api.bridge api.metrics api.schemas.common api.convert.paths",

@@ -72,7 +72,9 @@ class ClosingSearch:
         self.num_searches = 0
         self.num_nodes = 0  # of the latest search
 
-    def path(self, matcher: Matcher, max_tokens: int, hints: Sequence[str] = ()) -> tuple[int, ...] | None:
+    def path(
+        self, matcher: Matcher, max_tokens: int, max_nodes: int | None = None, hints: Sequence[str] = ()
+    ) -> tuple[int, ...] | None:
         """The first path found of at most max_tokens tokens after which the turn may end; () where it may end here.
 
         The end-of-turn token is not in it. None where none is found within max_tokens and the node limit. The same
@@ -80,7 +82,7 @@ class ClosingSearch:
         """
         self.num_searches += 1
         all_hints = (*self._hints, *(hint.encode() for hint in hints if hint))
-        search = _Search(self._order, self._eos_ids, all_hints, self._num_words, self._max_nodes)
+        search = _Search(self._order, self._eos_ids, all_hints, self._num_words, max_nodes or self._max_nodes)
         found = search.run(matcher, max_tokens)
         self.num_nodes = search.num_nodes
         return found

@@ -94,6 +94,10 @@ class LLGuidanceMatcher:
         self._raise_on_error()
         return stopped
 
+    @property
+    def must_look_ahead(self) -> bool:
+        return False
+
     def copy(self) -> Self:
         return type(self)(self._matcher.deep_copy(), self._spellings)
 

@@ -38,6 +38,10 @@ class Matcher(Protocol):
     def is_terminated(self) -> bool:
         """Whether the turn must end here: nothing but an end-of-turn token can follow."""
 
+    @property
+    def must_look_ahead(self) -> bool:
+        """Whether what the mask allows may lead to where nothing is allowed any more: a veto is open."""
+
     def copy(self) -> Self:
         """An independent matcher in the same state."""
 

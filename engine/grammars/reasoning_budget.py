@@ -124,6 +124,10 @@ class ReasoningBudget:
     def is_terminated(self) -> bool:
         return self.inner.is_terminated
 
+    @property
+    def must_look_ahead(self) -> bool:
+        return self.inner.must_look_ahead
+
     def copy(self) -> Self:
         return replace(
             self,

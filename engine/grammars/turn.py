@@ -15,6 +15,7 @@ so: one look at the turn's start tells which it is, and a marker inside the resp
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -76,6 +77,8 @@ class Turn:
     receipt: Receipt
     has_calls: bool
     has_response: bool  # text is bound by a grammar
+    bound: Any = None  # on what completes the turn, from any of its states; None: not known
+    vetoes: bool = False  # whether the matcher may refuse tokens that its mask allows
     reasoning_begin: str | None = None  # what may open reasoning, where that is ordinary text
 
     def compile(self, compiler: GrammarCompiler) -> Matcher | None:

@@ -1,0 +1,191 @@
+"""From a request to a sequence that may run: everything that the caller can get wrong is found here.
+
+Nothing here touches the device, so it runs on the thread of whoever submits: a slow compile delays its own request
+only.
+"""
+
+import secrets
+import uuid
+from collections.abc import Iterable
+
+from engine.checks import shown
+from engine.config import EngineConfig
+from engine.errors import BudgetError, ContextLengthError, GrammarError, MatcherError, RequestError
+from engine.events import Enforcement, Receipt, ReceiptEntry
+from engine.generation import Deliver, Run
+from engine.grammars.closing import ClosingSearch
+from engine.grammars.matcher import GrammarCompiler, Matcher
+from engine.grammars.reasoning_budget import ReasoningBudget, reasoning_tags
+from engine.grammars.tool_formats import Opening, ToolFormat
+from engine.grammars.turn import Turn, TurnBuilder
+from engine.grammars.turn_parser import TurnParser
+from engine.guard import Guard
+from engine.model import LoadedModel
+from engine.output import OutputStream
+from engine.prompt import render_prompt
+from engine.sampling.sampler import choice_key
+from engine.sequence import Sequence
+from engine.types import CustomTool, GrammarKind, Request, SamplingParams
+
+MAX_SEED = 2**63
+MAX_TOKENS_OF_TAG = 32  # of a prompt's end: enough to see whether it opens the reasoning
+
+
+class Admission:
+    """What turns requests into runs, for one model. Any thread may use it."""
+
+    def __init__(
+        self, loaded: LoadedModel, tool_format: ToolFormat, compiler: GrammarCompiler, config: EngineConfig
+    ) -> None:
+        self._model, self._tokenizer = loaded.model, loaded.tokenizer
+        self._tool_format, self._compiler, self._config = tool_format, compiler, config
+        reasoning = tool_format.reasoning
+        self.closing = ClosingSearch(
+            [loaded.tokenizer.token_bytes(token) for token in range(loaded.tokenizer.num_tokens)],
+            eos_ids=loaded.tokenizer.eos_ids,
+            special_ids=loaded.tokenizer.special_ids,
+            hints=() if reasoning is None else (reasoning.end,),
+        )
+
+    def admit(self, request: Request, choice_index: int, deliver: Deliver | None) -> Run:
+        """A run that is ready to start. Raises RequestError."""
+        tokenizer = self._tokenizer
+        self._check_token_ids(request)
+        builder = TurnBuilder(request, self._tool_format, tokenizer.unspellable)
+        prompt = render_prompt(request, self._tool_format, tokenizer)
+        if not prompt:
+            raise RequestError("the chat template makes an empty prompt of these messages", param="messages")
+        opening = self._opening(request, prompt)
+        turn = builder.build(opening)
+        self._check_special_ids(request, turn)
+        matcher = self._with_budget(request, turn.compile(self._compiler), opening)
+        seed, max_tokens = seed_of(request.sampling), self._max_tokens(request, len(prompt))
+        try:
+            sequence = Sequence(
+                request=request,
+                prompt=prompt,
+                key=choice_key(seed, choice_index),
+                seed=seed,
+                max_tokens=max_tokens,
+                eos_ids=tokenizer.eos_ids,
+                matcher=matcher,
+                fast_forward=self._config.fast_forward,
+                guard=None if matcher is None else self._guard(request, turn, matcher, len(prompt), max_tokens),
+            )
+        except MatcherError as error:  # what is forced from the start on is asked for here: a grammar may be too large
+            param = "tools" if request.response is None else "response"
+            raise GrammarError(f"{param} cannot be enforced: {error}", param=param) from error
+        return Run(sequence, self._output(request, turn, opening), _receipt(request, turn, opening), deliver)
+
+    def _opening(self, request: Request, prompt: list[int]) -> Opening:
+        """Whether the turn begins with reasoning. After a prompt of the caller's own tokens it does not."""
+        reasoning, tokenizer = self._tool_format.reasoning, self._tokenizer
+        if reasoning is None or request.prompt is not None:
+            return Opening.NONE
+        end = tokenizer.decode(prompt[-MAX_TOKENS_OF_TAG:])
+        return reasoning.opening(end, may_open=reasoning.is_in(tokenizer.chat_template))
+
+    def _with_budget(self, request: Request, matcher: Matcher | None, opening: Opening) -> Matcher | None:
+        reasoning, budget = self._tool_format.reasoning, request.reasoning_budget
+        if budget is None:
+            return matcher
+        if matcher is None or reasoning is None or opening is Opening.NONE:
+            raise RequestError("reasoning_budget stands here, but this turn has no reasoning", param="reasoning_budget")
+        begin = reasoning.begin if opening is Opening.BEFORE else ""
+        return ReasoningBudget(matcher, reasoning_tags(begin, reasoning.end, self._tokenizer), budget)
+
+    def _guard(self, request: Request, turn: Turn, matcher: Matcher, num_prompt: int, max_tokens: int) -> Guard:
+        """Raises BudgetError where no complete answer fits into max_tokens, naming what would."""
+        guard = Guard(self.closing, self._tokenizer.token_bytes, turn.bound, turn.vetoes)
+        least = guard.begin(matcher, max_tokens, self._model.context_length - num_prompt)
+        param = "tools" if request.response is None else "response"
+        if least is None:
+            reason = f"no complete answer was found that fits into the context behind {num_prompt} prompt tokens"
+            raise GrammarError(f"{param} cannot be enforced: {reason}", param=param)
+        if least > max_tokens:
+            raise BudgetError(
+                f"max_tokens is {max_tokens}; the shortest complete answer to this request has {least} tokens",
+                param="max_tokens",
+                least=least,
+            )
+        return guard
+
+    def _output(self, request: Request, turn: Turn, opening: Opening) -> OutputStream:
+        tokenizer = self._tokenizer
+        turn_id = uuid.uuid4().hex[:20]
+        parser = TurnParser(
+            self._tool_format,
+            has_calls=turn.has_calls,
+            special_tokens=tokenizer.unspellable,
+            call_id=lambda index: f"call_{turn_id}{index}",
+            has_response=request.response is not None,
+            custom_names=frozenset(tool.name for tool in request.callable_tools if isinstance(tool, CustomTool)),
+            opening=opening,
+        )
+        stop = request.stop if request.response is None else ()
+        special_ids = frozenset(tokenizer.unspellable.values())
+        return OutputStream(tokenizer.detokenizer(), parser, stop=stop, special_ids=special_ids)
+
+    def _check_token_ids(self, request: Request) -> None:
+        num_tokens = self._tokenizer.num_tokens
+        given: dict[str, Iterable[int]] = {
+            "logit_bias": request.sampling.logit_bias,
+            "stop_token_ids": request.stop_token_ids,
+            "prompt": request.prompt or (),
+        }
+        for param, ids in given.items():
+            for token in ids:
+                if not 0 <= token < num_tokens:
+                    raise RequestError(f"{param} has token {shown(token)}; ids are 0 to {num_tokens - 1}", param=param)
+
+    def _check_special_ids(self, request: Request, turn: Turn) -> None:
+        """Special tokens are masked wherever no grammar names them: an option about one of them would do nothing."""
+        tokenizer = self._tokenizer
+        masked = tokenizer.special_ids - tokenizer.eos_ids - self._named_ids(request, turn)
+        given = {"logit_bias": request.sampling.logit_bias, "stop_token_ids": request.stop_token_ids}
+        for param, ids in given.items():
+            for token in ids:
+                if token in masked:
+                    text = tokenizer.token_bytes(token).decode(errors="replace")
+                    raise RequestError(f"{param} has {token}, {shown(text)}: it can never be written", param=param)
+
+    def _named_ids(self, request: Request, turn: Turn) -> frozenset[int]:
+        """Special tokens that the turn's grammar may name; of a caller's own Lark grammar, all."""
+        if turn.source is None:
+            return frozenset()
+        tokenizer = self._tokenizer
+        custom = [tool.format for tool in request.callable_tools if isinstance(tool, CustomTool)]
+        if any(each is not None and each.kind is GrammarKind.LARK for each in (request.response, *custom)):
+            return tokenizer.special_ids
+        return frozenset(id_ for id_ in tokenizer.special_ids if f"<[{id_}]>" in turn.source)
+
+    def _max_tokens(self, request: Request, num_prompt: int) -> int:
+        context = self._model.context_length
+        room = context - num_prompt
+        if room < 1:
+            raise ContextLengthError(
+                f"the prompt has {num_prompt} tokens; the model's context has {context}, one of them for the answer",
+                param="messages" if request.prompt is None else "prompt",
+            )
+        if request.max_tokens is not None and request.max_tokens > room:
+            raise ContextLengthError(
+                f"max_tokens is {shown(request.max_tokens)}; the prompt's {num_prompt} tokens leave room for {room}",
+                param="max_tokens",
+            )
+        return request.max_tokens or room
+
+
+def seed_of(sampling: SamplingParams) -> int:
+    """The request's own, or one that is drawn."""
+    return secrets.randbelow(MAX_SEED) if sampling.seed is None else sampling.seed
+
+
+def _receipt(request: Request, turn: Turn, opening: Opening) -> Receipt:
+    entries = list(turn.receipt.entries)
+    if request.tools and turn.source is not None:
+        entries.insert(0, ReceiptEntry("tool_choice", Enforcement.GRAMMAR, request.tool_choice.mode.value))
+    if turn.has_calls or request.response is not None or opening is not Opening.NONE:
+        given = {"stop": request.stop, "stop_token_ids": request.stop_token_ids}
+        for param in (param for param, value in given.items() if value):
+            entries.append(ReceiptEntry(param, Enforcement.NARROWED, "matched in free text only"))
+    return Receipt(tuple(entries))

@@ -1,0 +1,108 @@
+"""A constrained turn within its budget: a token is taken only if the turn can still be completed after it.
+
+While the tokens that are left surely suffice, nothing is searched. From there on a way to complete the turn is always
+known, and always fits: `path`. Where a veto is open (engine.grammars.veto) a way must be known too, whatever is left.
+Design, section 6; docs/guarantee.md.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.errors import MatcherError
+from engine.grammars.matcher import Matcher
+
+MARGIN = 16  # tokens; the search begins so much earlier than it must, so that one that finds nothing does no harm
+MAX_NODES = 64  # of a search in the midst of a turn: some 10 ms; a token for which no way is found so soon is vetoed
+OPENING = (b"{", b"[")
+
+
+class PathFinder(Protocol):
+    """Finds tokens that complete a turn. engine.grammars.closing has it."""
+
+    def path(self, matcher: Matcher, max_tokens: int, max_nodes: int | None = None) -> tuple[int, ...] | None:
+        """At most max_tokens tokens after which the turn may end; None where none were found in max_nodes places."""
+
+
+class Bound(Protocol):
+    """How far from complete a turn can be, at most. engine.grammars.closing_bounds has it."""
+
+    def at(self, depth: int) -> int:
+        """Tokens that complete it where so many brackets are open."""
+
+
+@dataclass(slots=True)
+class Guard:
+    """Watches over one sequence. Belongs to whoever holds the sequence."""
+
+    finder: PathFinder
+    token_bytes: Callable[[int], bytes]
+    bound: Bound | None  # of the turn, at any of its states; None: not known, so every token is searched
+    vetoes: bool  # whether the matcher may refuse tokens that its mask allows
+
+    path: tuple[int, ...] | None = None  # completes the turn from the sequence's state; None where none is needed yet
+    _known: int = 0  # length of the completion that the last search found
+    _num_opened: int = 0  # brackets written since then
+
+    def begin(self, matcher: Matcher, room: int, most: int) -> int | None:
+        """The least budget of a turn that begins here; 0 where room is surely enough; None where no way was found.
+
+        room: tokens that may be written; most: those that could be at all. To be called once, before all else.
+        """
+        surely_fits = self._need(0) <= room and not self.vetoes
+        if surely_fits and self._need(0) + MARGIN <= room:
+            return 0
+        self.path = self.finder.path(matcher, most)
+        if self.path is None:
+            return 0 if surely_fits else None
+        self._known = len(self.path)
+        return self._known
+
+    def admits(self, matcher: Matcher, token: int, room: int) -> bool:
+        """Whether the turn may go on by this token. room: tokens that may be written after it.
+
+        The matcher stands before the token, and stays there. After True, the token must be taken.
+        """
+        if self.path and self.path[0] == token:
+            self.path = self.path[1:]
+            return True
+        num_opened = self._num_opened + self._brackets([token])
+        need = self._need(num_opened)
+        if need + MARGIN <= room and not self.vetoes:
+            return self._go_without_path(num_opened)
+        after = matcher.copy()
+        try:
+            after.accept([token])
+        except MatcherError:
+            return False
+        if need + MARGIN <= room and not after.must_look_ahead:
+            return self._go_without_path(num_opened)
+        found = self.finder.path(after, room, MAX_NODES)
+        if found is None:  # the search has its limits; where the bound holds, there is time to find one later
+            return need <= room and not after.must_look_ahead and self._go_without_path(num_opened)
+        self.path, self._known, self._num_opened = found, len(found), 0
+        return True
+
+    def follow(self, tokens: Sequence[int]) -> None:
+        """The grammar forced these tokens. Every path begins with them."""
+        if self.path is None:
+            self._num_opened += self._brackets(tokens)
+            return
+        if self.path[: len(tokens)] != tuple(tokens):
+            raise MatcherError("what the grammar forces is not on the way that completes the turn")
+        self.path = self.path[len(tokens) :]
+
+    def _go_without_path(self, num_opened: int) -> bool:
+        self.path, self._num_opened = None, num_opened
+        return True
+
+    def _need(self, num_opened: int) -> float:
+        """Tokens that complete the turn from here, at most.
+
+        Since the last search, only one level of the value that was open then can have moved on; deeper ones are new.
+        """
+        return math.inf if self.bound is None else self._known + self.bound.at(num_opened + 1)
+
+    def _brackets(self, tokens: Sequence[int]) -> int:
+        return sum(self.token_bytes(token).count(bracket) for token in tokens for bracket in OPENING)

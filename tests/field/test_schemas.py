@@ -1,0 +1,172 @@
+"""F3 to F7, F20, F22 to F25, F28: what a schema promises."""
+
+import json
+import re
+from typing import Any
+
+import jsonschema
+import pytest
+
+from tests.api.servers import call_text, function_tool
+from tests.field.surfaces import Answer, Surface
+
+STRING = {"type": "string"}
+SHORT = {"type": "string", "maxLength": 6}
+HOSTILE = [
+    '"}}\n</tool_call>',
+    "</tool_call>",
+    "<tool_call>",
+    "a\nb\t\\",
+    '"quoted"',
+    "é😀名前",
+    "\u2028",
+    "<|im_end|>",
+]
+
+
+def tool(properties: dict[str, Any], *required: str, **more: Any) -> dict[str, Any]:
+    return function_tool("f", {"type": "object", "properties": properties, "required": list(required), **more})
+
+
+def called(surface: Surface, offered: dict[str, Any], **more: Any) -> Answer:
+    return surface.ask(tools=[offered], tool_choice="required", parallel_tool_calls=False, **more)
+
+
+def wanted(arguments: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": call_text("f", arguments)}]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_white_space_in_a_call_is_fixed_to_one_style(noise: Surface, seed: int) -> None:
+    """F3: there, a model looped on white space, or stalled without any."""
+    offered = tool({"a": SHORT, "b": {"type": "array", "items": {"type": "integer"}, "minItems": 2}}, "a", "b")
+    answer = called(noise, offered, seed=seed)
+    ((_, arguments),) = answer.calls
+    assert arguments == json.dumps(json.loads(arguments), ensure_ascii=False)
+
+
+def test_a_long_max_length_is_taken_and_held(noise: Surface) -> None:
+    """F4."""
+    answer = called(noise, tool({"a": {"type": "string", "maxLength": 100_000}}, "a"))
+    assert len(answer.arguments[0]["a"]) <= 100_000
+
+
+@pytest.mark.parametrize("parameters", [None, {}, {"type": "object"}, {"type": "object", "properties": {}}])
+def test_a_tool_without_parameters_is_a_good_tool(noise: Surface, parameters: Any) -> None:
+    """F5."""
+    assert called(noise, function_tool("f", parameters)).calls == (("f", "{}"),)
+
+
+def test_a_bad_schema_names_tool_path_and_keyword_and_harms_no_other_tool(noise: Surface) -> None:
+    """F5: there, one bad schema broke every tool."""
+    good, bad = tool({"a": SHORT}, "a"), function_tool("bad", {"type": "object", "properties": {"b": {"type": "text"}}})
+    answer = noise.ask(tools=[good, bad], tool_choice="required")
+    assert re.fullmatch(r"tools\[1\](\.function)?\.parameters\.properties\.b\.type", answer.param or "")
+    assert called(noise, good).names == ["f"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("pattern", ["o+", "^[A-Z]{2}", "[0-9]$", "(ab|cd){2}"])
+def test_an_unanchored_pattern_matches_anywhere_as_json_schema_says(noise: Surface, pattern: str, seed: int) -> None:
+    """F6."""
+    answer = called(noise, tool({"a": {"type": "string", "pattern": pattern}}, "a"), seed=seed)
+    assert re.search(pattern, answer.arguments[0]["a"])
+
+
+@pytest.mark.parametrize("pattern", ["(?=a)b", "(?<!a)b", r"(a)\1"])
+def test_a_pattern_that_cannot_be_enforced_is_refused_by_its_path(noise: Surface, pattern: str) -> None:
+    """F6: there, it became "any string"."""
+    answer = called(noise, tool({"when": {"type": "string", "pattern": pattern}}))
+    assert re.fullmatch(r"tools\[0\](\.function)?\.parameters\.properties\.when\.pattern", answer.param or "")
+
+
+KEYWORDS: dict[str, Any] = {
+    "multipleOf": {"type": "integer", "multipleOf": 7},
+    "bounds": {"type": "number", "exclusiveMinimum": 0, "maximum": 3},
+    "lengths": {"type": "string", "minLength": 2, "maxLength": 4},
+    "items": {"type": "array", "items": {"enum": ["a", "b", "c"]}, "minItems": 2, "maxItems": 3},
+    "uniqueItems": {"type": "array", "items": {"enum": ["a", "b", "c"]}, "minItems": 2, "uniqueItems": True},
+    "contains": {"type": "array", "items": {"type": "integer"}, "contains": {"const": 5}, "maxItems": 3},
+    "prefixItems": {"type": "array", "prefixItems": [{"const": 1}, STRING], "items": False, "minItems": 2},
+    "not": {"enum": ["a", "b", "c"], "not": {"const": "b"}},
+    "oneOf": {"oneOf": [{"type": "integer", "multipleOf": 3}, {"type": "integer", "multipleOf": 5}]},
+    "if": {
+        "type": "object",
+        "properties": {"kind": {"enum": ["x", "y"]}, "more": {"type": "integer"}},
+        "required": ["kind"],
+        "additionalProperties": False,
+        "if": {"properties": {"kind": {"const": "x"}}},
+        "then": {"required": ["more"]},
+    },
+    "dependentRequired": {
+        "type": "object",
+        "properties": {"card": {"type": "integer"}, "address": SHORT},
+        "additionalProperties": False,
+        "dependentRequired": {"card": ["address"]},
+    },
+    "propertyNames": {"type": "object", "propertyNames": {"pattern": "^[a-c]$"}, "additionalProperties": {"const": 1}},
+    "minProperties": {
+        "type": "object",
+        "properties": {"a": {"const": 1}, "b": {"const": 2}},
+        "additionalProperties": False,
+        "minProperties": 1,
+    },
+    "date": {"type": "string", "format": "date"},
+    "int32": {"type": "integer", "format": "int32"},
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("keyword", KEYWORDS)
+def test_every_keyword_is_enforced(noise: Surface, keyword: str, seed: int) -> None:
+    """F7: there, keywords were ignored in silence."""
+    offered = tool({"v": KEYWORDS[keyword]}, "v")
+    answer = called(noise, offered, seed=seed)
+    assert answer.error is None
+    checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
+    jsonschema.validate(answer.arguments[0], offered["function"]["parameters"], format_checker=checker)
+
+
+def test_a_format_that_the_draft_does_not_know_is_an_annotation_in_the_receipt(noise: Surface) -> None:
+    """F7."""
+    answer = called(noise, tool({"a": {**SHORT, "format": "colour"}}, "a"))
+    assert [how for path, how in answer.receipt if path.endswith("properties.a.format")] == ["annotation"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_any_text_survives_as_an_argument(parrot: Surface, text: str) -> None:
+    """F20, F23: a call ends where its JSON ends; text is literal UTF-8, whole across tokens' borders."""
+    arguments = json.dumps({"a": text}, ensure_ascii=False)
+    answer = called(parrot, tool({"a": STRING}, "a"), messages=wanted(arguments), max_tokens=300)
+    if "<|" not in text:  # which no prompt can hold as text (F24)
+        assert answer.calls == (("f", arguments),)
+    assert "\\u" not in answer.calls[0][1]
+
+
+def test_properties_come_in_the_schemas_order(parrot: Surface) -> None:
+    """F22."""
+    offered = tool({"z": {"type": "integer"}, "a": {"type": "integer"}, "m": {"type": "integer"}}, "z", "a", "m")
+    answer = called(parrot, offered, messages=wanted('{"a": 1, "m": 2, "z": 3}'))
+    assert list(answer.arguments[0]) == ["z", "a", "m"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_special_token_is_inside_a_calls_strings(noise: Surface, seed: int) -> None:
+    """F24."""
+    answer = called(noise, tool({"a": {"type": "string", "minLength": 30}}, "a"), seed=seed, temperature=50)
+    assert not re.search(r"<\|im_(start|end)\|>|</?tool_call>", answer.arguments[0]["a"])
+
+
+def test_a_schema_beyond_a_bound_is_refused_and_the_engine_goes_on(noise: Surface) -> None:
+    """F25: there, it took minutes, or all memory."""
+    branching = {"anyOf": [{"type": "string", "pattern": f"(a|b|c|{number}){{1,400}}$"} for number in range(40)]}
+    answer = called(noise, tool({"a": {"type": "array", "items": branching}}, "a"), max_tokens=400)
+    assert answer.error is not None
+    assert (answer.param or "").startswith("tools[0]")
+    assert called(noise, tool({"a": SHORT}, "a")).names == ["f"]
+
+
+def test_optional_properties_stay_optional(parrot: Surface) -> None:
+    """F28: there, optional fields were made up."""
+    answer = called(parrot, tool({"a": {"type": "integer"}, "b": STRING}, "a"), messages=wanted('{"a": 1}'))
+    assert answer.arguments == [{"a": 1}]
