@@ -13,6 +13,8 @@ from engine.types import Grammar
 
 __all__ = ["Term", "outlines_output", "term_output"]
 
+_LATEST_DRAFT = "http://json-schema.org/schema#"  # as genson's schema builders write it: whichever is in use
+
 
 def term_output(term: Term) -> OutputType[Any]:
     """What the term describes: the text, an item of a choice, or the value of a JSON schema.
@@ -59,7 +61,10 @@ def _schema_output(term: JsonSchema) -> OutputType[Any]:
     if term.whitespace_pattern is not None:
         reason = "white space has one fixed style here; leave whitespace_pattern out"
         raise _refusal(term, reason)
-    return json_output(json.loads(term.schema))
+    schema = json.loads(term.schema)
+    if isinstance(schema, dict) and schema.get("$schema") == _LATEST_DRAFT:
+        del schema["$schema"]
+    return json_output(schema)
 
 
 def _choice_output(items: list[Any]) -> OutputType[Any]:

@@ -11,6 +11,9 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchemaWarningKind
 from pydantic_core import core_schema
 
+# Of days and less, and as many as a timedelta holds.
+_TIME = r"T(?:[0-9]{1,8}H(?:[0-9]{1,8}M)?(?:_S)?|[0-9]{1,8}M(?:_S)?|_S)".replace("_S", r"[0-9]{1,8}(?:\.[0-9]{1,6})?S")
+_DURATION = f"^P(?:[0-9]{{1,8}}D(?:{_TIME})?|{_TIME})$"
 _WHOLE_NUMBER = "^(?:0|-?[1-9][0-9]{0,17})$"
 
 
@@ -89,6 +92,10 @@ class TypeSchema(GenerateJsonSchema):
     def datetime_schema(self, schema: core_schema.DatetimeSchema) -> JsonSchemaValue:
         """With a zone, as the format has it."""
         return _with_zone(super().datetime_schema(schema), schema)
+
+    def timedelta_schema(self, schema: core_schema.TimedeltaSchema) -> JsonSchemaValue:
+        """A duration of a length that a timedelta can have."""
+        return {"type": super().timedelta_schema(schema)["type"], "pattern": _DURATION}
 
     def bytes_schema(self, schema: core_schema.BytesSchema) -> JsonSchemaValue:
         """Refused: lengths are counted in bytes, and encodings are not checked."""

@@ -105,8 +105,8 @@ def engine() -> Iterator[Engine]:
 @pytest.mark.parametrize("python_type", PYTHON_TYPES, ids=repr)
 def test_whatever_a_random_model_writes_is_a_value_of_the_type(engine: Engine, python_type: Any) -> None:
     values = [
-        generate(engine, "go", python_type, sampling=SamplingParams(temperature=1, seed=seed), max_tokens=500)
-        for seed in range(4)
+        generate(engine, "go", python_type, sampling=SamplingParams(temperature=100, seed=seed), max_tokens=500)
+        for seed in range(10)
     ]
     adapter = TypeAdapter(python_type)
     assert [adapter.validate_python(value, strict=True) for value in values] == values
