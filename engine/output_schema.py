@@ -14,6 +14,9 @@ from pydantic_core import core_schema
 # Of days and less, and as many as a timedelta holds.
 _TIME = r"T(?:[0-9]{1,8}H(?:[0-9]{1,8}M)?(?:_S)?|[0-9]{1,8}M(?:_S)?|_S)".replace("_S", r"[0-9]{1,8}(?:\.[0-9]{1,6})?S")
 _DURATION = f"^P(?:[0-9]{{1,8}}D(?:{_TIME})?|{_TIME})$"
+# A host in lower case whose last label has letters only: one that ends in digits would have to be an IPv4 address.
+_HOST = r"(?:[a-z0-9]{1,20}(?:-[a-z0-9]{1,20})?\.){0,5}[a-z]{2,20}"
+_AFTER_HOST = r"(?::[1-9][0-9]{0,3})?(?:/[A-Za-z0-9._~/-]{0,500})?(?:\?[A-Za-z0-9._~/=&+-]{0,500})?"
 _WHOLE_NUMBER = "^(?:0|-?[1-9][0-9]{0,17})$"
 
 
@@ -96,6 +99,16 @@ class TypeSchema(GenerateJsonSchema):
     def timedelta_schema(self, schema: core_schema.TimedeltaSchema) -> JsonSchemaValue:
         """A duration of a length that a timedelta can have."""
         return {"type": super().timedelta_schema(schema)["type"], "pattern": _DURATION}
+
+    def url_schema(self, schema: core_schema.UrlSchema) -> JsonSchemaValue:
+        """With one of the schemes that are allowed (http and https where all are) and a host's name."""
+        schemes = "|".join(schema.get("allowed_schemes") or ("https", "http"))
+        url = {key: value for key, value in super().url_schema(schema).items() if key != "format"}
+        return {**url, "pattern": f"^(?:{schemes})://{_HOST}{_AFTER_HOST}$"}
+
+    def multi_host_url_schema(self, schema: core_schema.MultiHostUrlSchema) -> JsonSchemaValue:
+        """Refused: no format says what it is."""
+        return self.handle_invalid_for_json_schema(schema, "URLs of many hosts")
 
     def bytes_schema(self, schema: core_schema.BytesSchema) -> JsonSchemaValue:
         """Refused: lengths are counted in bytes, and encodings are not checked."""

@@ -10,7 +10,17 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 
 import pytest
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NaiveDatetime, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    AnyUrl,
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    NaiveDatetime,
+    PostgresDsn,
+    TypeAdapter,
+)
 from typing_extensions import TypedDict
 
 from engine.engine import Engine
@@ -85,7 +95,7 @@ class Pair(NamedTuple):
 
 
 PYTHON_TYPES: list[Any] = [
-    *(int, float, bool, str, decimal.Decimal, uuid.UUID, type(None), object, Any),
+    *(int, float, bool, str, decimal.Decimal, uuid.UUID, AnyUrl, HttpUrl, type(None), object, Any),
     *(datetime.date, datetime.time, datetime.datetime, datetime.timedelta),
     *(list[int], list[str], list, set[int], frozenset[str], tuple[int, str], tuple[bool, ...], tuple[()]),
     *(dict[str, int], dict[int, bool], dict[Color, int], dict[Literal["a", "b"], int], dict[str, list[Color]], dict),
@@ -180,6 +190,7 @@ class Plain:
         (list[bytes], "list[bytes]", "bytes"),
         (complex, "complex", "complex numbers"),
         (type[int], "type[int]", "classes"),
+        (PostgresDsn, "PostgresDsn", "URLs of many hosts"),
         (Iterable[int], "Iterable[int]", "iterators"),
         (int | Callable[[], int], "Callable", "CallableSchema"),
         (NoMembers, "NoMembers", "the enum NoMembers has no members"),
