@@ -15,6 +15,8 @@ EngineError
 |   `-- MatcherError        a matcher lost step with the tokens, or hit a limit
 |-- QueueFullError          as many requests wait as may wait; try again later
 |-- ToolError               in engine.tools: a tool's own failure, told to the model
+|-- OutputError             in engine.structured: an answer that is no value of the type asked for
+|-- BatchError              in engine.structured: some prompts of several have no answer
 `-- EngineClosedError       submitted to, or interrupted by, a closed engine
 """
 

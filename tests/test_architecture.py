@@ -17,7 +17,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.errors engine.blas engine.grammars engine.sampling "
         "api api.schemas api.convert api.routes",  # all but the first two are empty
         "engine engine.checks",  # the package itself: it chooses the BLAS, before anything imports mlx
-        "engine.types engine.config",
+        "engine.types engine.config engine.output_schema",
         "engine.events",
         "engine.requests engine.catalog engine.gguf engine.sampling.bitmask engine.sampling.logits "
         "engine.grammars.matcher engine.grammars.schema_walk engine.grammars.tool_formats engine.grammars.example "
@@ -29,15 +29,16 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.turn_parser engine.sampling.sampler "
         "engine.tokenizer engine.cache engine.tools.calculate engine.tools.web_search",
         "engine.model engine.prompt engine.tools engine.grammars.json_schema engine.grammars.closing "
-        "engine.grammars.reasoning_budget",
-        "engine.grammars.turn",
+        "engine.grammars.reasoning_budget engine.output_types",
+        "engine.grammars.turn engine.outlines_terms",
         "engine.guard engine.output",
         "engine.sequence",
         "engine.step engine.scheduler",
         "engine.generation",
         "engine.admission",
         "engine.engine",
-        "engine.agent",
+        "engine.agent engine.structured",
+        "engine.outlines_model",
         "api.settings api.toolbox api.bridge api.metrics api.schemas.common api.convert.paths",
         "api.schemas.errors api.schemas.tools api.schemas.completions api.schemas.models api.schemas.health",
         "api.schemas.messages api.schemas.response_items api.convert.errors",
@@ -67,7 +68,7 @@ HOMES: dict[str, frozenset[str]] = {
     "simpleeval": frozenset({"engine.tools.calculate"}),
     "ddgs": frozenset({"engine.tools.web_search"}),
     "griffe": frozenset({"engine.tools.registry"}),
-    "outlines": frozenset({"engine.structured"}),
+    "outlines": frozenset({"engine.outlines_terms", "engine.outlines_model"}),
     "fastapi": frozenset({"api"}),
     "starlette": frozenset({"api"}),
     "uvicorn": frozenset({"api"}),

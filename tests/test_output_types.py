@@ -1,0 +1,265 @@
+"""Output types as grammars, and back: what a grammar lets through is a value of the type."""
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import json
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired
+
+import pytest
+from pydantic import (
+    AfterValidator,
+    AnyUrl,
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    NaiveDatetime,
+    PostgresDsn,
+    TypeAdapter,
+)
+from typing_extensions import TypedDict
+
+from engine.engine import Engine
+from engine.errors import RequestError, SchemaError
+from engine.output_types import grammar_output, json_output, partial_json, python_output, text_output
+from engine.structured import generate
+from engine.types import Grammar, SamplingParams
+from tests.fakes import fake_loaded
+
+
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+class Address(BaseModel):
+    city: str = Field(max_length=8)
+    code: str = Field(pattern="^[0-9]{5}$")
+
+
+class Person(BaseModel):
+    name: str = Field(min_length=1, max_length=8)
+    age: int = Field(ge=0, le=150)
+    tags: list[Literal["old", "new"]] = Field(default=[], max_length=2)
+    home: Address | None = None
+    work: Address | None = None
+    color: Color = Color.RED
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"]
+    lives: int
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"] = "dog"  # not required by the branch itself
+    good: bool
+
+
+Pet = Annotated[Cat | Dog, Field(discriminator="kind")]
+
+
+class Tree(BaseModel):
+    value: bool
+    left: "Tree | None" = None
+
+
+class Open(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    a: bool
+
+
+@dataclasses.dataclass
+class Point:
+    x: float
+    y: float = 0.0
+
+
+class Options(TypedDict):
+    a: int
+    b: NotRequired[bool]
+
+
+class Pair(NamedTuple):
+    a: int
+    b: bool
+
+
+PYTHON_TYPES: list[Any] = [
+    *(int, float, bool, str, decimal.Decimal, uuid.UUID, AnyUrl, HttpUrl, type(None), object, Any),
+    *(datetime.date, datetime.time, datetime.datetime, datetime.timedelta),
+    *(list[int], list[str], list, set[int], frozenset[str], tuple[int, str], tuple[bool, ...], tuple[()]),
+    *(dict[str, int], dict[int, bool], dict[Color, int], dict[Literal["a", "b"], int], dict[str, list[Color]], dict),
+    *(int | None, int | str, datetime.date | int, Person | None, Person | Point, list[Person], dict[str, Person]),
+    *(Literal["a"], Literal["a", 3, None, True], Color, Level, Annotated[int, Field(ge=3, lt=7)]),
+    *(Person, Pet, list[Pet], Tree, Open, Point, Options, Pair),
+]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    """A model of noise that ends strings, lists and objects soon."""
+    with Engine(fake_loaded(bonus={'"': 400, "]": 400, "}": 400})) as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("python_type", PYTHON_TYPES, ids=repr)
+def test_whatever_a_random_model_writes_is_a_value_of_the_type(engine: Engine, python_type: Any) -> None:
+    values = [
+        generate(engine, "go", python_type, sampling=SamplingParams(temperature=100, seed=seed), max_tokens=500)
+        for seed in range(10)
+    ]
+    adapter = TypeAdapter(python_type)
+    assert [adapter.validate_python(value, strict=True) for value in values] == values
+
+
+def schema_of(python_type: Any) -> Any:
+    grammar = python_output(python_type).grammar
+    assert grammar is not None
+    return json.loads(grammar.source)
+
+
+@pytest.mark.parametrize("python_type", [Address, Point, Options])
+def test_an_object_is_closed_where_validation_would_drop_what_it_does_not_name(python_type: Any) -> None:
+    assert schema_of(python_type)["additionalProperties"] is False
+
+
+def test_a_model_that_keeps_extra_properties_stays_open() -> None:
+    assert schema_of(Open)["additionalProperties"] is True
+
+
+def test_a_field_with_a_default_stays_optional() -> None:
+    """F28."""
+    assert schema_of(Person)["required"] == ["name", "age"]
+
+
+def test_a_tag_with_a_default_is_always_written() -> None:
+    (_, dog) = schema_of(Pet)["anyOf"]
+    assert dog["required"] == ["kind"]
+
+
+def test_a_dicts_keys_are_bound_by_their_type() -> None:
+    assert schema_of(dict[Color, bool])["additionalProperties"] is False
+    assert list(schema_of(dict[Color, bool])["properties"]) == ["red", "blue"]
+    assert schema_of(dict[Annotated[str, Field(pattern="^a+$")], int])["patternProperties"] == {
+        "^a+$": {"type": "integer"}
+    }
+
+
+def test_a_set_may_be_written_with_repeats_unless_it_has_a_least_length() -> None:
+    assert "uniqueItems" not in schema_of(set[int])
+    assert schema_of(Annotated[set[int], Field(min_length=2)])["uniqueItems"] is True
+
+
+def not_called(x: int) -> int:
+    raise AssertionError(x)
+
+
+class NoMembers(enum.Enum):
+    pass
+
+
+class OfDates(enum.Enum):
+    EASTER = datetime.date(2026, 4, 5)
+
+
+class Plain:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("output_type", "name", "reason"),
+    [
+        (5, "5", "pydantic has no schema for it"),
+        (None, "None", "it is no type"),
+        ("int", "'int'", "it is no type"),
+        (["a", "b"], "['a', 'b']", "pydantic has no schema for it"),
+        (not_called, "not_called", "it is no type"),
+        (Plain, "Plain", "pydantic has no schema for it"),
+        (list["Nowhere"], "list['Nowhere']", "not fully defined"),  # type: ignore[name-defined]  # noqa: F821
+        (bytes, "bytes", "bytes"),
+        (list[bytes], "list[bytes]", "bytes"),
+        (complex, "complex", "complex numbers"),
+        (type[int], "type[int]", "classes"),
+        (PostgresDsn, "PostgresDsn", "URLs of many hosts"),
+        (Iterable[int], "Iterable[int]", "iterators"),
+        (int | Callable[[], int], "Callable", "CallableSchema"),
+        (NoMembers, "NoMembers", "the enum NoMembers has no members"),
+        (OfDates, "OfDates", "is not a string, number, boolean or null"),
+        (dict[datetime.date, int], "dict[datetime.date, int]", "keys can be strings"),
+        (NaiveDatetime, "NaiveDatetime", "times without a zone"),
+    ],
+)
+def test_what_cannot_be_enforced_is_refused_by_its_name(output_type: Any, name: str, reason: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        python_output(output_type)
+    assert refused.value.param == "output_type"
+    beginning, _, allowed = str(refused.value).partition("; it must be ")
+    assert beginning.startswith("output_type is ")
+    assert name in beginning
+    assert reason in beginning
+    assert "a JSON schema as a mapping" in allowed
+
+
+def test_a_rule_that_no_schema_says_is_checked_when_the_value_is_read() -> None:
+    def refuse_odd(value: int) -> int:
+        if value % 2:
+            raise ValueError(f"{value} is odd")
+        return value
+
+    even = python_output(Annotated[int, AfterValidator(refuse_odd)])
+    assert even.read("4") == 4
+    with pytest.raises(ValueError, match="3 is odd"):
+        even.read("3")
+
+
+def test_a_mapping_that_is_no_schema_is_refused_by_path() -> None:
+    with pytest.raises(SchemaError, match="response"):
+        json_output({"type": {1, 2}})
+
+
+def test_a_json_grammar_is_read_as_json_and_another_as_text() -> None:
+    assert grammar_output(Grammar.json_object()).read('{"a": 1.5}') == {"a": 1.5}
+    assert grammar_output(Grammar.regex("[0-9]+")).read("12") == "12"
+    assert text_output(Grammar.choice(["a"])).read_partial("a") == "a"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a', {}),
+        ('{"a": ', {}),
+        ('{"a": "x', {"a": "x"}),
+        ('{"a": "x 12', {"a": "x 12"}),
+        ('{"a": "x\\', {"a": "x"}),
+        ('{"a": "\\"1', {"a": '"1'}),
+        ('{"a": "x\\\\", "b": 1', {"a": "x\\"}),
+        ('{"a": 12', {}),
+        ('{"a": 12,', {"a": 12}),
+        ('{"a": 12}', {"a": 12}),
+        ("[1, 2", [1]),
+        ("[1, -", [1]),
+        ("[1, 2.5e", [1]),
+        ("[1, tru", [1]),
+        ("[true", [True]),
+        ('"ab', "ab"),
+        ('"12', "12"),
+    ],
+)
+def test_a_partial_value_has_what_is_known_and_no_unfinished_number(text: str, value: object) -> None:
+    assert partial_json(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "1", "-", "12.5", "tr", "nul"])
+def test_nothing_is_known_of_a_number_or_literal_that_may_go_on(text: str) -> None:
+    with pytest.raises(ValueError, match="EOF"):
+        partial_json(text)
