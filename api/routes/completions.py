@@ -5,7 +5,7 @@ import functools
 import fastapi
 from starlette.responses import Response
 
-from api.convert.completions import CompletionAnswer, CompletionStream, paths_of, to_completion, to_requests
+from api.convert.completions import CompletionAnswer, CompletionStream, paths_of, prompts_of, to_completion, to_requests
 from api.convert.sampling import includes_usage
 from api.jobs import Deliver, Job, submit_all
 from api.responses import EventStream, json_response
@@ -35,7 +35,8 @@ async def create_completion(body: CompletionRequest, request: fastapi.Request) -
         has_logprobs=body.logprobs is not None,
         includes_usage=includes_usage(body),
     )
-    job = await Job.start(server_of(request), body.model, functools.partial(_submit, body), answer.paths)
+    submit, num_prompts = functools.partial(_submit, body), len(prompts_of(body))
+    job = await Job.start(server_of(request), body.model, submit, answer.paths, num_prompts=num_prompts)
     if body.stream:
         return EventStream(job, CompletionStream(answer, job.num_choices))
     async with job:

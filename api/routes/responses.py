@@ -5,7 +5,6 @@ import functools
 import fastapi
 import starlette.responses
 
-from api.convert.errors import WireError
 from api.convert.response_requests import Asked, Items, flat_tools, paths_of, to_request
 from api.convert.responses import ResponseAnswer, ResponseStream, to_response
 from api.jobs import Deliver, Job
@@ -50,8 +49,6 @@ async def create_response(body: ResponseRequest, request: fastapi.Request) -> st
 @router.get("/v1/responses/{response_id}", response_model=Response, responses=ERRORS, summary="Read a response again")
 async def read_response(response_id: str, request: fastapi.Request) -> starlette.responses.Response:
     """One that the server still keeps."""
-    for option in request.query_params:
-        raise WireError(400, f"{option!r:.80} is not supported here", param=option, code="unsupported_parameter")
     return json_response(server_of(request).responses.get(response_id, param="response_id").response)
 
 

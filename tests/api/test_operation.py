@@ -106,6 +106,26 @@ def test_the_metrics_count_what_was_done() -> None:
     assert metrics["toolmask_requests_in_flight"] == 0
 
 
+def test_the_metrics_count_every_prompt_of_a_completion_once_however_many_answers_it_gets() -> None:
+    with served() as server:
+        body = {"model": MODEL, "prompt": ["One", "Twenty two", "Three hundred and thirty three"], "n": 2}
+        usages = [server.http.post("/v1/completions", json=body).json()["usage"]]
+        server.http.post("/v1/completions", json={**body, "stream": True})
+        metrics = metrics_of(server)
+    assert metrics["toolmask_prompt_tokens_total"] == 2 * usages[0]["prompt_tokens"]
+    assert metrics["toolmask_completion_tokens_total"] == 2 * usages[0]["completion_tokens"]
+
+
+def test_the_metrics_count_the_turns_between_which_the_server_ran_tools() -> None:
+    call = call_text("calculate", '{"expression": "6 * 7"}')
+    with served(fake_that_answers(lambda prompt: "Done." if "42.0" in prompt else call)) as server:
+        usage = server.chat(tools=["calculate"], tool_execution="server", max_tokens=100).json()["usage"]
+        metrics = metrics_of(server)
+    assert metrics["toolmask_prompt_tokens_total"] == usage["prompt_tokens"] > 0
+    assert metrics["toolmask_completion_tokens_total"] == usage["completion_tokens"] > 0
+    assert metrics["toolmask_forced_tokens_total"] == usage["completion_tokens_details"]["forced_tokens"] > 0
+
+
 def test_the_metrics_tell_how_busy_the_engine_is() -> None:
     gate = Gate()
     model = with_hook(fake_loaded(bonus={EOS: -(10**6)}), gate)
