@@ -49,7 +49,8 @@ async def create_response(body: ResponseRequest, request: fastapi.Request) -> st
 @router.get("/v1/responses/{response_id}", response_model=Response, responses=ERRORS, summary="Read a response again")
 async def read_response(response_id: str, request: fastapi.Request) -> starlette.responses.Response:
     """One that the server still keeps."""
-    return json_response(server_of(request).responses.get(response_id, param="response_id").response)
+    stored = server_of(request).responses.get(response_id, param="response_id")
+    return starlette.responses.Response(stored.response, media_type="application/json")
 
 
 @router.delete(
@@ -64,7 +65,7 @@ async def delete_response(response_id: str, request: fastapi.Request) -> starlet
 def _history(server: Server, body: ResponseRequest) -> Items:
     if body.previous_response_id is None:
         return ()
-    return server.responses.get(body.previous_response_id, param="previous_response_id").items
+    return server.responses.get(body.previous_response_id, param="previous_response_id").items()
 
 
 def _submit(server: Server, asked: Asked, engine: Engine, deliver: Deliver) -> list[Generation]:
