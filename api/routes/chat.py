@@ -30,7 +30,7 @@ router = fastapi.APIRouter(tags=["chat"])
 @router.post(
     "/v1/chat/completions",
     response_model=ChatCompletion,
-    responses={200: stream_of(ChatChunk), **ERRORS},
+    responses={200: stream_of(ChatChunk, ChatCompletion), **ERRORS},
     summary="Answer a conversation",
 )
 async def create_chat_completion(body: ChatRequest, request: fastapi.Request) -> Response:

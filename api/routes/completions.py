@@ -22,7 +22,7 @@ router = fastapi.APIRouter(tags=["completions"])
 @router.post(
     "/v1/completions",
     response_model=Completion,
-    responses={200: stream_of(Completion), **ERRORS},
+    responses={200: stream_of(Completion, Completion), **ERRORS},
     summary="Go on with a text",
 )
 async def create_completion(body: CompletionRequest, request: fastapi.Request) -> Response:

@@ -10,7 +10,7 @@ from api.convert.responses import ResponseAnswer, ResponseStream, to_response
 from api.jobs import Deliver, Job
 from api.responses import EventStream, json_response
 from api.routes.documented import ERRORS, stream_of
-from api.schemas.response_events import ResponseEvent
+from api.schemas.response_events import AnyEvent
 from api.schemas.responses import DeletedResponse, Response, ResponseRequest
 from api.server import Server, server_of
 from engine.engine import Engine
@@ -22,7 +22,7 @@ router = fastapi.APIRouter(tags=["responses"])
 @router.post(
     "/v1/responses",
     response_model=Response,
-    responses={200: stream_of(ResponseEvent, ends_with_done=False), **ERRORS},
+    responses={200: stream_of(AnyEvent, Response, ends_with_done=False), **ERRORS},
     summary="Answer a conversation, or go on with one that the server keeps",
 )
 async def create_response(body: ResponseRequest, request: fastapi.Request) -> starlette.responses.Response:

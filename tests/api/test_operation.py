@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -182,6 +183,49 @@ def test_the_openapi_page_describes_what_the_server_does() -> None:
     assert request["required"] == ["model", "messages"]
     operations = [operation for path in page["paths"].values() for operation in path.values()]
     assert not any("422" in operation["responses"] for operation in operations)
+
+
+def references_in(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from ([value["$ref"]] if isinstance(value.get("$ref"), str) else [])
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from references_in(inner)
+
+
+def test_every_reference_of_the_openapi_page_leads_somewhere() -> None:
+    page = create_app(ServerConfig(model=MODEL), ModelManager(FakeLoader({}))).openapi()
+    names = {reference.removeprefix("#/components/schemas/") for reference in references_in(page)}
+    assert names
+    assert names <= set(page["components"]["schemas"])
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": "Hi"}], "logprobs": True, "top_logprobs": 2},
+        ),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}], "tools": [WEATHER]}),
+        ("/v1/completions", {"prompt": "Hi", "logprobs": 2}),
+        ("/v1/responses", {"input": "Hi"}),
+        ("/v1/responses", {"input": "Hi", "tools": [{"type": "function", **WEATHER["function"]}]}),
+    ],
+    ids=str,
+)
+def test_the_events_of_a_stream_are_as_the_openapi_page_says(path: str, body: dict[str, Any]) -> None:
+    call = call_text("get_weather", '{"city": "Rome", "days": 1}')
+    with served(fake_that_answers(lambda prompt: call if "get_weather" in prompt else "Hello.")) as server:
+        page = server.http.get("/openapi.json").json()
+        text = server.http.post(path, json={"model": MODEL, **body, "stream": True}).text
+    event = page["paths"][path]["post"]["responses"]["200"]["content"]["text/event-stream"]["schema"]
+    schema = {**event["properties"]["data"]["contentSchema"], "components": page["components"]}
+    validator = jsonschema_rs.validator_for(schema)
+    data = [line.removeprefix("data: ") for line in text.split("\n") if line.startswith("data: {")]
+    assert len(data) > 1
+    for each in data:
+        validator.validate(json.loads(each))
+    assert not validator.is_valid({"object": "something else"})
 
 
 @pytest.mark.parametrize(
