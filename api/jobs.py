@@ -29,7 +29,7 @@ class Job:
     def __init__(self, server: Server, serving: Serving, queue: EventQueue, cleanup: AsyncExitStack) -> None:
         self._server = server
         self._queue = queue
-        self._num_prompts = 1
+        self.num_prompts = 1  # each has as many choices, which stand together
         self._cleanup = cleanup
         self._generations: list[Generation] = []
         self._started = time.perf_counter()
@@ -42,16 +42,13 @@ class Job:
         return len(self._generations)
 
     @classmethod
-    async def start(cls, server: Server, model: str, submit: Submit, paths: Paths, *, num_prompts: int = 1) -> "Job":
-        """Submit in a thread, since compiling a grammar may take long. Raises WireError: nothing was sent yet.
-
-        num_prompts: each has as many choices, which stand together.
-        """
+    async def start(cls, server: Server, model: str, submit: Submit, paths: Paths) -> "Job":
+        """Submit in a thread, since compiling a grammar may take long. Raises WireError: nothing was sent yet."""
         async with AsyncExitStack() as stack:
             serving = await stack.enter_async_context(model_in_use(server, model))
             queue = EventQueue()
             job = cls(server, serving, queue, stack)
-            job.paths, job._num_prompts = paths, num_prompts
+            job.paths = paths
             try:
                 job._generations = await anyio.to_thread.run_sync(submit, serving.engine, queue.deliver)
             except Exception as error:
@@ -93,7 +90,7 @@ class Job:
 
     def _by_prompt(self, ends: Mapping[int, Finished]) -> list[list[Usage]]:
         usages = [ends[index].usage for index in range(self.num_choices)]
-        num_choices = self.num_choices // self._num_prompts
+        num_choices = self.num_choices // self.num_prompts
         return [usages[first : first + num_choices] for first in range(0, len(usages), num_choices)]
 
     async def collect(self, receive: Receive) -> list[list[Event]]:

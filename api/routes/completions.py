@@ -35,8 +35,8 @@ async def create_completion(body: CompletionRequest, request: fastapi.Request) -
         has_logprobs=body.logprobs is not None,
         includes_usage=includes_usage(body),
     )
-    submit, num_prompts = functools.partial(_submit, body), len(prompts_of(body))
-    job = await Job.start(server_of(request), body.model, submit, answer.paths, num_prompts=num_prompts)
+    job = await Job.start(server_of(request), body.model, functools.partial(_submit, body), answer.paths)
+    job.num_prompts = len(prompts_of(body))
     if body.stream:
         return EventStream(job, CompletionStream(answer, job.num_choices))
     async with job:
