@@ -18,6 +18,7 @@ from api.manager import ModelManager
 from api.middleware import AccessLog, ApiKey, BodyLimit
 from api.response_store import ResponseStore
 from api.routes import chat, completions, models, operation, responses, tokenize, tools
+from api.routes.documented import BEARER
 from api.routes.query import no_query_parameters
 from api.server import Server
 from api.settings import ServerConfig
@@ -47,8 +48,11 @@ def create_app(
         config, manager, Toolbox(config.tools), ResponseStore(config.max_stored_responses)
     )
     _add_metrics(server)
+    open_to_all = [fastapi.Depends(no_query_parameters)]
+    locked = [] if config.api_key is None else [fastapi.Depends(BEARER)]
     for router in ROUTERS:
-        app.include_router(router, dependencies=[fastapi.Depends(no_query_parameters)])
+        app.include_router(router, dependencies=[*open_to_all, *locked])
+    app.include_router(operation.open_router, dependencies=open_to_all)
     _add_error_handlers(app)
     _add_middleware(app, config)
     return app

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import UnionType
 from typing import Any
 
+import fastapi.security
 from pydantic import TypeAdapter
 
 from api.schemas.common import ResponseModel
@@ -18,6 +19,9 @@ ERRORS: Responses = {
 }
 
 COMPONENTS = "#/components/schemas/"
+
+# For the page alone: the middleware looks at the key before any route does.
+BEARER = fastapi.security.HTTPBearer(auto_error=False, description="The server's key.")
 
 
 def stream_of(

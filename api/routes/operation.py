@@ -11,9 +11,10 @@ from api.schemas.health import Health
 from api.server import server_of
 
 router = fastapi.APIRouter(tags=["operation"])
+open_router = fastapi.APIRouter(tags=["operation"])  # needs no key
 
 
-@router.get(
+@open_router.get(
     "/health",
     response_model=Health,
     responses={"4XX": ERRORS["4XX"], 503: {"model": Health, "description": "No model serves yet."}},

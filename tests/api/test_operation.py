@@ -185,6 +185,16 @@ def test_the_openapi_page_describes_what_the_server_does() -> None:
     assert not any("422" in operation["responses"] for operation in operations)
 
 
+@pytest.mark.parametrize("key", [None, "sk-1"])
+def test_the_openapi_page_tells_which_operations_need_the_key(key: str | None) -> None:
+    page = create_app(ServerConfig(model=MODEL, api_key=key), ModelManager(FakeLoader({}))).openapi()
+    operations = {path: operation for path, methods in page["paths"].items() for operation in methods.values()}
+    locked = {path for path, operation in operations.items() if operation.get("security")}
+    assert locked == (set(operations) - {"/health"} if key else set())
+    schemes = page["components"].get("securitySchemes", {}).values()
+    assert [(scheme["type"], scheme["scheme"]) for scheme in schemes] == ([("http", "bearer")] if key else [])
+
+
 def references_in(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         yield from ([value["$ref"]] if isinstance(value.get("$ref"), str) else [])
