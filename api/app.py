@@ -13,11 +13,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.convert.errors import INVALID, SERVER, WireError, from_exception, from_validation
+from api.convert.errors import INVALID, SERVER, WireError, from_exception, from_unreadable, from_validation
 from api.manager import ModelManager
 from api.middleware import AccessLog, ApiKey, BodyLimit
 from api.response_store import ResponseStore
 from api.routes import chat, completions, models, operation, responses, tokenize, tools
+from api.routes.documented import BEARER
+from api.routes.query import no_query_parameters
 from api.server import Server
 from api.settings import ServerConfig
 from api.toolbox import Toolbox
@@ -46,8 +48,11 @@ def create_app(
         config, manager, Toolbox(config.tools), ResponseStore(config.max_stored_responses)
     )
     _add_metrics(server)
+    open_to_all = [fastapi.Depends(no_query_parameters)]
+    locked = [] if config.api_key is None else [fastapi.Depends(BEARER)]
     for router in ROUTERS:
-        app.include_router(router)
+        app.include_router(router, dependencies=[*open_to_all, *locked])
+    app.include_router(operation.open_router, dependencies=open_to_all)
     _add_error_handlers(app)
     _add_middleware(app, config)
     return app
@@ -123,6 +128,8 @@ async def _invalid(_: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     """What Starlette and FastAPI refuse themselves: unknown paths, wrong methods, bodies that cannot be read."""
     assert isinstance(error, HTTPException)
+    if error.status_code == 400:  # FastAPI's one 400: the body
+        return _answer(from_unreadable(error.__cause__))
     texts = {
         404: (f"there is nothing at {request.url.path!r:.200}", "unknown_url"),
         405: (f"{request.method} is not allowed at {request.url.path!r:.200}", "method_not_allowed"),

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Self
@@ -16,7 +16,7 @@ from api.convert.paths import UNCHANGED, Paths
 from api.manager import Serving
 from api.server import Server
 from engine.engine import Engine
-from engine.events import Event, Finished
+from engine.events import Event, Finished, Usage
 from engine.generation import Generation
 
 Deliver = Callable[[int, Delivered], None]
@@ -29,6 +29,7 @@ class Job:
     def __init__(self, server: Server, serving: Serving, queue: EventQueue, cleanup: AsyncExitStack) -> None:
         self._server = server
         self._queue = queue
+        self.num_prompts = 1  # each has as many choices, which stand together
         self._cleanup = cleanup
         self._generations: list[Generation] = []
         self._started = time.perf_counter()
@@ -71,21 +72,26 @@ class Job:
     async def events(self) -> AsyncGenerator[tuple[int, Event], None]:
         """Every event with its choice, until all have finished. Raises WireError."""
         first: float | None = None
-        ends: list[Finished] = []
+        ends: dict[int, Finished] = {}
         try:
             async for index, event in self._queue.events(self.num_choices, self._deadline):
                 if first is None:
                     first = time.perf_counter()
                     self._server.metrics.first_token(first - self._started)
                 if isinstance(event, Finished):
-                    ends.append(event)
+                    ends[index] = event
                 yield index, event
         except TimeoutError:
             raise too_slow(self._server.config.request_timeout_s) from None
         except Exception as error:
             raise from_exception(error, self.paths) from error
         assert first is not None
-        self._server.metrics.finished([end.usage for end in ends], time.perf_counter() - first)
+        self._server.metrics.finished(self._by_prompt(ends), time.perf_counter() - first)
+
+    def _by_prompt(self, ends: Mapping[int, Finished]) -> list[list[Usage]]:
+        usages = [ends[index].usage for index in range(self.num_choices)]
+        num_choices = self.num_choices // self.num_prompts
+        return [usages[first : first + num_choices] for first in range(0, len(usages), num_choices)]
 
     async def collect(self, receive: Receive) -> list[list[Event]]:
         """All events of each choice. A client that goes away cancels them. Raises WireError."""

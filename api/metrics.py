@@ -1,6 +1,6 @@
 """What Prometheus reads. One registry for each application, none of the process."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily
@@ -44,18 +44,22 @@ class Metrics:
         """A request has its first event."""
         self._first.observe(seconds)
 
-    def finished(self, usages: Iterable[Usage], seconds_after_first: float) -> None:
-        """A request's choices have ended."""
-        usages = list(usages)
-        for usage in usages:
-            self._completion.inc(usage.completion_tokens)
-            self._forced.inc(usage.forced_tokens)
-            self._passes.inc(usage.forward_passes)
-        self._prompt.inc(usages[0].prompt_tokens)
-        self._cached.inc(usages[0].cached_tokens)
-        longest = max(usage.completion_tokens for usage in usages)
+    def finished(self, prompts: Sequence[Sequence[Usage]], seconds_after_first: float) -> None:
+        """A request's choices have ended. prompts: the usage of each one's choices."""
+        self.used(prompts)
+        longest = max(usage.completion_tokens for choices in prompts for usage in choices)
         if longest > 1:
             self._per_token.observe(seconds_after_first / (longest - 1))
+
+    def used(self, prompts: Iterable[Sequence[Usage]]) -> None:
+        """Count tokens. A prompt counts once, however many answers it gets."""
+        for choices in prompts:
+            self._prompt.inc(choices[0].prompt_tokens)
+            self._cached.inc(choices[0].cached_tokens)
+            for usage in choices:
+                self._completion.inc(usage.completion_tokens)
+                self._forced.inc(usage.forced_tokens)
+                self._passes.inc(usage.forward_passes)
 
     def page(self) -> bytes:
         """Prometheus's text format."""

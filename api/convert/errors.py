@@ -1,6 +1,7 @@
 """Everything that can go wrong, as OpenAI-shaped errors. What nobody foresaw is told without its text."""
 
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,17 +129,35 @@ def from_validation(faults: Sequence[Mapping[str, Any]], body: object) -> WireEr
     where = "body" if faults and faults[0]["loc"][:1] == ("body",) else None
     if where and faults[0]["type"] == "json_invalid":
         reason = faults[0].get("ctx", {}).get("error", "it cannot be read")
-        return WireError(400, f"the body is not valid JSON: {reason} at character {faults[0]['loc'][-1]}")
+        return _unreadable(f"not valid JSON: {reason} at character {faults[0]['loc'][-1]}")
     if where and not isinstance(body, dict):
-        return WireError(400, "the body must be a JSON object, sent with Content-Type: application/json")
+        message = "the body must be a JSON object, sent with Content-Type: application/json"
+        return WireError(400, message, code="invalid_body")
     told = [(_path(fault, body if where else {}), fault) for fault in faults]
     deepest = max(told, key=lambda each: _precedence(*each))[0]
     here = [fault for path, fault in told if path == deepest]
     return WireError(400, _sentence(deepest, here), param=deepest or None, code=_code(here[0]))
 
 
+def from_unreadable(cause: BaseException | None) -> WireError:
+    """What a client is told of a body on which the JSON parser gave up with `cause`, which is no syntax error."""
+    match cause:
+        case UnicodeDecodeError(start=start):
+            return _unreadable(f"not valid UTF-8: byte {start} does not belong there")
+        case RecursionError():
+            return _unreadable("nested too deeply to be read")
+        case ValueError():  # Python bounds the digits of an integer
+            return _unreadable(f"not valid: it has an integer of more than {sys.get_int_max_str_digits()} digits")
+    return _unreadable("cut off, or cannot be read")
+
+
+def _unreadable(what: str) -> WireError:
+    return WireError(400, f"the body is {what}", code="invalid_json")
+
+
 def _path(fault: Mapping[str, Any], body: object) -> str:
-    return json_path(fault["loc"][1:], body, missing=fault["type"] == "missing")
+    name = fault["input"] if fault["type"] == "string_unicode" else None
+    return json_path(fault["loc"][1:], body, missing=fault["type"] == "missing", name=name)
 
 
 def _precedence(path: str, fault: Mapping[str, Any]) -> tuple[int, bool]:
@@ -152,6 +171,8 @@ def _sentence(path: str, faults: Sequence[Mapping[str, Any]]) -> str:
         return f"{path} is not supported: {reason}"
     if faults[0]["type"] == "missing":
         return f"{path} is missing"
+    if faults[0]["type"] == "string_unicode":
+        return f"{path} has a lone surrogate, which is no text"
     messages = dict.fromkeys(str(fault["msg"]) for fault in faults)
     return f"{path}: {'; or: '.join(messages)}"
 

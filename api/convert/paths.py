@@ -56,11 +56,12 @@ def inside(path: str) -> Iterator[None]:
         raise type(error)(f"{path}.{error}", param=f"{path}.{error.param}") from None
 
 
-def json_path(steps: Sequence[str | int], body: object, *, missing: bool = False) -> str:
+def json_path(steps: Sequence[str | int], body: object, *, missing: bool = False, name: str | None = None) -> str:
     """The path of a validation error.
 
     steps: as pydantic gives them, names of union members among them, which lead nowhere in the body and so are left
-    out. missing: the last step is the name of something that ought to be there.
+    out. missing: the last step is the name of something that ought to be there. name: of what is wrong in the object
+    that the steps lead to, if it has it; of a name that is no text, pydantic tells only whose it is.
     """
     path, value = "", body
     for number, step in enumerate(steps, start=1):
@@ -69,7 +70,7 @@ def json_path(steps: Sequence[str | int], body: object, *, missing: bool = False
             path, value = _joined(path, step), inner
         elif missing and number == len(steps):
             path = _joined(path, step)
-    return path
+    return path if name is None or not _step(value, name)[0] else _joined(path, name)
 
 
 def _step(value: object, step: str | int) -> tuple[bool, object]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from api.convert.errors import WireError
+from api.convert.history import check_messages
 from api.convert.paths import Paths, from_rules, inside
 from api.convert.sampling import EXTENSION_RULES, schema_grammar, to_grammar, to_sampling, to_stop
 from api.schemas import chat, messages, tools
@@ -90,9 +91,11 @@ def _tool_rules(path: str, tool: tools.RequestTool) -> Iterable[tuple[str, str]]
 # Messages.
 
 
-def to_messages(wire: Iterable[messages.Message]) -> tuple[Message, ...]:
-    """Each message in the engine's form. Raises RequestError, naming the message."""
-    return tuple(_message(message, f"messages[{i}]") for i, message in enumerate(wire))
+def to_messages(wire: WireMessages) -> tuple[Message, ...]:
+    """Each message in the engine's form. Raises RequestError, naming the message, or WireError for a lone call."""
+    converted = tuple(_message(message, f"messages[{i}]") for i, message in enumerate(wire))
+    check_messages(wire)
+    return converted
 
 
 def _message(message: messages.Message, path: str) -> Message:

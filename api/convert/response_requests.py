@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from api.convert.errors import WireError
+from api.convert.history import check_items
 from api.convert.paths import Paths, from_rules, inside
 from api.convert.requests import ServerTools, to_tool_choice, to_tools
 from api.convert.sampling import EXTENSION_RULES, schema_grammar, to_grammar, to_sampling
@@ -54,7 +55,7 @@ def to_request(asked: Asked, server_tools: ServerTools) -> Request:
     seed = None if extension is None else extension.seed
     options = SamplingOptions(temperature=body.temperature, top_p=body.top_p, seed=seed, toolmask=extension)
     return Request(
-        messages=tuple(_message(draft) for draft in _drafts(asked)),
+        messages=_messages(asked),
         tools=to_tools([_nested(tool) for tool in body.tools or ()], server_tools),
         tool_choice=_tool_choice(body),
         parallel_tool_calls=body.parallel_tool_calls is not False,
@@ -106,6 +107,12 @@ def _drafts(asked: Asked) -> list[_Draft]:
                 drafts.append(_Draft(Role.ASSISTANT, path))
             drafts[-1].calls.append((path, item))
     return drafts
+
+
+def _messages(asked: Asked) -> tuple[Message, ...]:
+    converted = tuple(_message(draft) for draft in _drafts(asked))
+    check_items(asked.items, asked.path_of, len(asked.history))
+    return converted
 
 
 def _message(draft: _Draft) -> Message:

@@ -21,6 +21,7 @@ from api.schemas.common import ToolStep
 from api.server import Server, fingerprint, server_of
 from engine.engine import Engine
 from engine.errors import RequestError
+from engine.events import Finished
 from engine.generation import Generation
 
 router = fastapi.APIRouter(tags=["chat"])
@@ -29,7 +30,7 @@ router = fastapi.APIRouter(tags=["chat"])
 @router.post(
     "/v1/chat/completions",
     response_model=ChatCompletion,
-    responses={200: stream_of(ChatChunk), **ERRORS},
+    responses={200: stream_of(ChatChunk, ChatCompletion), **ERRORS},
     summary="Answer a conversation",
 )
 async def create_chat_completion(body: ChatRequest, request: fastapi.Request) -> Response:
@@ -76,6 +77,7 @@ async def _executed(server: Server, body: ChatRequest, receive: Receive) -> Resp
     async with model_in_use(server, body.model) as serving:
         registry = server.tools.subset(names)
         done = await run_on_server(server, serving.engine, request, registry, receive=receive, paths=paths)
+    server.metrics.used([[event.usage for event in done.events if isinstance(event, Finished)]])
     # Only the first turn had to call; the last one is a text.
     answer = replace(_answer(body, done.trace), must_call=False)
     if body.stream:

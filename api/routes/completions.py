@@ -5,7 +5,7 @@ import functools
 import fastapi
 from starlette.responses import Response
 
-from api.convert.completions import CompletionAnswer, CompletionStream, paths_of, to_completion, to_requests
+from api.convert.completions import CompletionAnswer, CompletionStream, paths_of, prompts_of, to_completion, to_requests
 from api.convert.sampling import includes_usage
 from api.jobs import Deliver, Job, submit_all
 from api.responses import EventStream, json_response
@@ -22,7 +22,7 @@ router = fastapi.APIRouter(tags=["completions"])
 @router.post(
     "/v1/completions",
     response_model=Completion,
-    responses={200: stream_of(Completion), **ERRORS},
+    responses={200: stream_of(Completion, Completion), **ERRORS},
     summary="Go on with a text",
 )
 async def create_completion(body: CompletionRequest, request: fastapi.Request) -> Response:
@@ -36,6 +36,7 @@ async def create_completion(body: CompletionRequest, request: fastapi.Request) -
         includes_usage=includes_usage(body),
     )
     job = await Job.start(server_of(request), body.model, functools.partial(_submit, body), answer.paths)
+    job.num_prompts = len(prompts_of(body))
     if body.stream:
         return EventStream(job, CompletionStream(answer, job.num_choices))
     async with job:

@@ -11,12 +11,13 @@ from api.schemas.health import Health
 from api.server import server_of
 
 router = fastapi.APIRouter(tags=["operation"])
+open_router = fastapi.APIRouter(tags=["operation"])  # needs no key
 
 
-@router.get(
+@open_router.get(
     "/health",
     response_model=Health,
-    responses={503: {"model": Health, "description": "No model serves yet."}},
+    responses={"4XX": ERRORS["4XX"], 503: {"model": Health, "description": "No model serves yet."}},
     summary="Whether requests are answered",
 )
 async def health(request: fastapi.Request) -> Response:
@@ -28,7 +29,12 @@ async def health(request: fastapi.Request) -> Response:
     return json_response(Health(status="loading" if is_loading else "no_model", model=None), 503)
 
 
-@router.get("/metrics", response_class=Response, responses=ERRORS, summary="What Prometheus reads")
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **ERRORS},
+    summary="What Prometheus reads",
+)
 async def metrics(request: fastapi.Request) -> Response:
     """Counters and histograms in Prometheus's text format."""
     return Response(server_of(request).metrics.page(), media_type=CONTENT_TYPE_LATEST)

@@ -5,13 +5,12 @@ import functools
 import fastapi
 import starlette.responses
 
-from api.convert.errors import WireError
 from api.convert.response_requests import Asked, Items, flat_tools, paths_of, to_request
 from api.convert.responses import ResponseAnswer, ResponseStream, to_response
 from api.jobs import Deliver, Job
 from api.responses import EventStream, json_response
 from api.routes.documented import ERRORS, stream_of
-from api.schemas.response_events import ResponseEvent
+from api.schemas.response_events import AnyEvent
 from api.schemas.responses import DeletedResponse, Response, ResponseRequest
 from api.server import Server, server_of
 from engine.engine import Engine
@@ -23,7 +22,7 @@ router = fastapi.APIRouter(tags=["responses"])
 @router.post(
     "/v1/responses",
     response_model=Response,
-    responses={200: stream_of(ResponseEvent, ends_with_done=False), **ERRORS},
+    responses={200: stream_of(AnyEvent, Response, ends_with_done=False), **ERRORS},
     summary="Answer a conversation, or go on with one that the server keeps",
 )
 async def create_response(body: ResponseRequest, request: fastapi.Request) -> starlette.responses.Response:
@@ -50,9 +49,8 @@ async def create_response(body: ResponseRequest, request: fastapi.Request) -> st
 @router.get("/v1/responses/{response_id}", response_model=Response, responses=ERRORS, summary="Read a response again")
 async def read_response(response_id: str, request: fastapi.Request) -> starlette.responses.Response:
     """One that the server still keeps."""
-    for option in request.query_params:
-        raise WireError(400, f"{option!r:.80} is not supported here", param=option, code="unsupported_parameter")
-    return json_response(server_of(request).responses.get(response_id, param="response_id").response)
+    stored = server_of(request).responses.get(response_id, param="response_id")
+    return starlette.responses.Response(stored.response, media_type="application/json")
 
 
 @router.delete(
@@ -67,7 +65,7 @@ async def delete_response(response_id: str, request: fastapi.Request) -> starlet
 def _history(server: Server, body: ResponseRequest) -> Items:
     if body.previous_response_id is None:
         return ()
-    return server.responses.get(body.previous_response_id, param="previous_response_id").items
+    return server.responses.get(body.previous_response_id, param="previous_response_id").items()
 
 
 def _submit(server: Server, asked: Asked, engine: Engine, deliver: Deliver) -> list[Generation]:

@@ -23,6 +23,9 @@ async def tokenize(body: TokenizeRequest, request: fastapi.Request) -> Response:
     server = server_of(request)
     if (body.text is None) == (body.messages is None):
         raise WireError(400, "give either text or messages", param="text")
+    for name in ("tools", "tool_choice"):
+        if body.text is not None and getattr(body, name) is not None:
+            raise WireError(400, f"{name} belongs to messages; a text is counted as it is", param=name)
     async with model_in_use(server, body.model) as serving:
         try:
             ids = await anyio.to_thread.run_sync(_ids, server, serving.engine, body)

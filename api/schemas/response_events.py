@@ -91,3 +91,16 @@ class ErrorEvent(ResponseEvent):
     code: str | None
     message: str
     param: str | None
+
+
+AnyEvent = (
+    LifecycleEvent
+    | ItemEvent
+    | PartEvent
+    | TextDeltaEvent
+    | TextDoneEvent
+    | CallDeltaEvent
+    | ArgumentsDoneEvent
+    | InputDoneEvent
+    | ErrorEvent
+)

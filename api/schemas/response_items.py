@@ -18,12 +18,12 @@ class InputText(RequestModel):
 
 
 class WrittenText(RequestModel):
-    """Text of an earlier answer, as the server gave it."""
+    """Text of an earlier answer, as the server gave it. What changes nothing is not kept either."""
 
     type: Literal["output_text"]
     text: Text
-    annotations: list[Any] | None = Field(default=None, description="Accepted, changes nothing.")
-    logprobs: list[Any] | None = Field(default=None, description="Accepted, changes nothing.")
+    annotations: list[Any] | None = Field(default=None, exclude=True, description="Accepted, changes nothing.")
+    logprobs: list[Any] | None = Field(default=None, exclude=True, description="Accepted, changes nothing.")
 
 
 TextPart = Annotated[InputText | WrittenText, Field(discriminator="type")]

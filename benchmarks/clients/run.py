@@ -3,11 +3,13 @@
     python benchmarks/clients/run.py [CLIENT ...]
 
 Each client is installed in an environment of its own, from the package registries. An example passes where it exits
-with 0 and prints something. Results of the clients that are not run again stay.
+with 0 and prints something. Results of the clients that are not run again stay, each with the digest of what was run:
+a test compares it with the page.
 """
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -39,13 +41,25 @@ class Client:
     packages: tuple[str, ...]
     examples: tuple[tuple[str, str], ...]  # language, source
 
+    @property
+    def digest(self) -> str:
+        """Of all that decides what is run: the packages, and each example."""
+        parts = json.dumps([self.installer, self.packages, self.examples])
+        return f"sha256:{hashlib.sha256(parts.encode()).hexdigest()}"
+
+    @property
+    def package_names(self) -> list[str]:
+        """The packages without the extras that are chosen of them."""
+        return [package.partition("[")[0] for package in self.packages]
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """How one client's examples went."""
 
     client: str
-    version: str  # of the first of its packages
+    digest: str  # of the examples that were run
+    versions: dict[str, str]  # of its packages
     passed: bool
     seconds: float  # of all its examples, without the installation
     error: str | None  # the last line that the failed one wrote
@@ -68,32 +82,33 @@ def run_client(client: Client, url: str) -> Result:
     """Install the client and run its examples, up to the first that fails."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            version, commands = _install(client, Path(folder))
+            versions, commands = _install(client, Path(folder))
         except subprocess.SubprocessError as error:
-            return Result(client.name, "", passed=False, seconds=0, error=f"not installed: {type(error).__name__}")
+            why = f"not installed: {type(error).__name__}"
+            return Result(client.name, client.digest, {}, passed=False, seconds=0, error=why)
         start, failure = time.perf_counter(), None
         for language, source in client.examples:
             if failure is None:
                 failure = _run_example(Path(folder), commands[language], FILES[language], source, url)
         seconds = round(time.perf_counter() - start, 1)
-    return Result(client.name, version, passed=failure is None, seconds=seconds, error=failure)
+    return Result(client.name, client.digest, versions, passed=failure is None, seconds=seconds, error=failure)
 
 
-def _install(client: Client, folder: Path) -> tuple[str, dict[str, list[str]]]:
-    """The version, and by language what runs an example."""
-    first = client.packages[0]
+def _install(client: Client, folder: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """The versions, and by language what runs an example."""
+    names = client.package_names
     if client.installer == "pip":
         python = folder / "venv" / "bin" / "python"
         _checked([sys.executable, "-m", "venv", str(folder / "venv")], folder)
         _checked([str(python), "-m", "pip", "install", "--quiet", *client.packages], folder)
-        distribution = first.partition("[")[0]
-        asked = f"import importlib.metadata; print(importlib.metadata.version({distribution!r}))"
-        return _checked([str(python), "-c", asked], folder).strip(), {"python": [str(python)]}
+        asked = f"import importlib.metadata, json; print(json.dumps([*map(importlib.metadata.version, {names!r})]))"
+        versions = json.loads(_checked([str(python), "-c", asked], folder))
+        return dict(zip(names, versions, strict=True)), {"python": [str(python)]}
     if client.installer == "npm":
         _checked(["npm", "install", "--silent", "--no-audit", "--no-fund", *client.packages], folder)
-        package = folder / "node_modules" / first / "package.json"
-        return json.loads(package.read_text())["version"], {"js": ["node"]}
-    return _checked([first, "--version"], folder).split()[1], {"sh": ["sh"]}
+        packages = {name: folder / "node_modules" / name / "package.json" for name in names}
+        return {name: json.loads(path.read_text())["version"] for name, path in packages.items()}, {"js": ["node"]}
+    return {name: _checked([name, "--version"], folder).split()[1] for name in names}, {"sh": ["sh"]}
 
 
 def _checked(command: list[str], folder: Path) -> str:
@@ -163,7 +178,8 @@ def main() -> int:
     rows = [results[client.name] for client in clients if client.name in results]
     RESULTS.write_text(json.dumps(rows, indent=2) + "\n")
     for row in rows:
-        print(f"{row['client']:24} {row['version']:12} {'passed' if row['passed'] else row['error']}")
+        versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
+        print(f"{row['client']:24} {'passed' if row['passed'] else row['error']} ({versions})")
     return 0 if all(row["passed"] for row in rows) else 1
 
 

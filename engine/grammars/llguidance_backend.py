@@ -172,9 +172,36 @@ class LLGuidanceCompiler:
         return failed
 
 
+NO_TEXT = "no text satisfies it"
+
+# Reasons that speak of the library's insides: how each begins, and what it means to whoever wrote the grammar.
+PLAIN_WORDS = (
+    ("NoExtension", NO_TEXT),
+    (
+        "Too many items|Parser Error: Current row|ParserTooComplex",
+        "it has too many ways to go on; longer texts in place of single letters help",
+    ),
+    ("LexerTooComplex|too many states|lexer precomputation", "its patterns have too many states; simplify them"),
+    (
+        "too many expressions|fuel exhausted|class too large",
+        "its patterns are too large; smaller repetition counts help",
+    ),
+    (
+        r"initial lexer configuration|grammar size|schema too large|DNF too large",
+        "it is too large; fewer names, rules or values help",
+    ),
+    (r"invalid regex .*lookarounds", r"\b is not supported, nor are ^ and $ inside of a pattern"),
+    ("lexer error", "it has a character that does not belong there, or a text, a pattern or an escape without an end"),
+    ("Empty grammar", "it is empty"),
+)
+
+
 def _readable(error: str) -> str:
     """One line of llguidance's report: the reason, without positions in a grammar that the caller never saw."""
     text = error.removesuffix("<non-verbose/>").strip()
     _, _, reason = text.rpartition("error: ")
     reason = re.sub(r"(at )?\d+\(\d+\): (failed to compile JSON schema: )?", "", reason.partition("\n")[0])
-    return reason or "no text satisfies it"
+    reason = re.sub(r' \(at (".*") \(.*\)\)$', r" at \1", reason)
+    reason = re.sub(r"""'\\n' at "\\n"|"\\n"$""", "the end of a line", reason)
+    plain = (words for pattern, words in PLAIN_WORDS if re.match(pattern, reason))
+    return next(plain, reason) or NO_TEXT

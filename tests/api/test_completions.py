@@ -116,6 +116,9 @@ def test_messages_and_tools_are_counted_as_a_chat_would_count_them() -> None:
         ({"text": "a", "messages": [{"role": "user", "content": "b"}]}, "text"),
         ({"messages": [{"role": "user", "content": "b"}], "tools": [WEATHER, WEATHER]}, "tools[1].function.name"),
         ({"text": "a", "other": 1}, "other"),
+        ({"text": "a", "tools": [WEATHER]}, "tools"),
+        ({"text": "a", "tools": []}, "tools"),
+        ({"text": "a", "tool_choice": "none"}, "tool_choice"),
     ],
     ids=str,
 )

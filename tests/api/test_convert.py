@@ -50,6 +50,7 @@ def test_messages_of_every_role_are_read() -> None:
             {"role": "developer", "content": [{"type": "text", "text": "D"}, {"type": "text", "text": "E"}]},
             {"role": "user", "content": "U"},
             {"role": "assistant", "content": None, "tool_calls": [call, custom], "refusal": None, "annotations": []},
+            {"role": "tool", "tool_call_id": "2", "content": "V"},
             {"role": "tool", "tool_call_id": "1", "content": "T"},
             {"role": "assistant", "content": "A"},
         ]
@@ -60,6 +61,7 @@ def test_messages_of_every_role_are_read() -> None:
         Message(Role.DEVELOPER, "DE"),
         Message(Role.USER, "U"),
         Message(Role.ASSISTANT, None, calls),
+        Message(Role.TOOL, "V", tool_call_id="2"),
         Message(Role.TOOL, "T", tool_call_id="1"),
         Message(Role.ASSISTANT, "A"),
     )

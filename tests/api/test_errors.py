@@ -178,33 +178,68 @@ def test_what_is_missing_is_named(server: LiveServer, missing: str) -> None:
     assert (error["param"], error["code"]) == (missing, "missing_required_parameter")
 
 
+JSON = "application/json"
+CHAT = b'"model": "fake", "messages": [{"role": "user", "content": "Hi"}]'
+UNREADABLE: list[tuple[bytes, str, str]] = [  # the body, its type, and a word that the error must have
+    (b"{", JSON, "at character 1"),
+    (b"{" + CHAT + b"} x", JSON, "Extra data"),
+    (b'{"model": "\xff"}', JSON, "UTF-8: byte 11"),
+    (b"\xff\xfe", JSON, "not valid"),
+    (b"[" * 100_000, JSON, "nested too deeply"),
+    (b'{"a":' * 100_000, JSON, "nested too deeply"),
+    (b"{" + CHAT + b', "seed": 1' + b"0" * 5000 + b"}", JSON, "more than 4300 digits"),
+]
+NO_OBJECT = [
+    (b"", JSON),
+    (b"[]", JSON),
+    (b"null", JSON),
+    (b"{" + CHAT + b"}", "text/plain"),
+    (b"a=b", "multipart/form-data"),
+]
+
+
+@pytest.mark.parametrize(("body", "content_type", "word"), UNREADABLE, ids=lambda value: repr(value)[:40])
+def test_a_body_that_cannot_be_read_says_why(server: LiveServer, body: bytes, content_type: str, word: str) -> None:
+    response = server.http.post("/v1/chat/completions", content=body, headers={"content-type": content_type})
+    error = response.json()["error"]
+    assert (response.status_code, error["type"], error["code"]) == (400, "invalid_request_error", "invalid_json")
+    assert word in error["message"]
+
+
+@pytest.mark.parametrize(("body", "content_type"), NO_OBJECT, ids=lambda value: repr(value)[:40])
+def test_a_body_that_is_no_object_is_told_what_it_must_be(server: LiveServer, body: bytes, content_type: str) -> None:
+    response = server.http.post("/v1/chat/completions", content=body, headers={"content-type": content_type})
+    error = response.json()["error"]
+    assert (response.status_code, error["type"], error["code"]) == (400, "invalid_request_error", "invalid_body")
+    assert "Content-Type: application/json" in error["message"]
+
+
 @pytest.mark.parametrize(
-    ("body", "content_type"),
+    ("rest", "param", "word"),
     [
-        (b"", "application/json"),
-        (b"{", "application/json"),
-        (b"[]", "application/json"),
-        (b"null", "application/json"),
-        (b"\xff\xfe", "application/json"),
-        (b"[" * 100_000, "application/json"),
-        (json.dumps(chat_body()).encode(), "text/plain"),
-        (json.dumps(chat_body()).encode(), "application/x-www-form-urlencoded"),
-        (b'{"model": "fake", "messages": [{"role": "user", "content": "\\ud800"}]}', "application/json"),
-        (b'{"model": "fake", "messages": [], "\\ud800": 1}', "application/json"),
-        (b'{"model": "\\ud800", "messages": [{"role": "user", "content": "Hi"}]}', "application/json"),
-        (b'{"model": "fake", "messages": [{"role": "user", "content": "Hi"}], "temperature": NaN}', "application/json"),
+        (b'"messages": [{"role": "user", "content": "\\ud800"}]', "messages[0].content", "lone surrogates"),
+        (b'"model": "\\ud800"', "model", "lone surrogates"),
+        (b'"\\ud800": 1', "\\ud800", "lone surrogate"),
+        (b'"toolmask": {"\\ud800": 1}', "toolmask.\\ud800", "lone surrogate"),
+        (b'"messages": [{"role": "user", "content": "x", "a\\ud800": 1}]', "messages[0].a\\ud800", "lone surrogate"),
+        (b'"metadata": {"\\ud800": "x"}', "metadata", "lone surrogates"),
         (
-            b'{"model": "fake", "messages": [{"role": "user", "content": "Hi"}], "seed": 1' + b"0" * 5000 + b"}",
-            "application/json",
+            b'"tools": [{"type": "function", "function": {"name": "\\ud800"}}]',
+            "tools[0].function.name",
+            "lone surrogate",
         ),
+        (b'"temperature": NaN', "temperature", "finite"),
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_a_body_that_is_no_request_is_a_400(server: LiveServer, body: bytes, content_type: str) -> None:
-    response = server.http.post("/v1/chat/completions", content=body, headers={"content-type": content_type})
-    assert response.status_code == 400, response.text
-    assert response.json()["error"]["type"] == "invalid_request_error"
-    assert response.json()["error"]["message"]
+def test_a_value_or_a_name_that_no_text_or_number_can_be_is_named(
+    server: LiveServer, rest: bytes, param: str, word: str
+) -> None:
+    body = b"{" + CHAT + b", " + rest + b"}"
+    response = server.http.post("/v1/chat/completions", content=body, headers={"content-type": JSON})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"], error["code"]) == (400, param, "invalid_value")
+    assert word in error["message"]
 
 
 @pytest.mark.parametrize(
@@ -223,6 +258,27 @@ def test_an_unknown_path_or_method_is_told_in_the_same_shape(
 ) -> None:
     response = server.http.request(method, path)
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/models"),
+        ("GET", "/v1/models/fake"),
+        ("GET", "/v1/models/load"),
+        ("GET", "/v1/tools"),
+        ("GET", "/v1/responses/resp_1"),
+        ("DELETE", "/v1/responses/resp_1"),
+        ("GET", "/health"),
+        ("GET", "/metrics"),
+        ("POST", "/v1/chat/completions"),
+        ("POST", "/v1/tokenize"),
+    ],
+)
+def test_a_query_parameter_is_refused_by_name_everywhere(server: LiveServer, method: str, path: str) -> None:
+    response = server.http.request(method, f"{path}?limit=x", json=chat_body() if method == "POST" else None)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"], error["code"]) == (400, "limit", "unsupported_parameter")
 
 
 def test_a_body_that_is_too_long_is_a_413_by_its_header_or_as_it_comes(server: LiveServer) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.api.servers import LiveServer, call_text, fake_that_answers, function_tool, served
+from tests.api.servers import MODEL, LiveServer, call_text, fake_that_answers, function_tool, served
 from tests.fakes import fake_loaded, fake_model
 
 NAME = "a_-." * 16
@@ -26,6 +26,44 @@ def test_a_megabyte_of_messages_is_read() -> None:
         assert tokens.json()["count"] > 2**19
         too_long = server.chat(messages=[{"role": "user", "content": "a " * 2**20}], max_tokens=2**22)
         assert (too_long.status_code, too_long.json()["error"]["code"]) == (400, "context_length_exceeded")
+
+
+def test_a_megabyte_of_input_is_answered_by_a_response() -> None:
+    model = fake_that_answers(lambda _: "Yes.")
+    fake_model(model).context_length = 4 * 2**20
+    with served(model) as server:
+        body = {"model": MODEL, "input": "a " * 2**19, "max_output_tokens": 8}
+        first = server.http.post("/v1/responses", json=body).json()
+        assert first["output"][0]["content"][0]["text"] == "Yes."
+        assert first["usage"]["input_tokens"] > 2**19
+
+
+VALUES = [f"number {number} of many values" for number in range(2**15)]
+MANY_NAMES = {"type": "object", "properties": {f"property_{number}": {"type": "string"} for number in range(2**15)}}
+
+
+def test_a_schema_of_a_megabyte_binds_chats_and_responses(server: LiveServer) -> None:
+    named = {"name": "x", "schema": {"enum": VALUES, "description": "x" * 2**16}}
+    assert len(json.dumps(named)) > 2**20
+    chat = server.chat(response_format={"type": "json_schema", "json_schema": named}, max_tokens=60).json()
+    assert json.loads(chat["choices"][0]["message"]["content"]) in VALUES
+    body = {
+        "model": MODEL,
+        "input": "Hi",
+        "text": {"format": {"type": "json_schema", **named}},
+        "max_output_tokens": 60,
+    }
+    response = server.http.post("/v1/responses", json=body).json()
+    assert json.loads(response["output"][0]["content"][0]["text"]) in VALUES
+
+
+def test_a_schema_of_a_megabyte_that_is_too_much_is_refused_and_the_next_request_answered(server: LiveServer) -> None:
+    """F25."""
+    assert len(json.dumps(MANY_NAMES)) > 2**20
+    error = server.chat(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": MANY_NAMES}})
+    assert (error.status_code, error.json()["error"]["param"]) == (400, "response_format.json_schema.schema")
+    assert "too large" in error.json()["error"]["message"]
+    assert server.chat().status_code == 200
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -106,6 +107,26 @@ def test_the_metrics_count_what_was_done() -> None:
     assert metrics["toolmask_requests_in_flight"] == 0
 
 
+def test_the_metrics_count_every_prompt_of_a_completion_once_however_many_answers_it_gets() -> None:
+    with served() as server:
+        body = {"model": MODEL, "prompt": ["One", "Twenty two", "Three hundred and thirty three"], "n": 2}
+        usages = [server.http.post("/v1/completions", json=body).json()["usage"]]
+        server.http.post("/v1/completions", json={**body, "stream": True})
+        metrics = metrics_of(server)
+    assert metrics["toolmask_prompt_tokens_total"] == 2 * usages[0]["prompt_tokens"]
+    assert metrics["toolmask_completion_tokens_total"] == 2 * usages[0]["completion_tokens"]
+
+
+def test_the_metrics_count_the_turns_between_which_the_server_ran_tools() -> None:
+    call = call_text("calculate", '{"expression": "6 * 7"}')
+    with served(fake_that_answers(lambda prompt: "Done." if "42.0" in prompt else call)) as server:
+        usage = server.chat(tools=["calculate"], tool_execution="server", max_tokens=100).json()["usage"]
+        metrics = metrics_of(server)
+    assert metrics["toolmask_prompt_tokens_total"] == usage["prompt_tokens"] > 0
+    assert metrics["toolmask_completion_tokens_total"] == usage["completion_tokens"] > 0
+    assert metrics["toolmask_forced_tokens_total"] == usage["completion_tokens_details"]["forced_tokens"] > 0
+
+
 def test_the_metrics_tell_how_busy_the_engine_is() -> None:
     gate = Gate()
     model = with_hook(fake_loaded(bonus={EOS: -(10**6)}), gate)
@@ -162,6 +183,59 @@ def test_the_openapi_page_describes_what_the_server_does() -> None:
     assert request["required"] == ["model", "messages"]
     operations = [operation for path in page["paths"].values() for operation in path.values()]
     assert not any("422" in operation["responses"] for operation in operations)
+
+
+@pytest.mark.parametrize("key", [None, "sk-1"])
+def test_the_openapi_page_tells_which_operations_need_the_key(key: str | None) -> None:
+    page = create_app(ServerConfig(model=MODEL, api_key=key), ModelManager(FakeLoader({}))).openapi()
+    operations = {path: operation for path, methods in page["paths"].items() for operation in methods.values()}
+    locked = {path for path, operation in operations.items() if operation.get("security")}
+    assert locked == (set(operations) - {"/health"} if key else set())
+    schemes = page["components"].get("securitySchemes", {}).values()
+    assert [(scheme["type"], scheme["scheme"]) for scheme in schemes] == ([("http", "bearer")] if key else [])
+
+
+def references_in(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from ([value["$ref"]] if isinstance(value.get("$ref"), str) else [])
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from references_in(inner)
+
+
+def test_every_reference_of_the_openapi_page_leads_somewhere() -> None:
+    page = create_app(ServerConfig(model=MODEL), ModelManager(FakeLoader({}))).openapi()
+    names = {reference.removeprefix("#/components/schemas/") for reference in references_in(page)}
+    assert names
+    assert names <= set(page["components"]["schemas"])
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": "Hi"}], "logprobs": True, "top_logprobs": 2},
+        ),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}], "tools": [WEATHER]}),
+        ("/v1/completions", {"prompt": "Hi", "logprobs": 2}),
+        ("/v1/responses", {"input": "Hi"}),
+        ("/v1/responses", {"input": "Hi", "tools": [{"type": "function", **WEATHER["function"]}]}),
+    ],
+    ids=str,
+)
+def test_the_events_of_a_stream_are_as_the_openapi_page_says(path: str, body: dict[str, Any]) -> None:
+    call = call_text("get_weather", '{"city": "Rome", "days": 1}')
+    with served(fake_that_answers(lambda prompt: call if "get_weather" in prompt else "Hello.")) as server:
+        page = server.http.get("/openapi.json").json()
+        text = server.http.post(path, json={"model": MODEL, **body, "stream": True}).text
+    event = page["paths"][path]["post"]["responses"]["200"]["content"]["text/event-stream"]["schema"]
+    schema = {**event["properties"]["data"]["contentSchema"], "components": page["components"]}
+    validator = jsonschema_rs.validator_for(schema)
+    data = [line.removeprefix("data: ") for line in text.split("\n") if line.startswith("data: {")]
+    assert len(data) > 1
+    for each in data:
+        validator.validate(json.loads(each))
+    assert not validator.is_valid({"object": "something else"})
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """The default compiler behind its protocol: every error state is an exception, and nothing is shared by accident."""
 
+import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from llguidance import LLParserLimits
 
 from engine.errors import GrammarError, MatcherError
 from engine.grammars import llguidance_backend
@@ -394,3 +396,32 @@ def test_several_threads_may_compile_and_walk_at_once(
 
     with ThreadPoolExecutor(8) as pool:
         assert all(all(results) for results in pool.map(work, range(8)))
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("start: start", "no text satisfies it"),
+        ("start: X\nX: Y & ~Z\nY: /a/\nZ: /a/", "no text satisfies it"),
+        ("", "it is empty"),
+        ("start: X\nX: /(.*a.{100}b){30}/ & /(.*c.{100}d){30}/", "smaller repetition counts"),
+        (r"start: /\b/", r"\b is not supported"),
+        ("start: /a", "without an end"),
+        ("start: (", "found the end of a line"),
+        ('start: "a" : "b"', 'at ":"'),
+    ],
+    ids=ascii,
+)
+def test_a_reason_of_the_library_is_told_in_plain_words(compiler: LLGuidanceCompiler, source: str, reason: str) -> None:
+    with pytest.raises(GrammarError, match=re.escape(reason)):
+        compiler.compile(source, param="p")
+
+
+def test_a_limit_of_the_library_is_told_in_plain_words(
+    compiler: LLGuidanceCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = LLParserLimits(max_items_in_row=5, verbose_errors=False)
+    monkeypatch.setattr(llguidance_backend, "_limits", lambda: few)
+    optional = {"properties": {name: {} for name in "abcdefgh"}, "type": "object"}
+    with pytest.raises((GrammarError, MatcherError), match="too many ways to go on"):
+        compiler.compile(schema(optional), param="p").accept(ids('{"a"'))
