@@ -174,6 +174,8 @@ def test_the_openapi_page_describes_what_the_server_does() -> None:
         {"request_timeout_s": 0},
         {"api_key": ""},
         {"max_stored_responses": -1},
+        {"max_tool_threads": 0},
+        {"max_backlog": 0},
     ],
     ids=str,
 )
