@@ -1,15 +1,10 @@
-"""tool_execution "server": the engine's agent loop in a thread, ended by a client that goes away."""
+"""tool_execution "server": the engine's agent loop in a thread, which ends with its request, or soon after."""
 
-import asyncio
 from dataclasses import dataclass
 
-import anyio.to_thread
-from starlette.types import Receive
-
-from api.bridge import on_disconnect
 from api.convert.errors import from_exception
 from api.convert.paths import Paths
-from api.jobs import too_slow
+from api.lifetime import Lifetime
 from api.schemas.common import ToolStep
 from api.server import Server
 from api.turns import Turns
@@ -30,20 +25,18 @@ class AgentAnswer:
 
 
 async def run_on_server(
-    server: Server, engine: Engine, request: Request, registry: ToolRegistry, *, receive: Receive, paths: Paths
+    server: Server, engine: Engine, request: Request, registry: ToolRegistry, *, lifetime: Lifetime, paths: Paths
 ) -> AgentAnswer:
     """Model and tools in turn until there is a text. Raises WireError."""
-    turns, limit_s = Turns(engine, request), server.config.request_timeout_s
+    turns = Turns(engine, request)
 
     def run() -> tuple[EngineStep, ...]:
         rounds, first = server.config.max_tool_rounds, request.tool_choice
         return run_agent(turns, request.messages, registry, tool_choice=first, max_rounds=rounds).steps
 
     try:
-        async with on_disconnect(receive, turns.cancel), asyncio.timeout(limit_s):
-            steps = await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=server.tool_threads)
-    except TimeoutError:
-        raise too_slow(limit_s) from None
+        async with lifetime.bound():
+            steps = await server.tool_threads.run(run)
     except Exception as error:
         raise from_exception(error, paths) from error
     finally:

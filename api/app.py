@@ -15,14 +15,12 @@ from starlette.responses import Response
 
 from api.convert.errors import INVALID, SERVER, WireError, from_exception, from_unreadable, from_validation
 from api.manager import ModelManager
-from api.middleware import AccessLog, ApiKey, BodyLimit
-from api.response_store import ResponseStore
+from api.middleware import AccessLog, ApiKey, BodyLimit, Bounded, Failures, RefusedBodyError
 from api.routes import chat, completions, models, operation, responses, tokenize, tools
 from api.routes.documented import BEARER
 from api.routes.query import no_query_parameters
-from api.server import Server
+from api.server import Server, new_server
 from api.settings import ServerConfig
-from api.toolbox import Toolbox
 
 ROUTERS = tuple(each.router for each in (chat, completions, responses, models, tools, tokenize, operation))
 
@@ -44,9 +42,7 @@ def create_app(
         lifespan=functools.partial(_lifespan, on_failed_start=on_failed_start),
         redoc_url=None,
     )
-    app.state.server = server = Server(
-        config, manager, Toolbox(config.tools), ResponseStore(config.max_stored_responses)
-    )
+    app.state.server = server = new_server(config, manager)
     _add_metrics(server)
     open_to_all = [fastapi.Depends(no_query_parameters)]
     locked = [] if config.api_key is None else [fastapi.Depends(BEARER)]
@@ -86,11 +82,13 @@ async def _lifespan(app: fastapi.FastAPI, *, on_failed_start: OnFailedStart | No
 
 
 def _add_middleware(app: fastapi.FastAPI, config: ServerConfig) -> None:
-    """The last one that is added is the outermost: each request is logged, and browsers learn of refusals too."""
+    """The last one that is added is the outermost: all that is answered is logged, and browsers may read all of it."""
     server: Server = app.state.server
     app.add_middleware(BodyLimit, max_bytes=config.max_body_bytes)
     if config.api_key is not None:
         app.add_middleware(ApiKey, key=config.api_key)
+    app.add_middleware(Bounded, lifetimes=server.lifetimes, limit_s=config.request_timeout_s)
+    app.add_middleware(Failures)
     if config.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -109,7 +107,6 @@ def _add_error_handlers(app: fastapi.FastAPI) -> None:
     app.add_exception_handler(WireError, _wire_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _unforeseen)
 
 
 def _answer(error: WireError) -> Response:
@@ -128,19 +125,14 @@ async def _invalid(_: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     """What Starlette and FastAPI refuse themselves: unknown paths, wrong methods, bodies that cannot be read."""
     assert isinstance(error, HTTPException)
+    if isinstance(error, RefusedBodyError):
+        return _answer(error.error)
     if error.status_code == 400:  # FastAPI's one 400: the body
         return _answer(from_unreadable(error.__cause__))
     texts = {
         404: (f"there is nothing at {request.url.path!r:.200}", "unknown_url"),
         405: (f"{request.method} is not allowed at {request.url.path!r:.200}", "method_not_allowed"),
-        413: (str(error.detail), "body_too_large"),
     }
     message, code = texts.get(error.status_code, (str(error.detail), None))
     kind = INVALID if error.status_code < 500 else SERVER
     return _answer(WireError(error.status_code, message, kind=kind, code=code, headers=error.headers))
-
-
-async def _unforeseen(_: Request, error: Exception) -> Response:
-    # Starlette raises it once more behind this, and whoever runs the application logs it.
-    del error
-    return _answer(WireError(500, "the server failed; its log says why", kind=SERVER, code="internal_error"))

@@ -1,11 +1,10 @@
-"""From the decoding thread to the event loop, and a client's leaving back to the decoding thread."""
+"""From the decoding thread to the event loop."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from starlette.types import Receive
-
+from api.lifetime import Lifetime
 from engine.events import Event, Finished
 from engine.generation import Generation
 
@@ -15,53 +14,44 @@ Delivered = Event | Exception
 class EventQueue:
     """Events of several choices, in the order in which the decoding thread wrote them.
 
-    Made in the event loop; `deliver` may be called in any thread. A client that reads slowly makes this grow, up to
-    the answer's own length.
+    Made in the event loop; `deliver` may be called in any thread, and never blocks: a client that reads slowly must not
+    hold up the others' steps. So events wait here for it, but only so many.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_backlog: int, on_full: Callable[[], None]) -> None:
+        """max_backlog: events that may wait; one more is dropped, and the first such calls on_full."""
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[tuple[int, Delivered]] = asyncio.Queue()
+        self._max_backlog = max_backlog
+        self._on_full = on_full
+        self._is_full = False
 
     def deliver(self, index: int, event: Delivered) -> None:
         """Pass on what one choice reports."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for this any more
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, (index, event))
+            self._loop.call_soon_threadsafe(self._put, index, event)
 
-    async def events(self, num_choices: int, deadline: float) -> AsyncIterator[tuple[int, Event]]:
-        """Every event, until all choices have finished.
-
-        deadline: by the loop's clock. Raises what ended a choice before it finished, or TimeoutError.
-        """
+    async def events(self, num_choices: int, lifetime: Lifetime) -> AsyncIterator[tuple[int, Event]]:
+        """Every event, until all choices have finished. Raises what ended a choice before it finished, or WireError."""
         num_running = num_choices
         while num_running:
-            async with asyncio.timeout_at(deadline):
+            lifetime.check()  # as long as events are there, `get` does not wait
+            async with lifetime.bound():
                 index, event = await self._queue.get()
             if isinstance(event, Exception):
                 raise event
             num_running -= isinstance(event, Finished)
             yield index, event
 
+    def _put(self, index: int, event: Delivered) -> None:
+        if self._queue.qsize() < self._max_backlog:
+            self._queue.put_nowait((index, event))
+        elif not self._is_full:
+            self._is_full = True
+            self._on_full()
+
 
 def cancel_all(generations: Sequence[Generation]) -> None:
     """Let each stop within a step; those that have ended are left alone."""
     for generation in generations:
         generation.cancel()
-
-
-@contextlib.asynccontextmanager
-async def on_disconnect(receive: Receive, call: Callable[[], None]) -> AsyncIterator[None]:
-    """While this is open, call once as soon as the client goes away. The request's body must have been read."""
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        call()
-
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-    finally:
-        watcher.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watcher

@@ -1,20 +1,19 @@
-"""One request's generations, from their submission to the last event: deadline, disconnect, metrics, clean-up."""
+"""One request's generations, from their submission to the last event: model, threads, metrics, clean-up."""
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
-import anyio.to_thread
-from starlette.types import Receive
+import fastapi
 
-from api.bridge import Delivered, EventQueue, cancel_all, on_disconnect
+from api.bridge import Delivered, EventQueue, cancel_all
 from api.convert.errors import DO_NOT_RETRY, SERVER, WireError, from_exception
-from api.convert.paths import UNCHANGED, Paths
+from api.convert.paths import Paths
+from api.lifetime import Lifetime, lifetime_of
 from api.manager import Serving
-from api.server import Server
+from api.server import Server, server_of
 from engine.engine import Engine
 from engine.events import Event, Finished, Usage
 from engine.generation import Generation
@@ -26,34 +25,34 @@ Submit = Callable[[Engine, Deliver], list[Generation]]
 class Job:
     """Running generations. To be used in `async with`: leaving it cancels what still runs, and lets the model go."""
 
-    def __init__(self, server: Server, serving: Serving, queue: EventQueue, cleanup: AsyncExitStack) -> None:
+    def __init__(self, server: Server, lifetime: Lifetime, model: str, paths: Paths) -> None:
         self._server = server
-        self._queue = queue
         self.num_prompts = 1  # each has as many choices, which stand together
-        self._cleanup = cleanup
+        self._lifetime = lifetime
+        self._queue = EventQueue(server.config.max_backlog, self._fall_behind)
+        self._cleanup = AsyncExitStack()
         self._generations: list[Generation] = []
+        self._is_cancelled = False
         self._started = time.perf_counter()
-        self._deadline = asyncio.get_running_loop().time() + server.config.request_timeout_s
-        self.model = serving.name
-        self.paths = UNCHANGED
+        self.model = model
+        self.paths = paths
 
     @property
     def num_choices(self) -> int:
         return len(self._generations)
 
     @classmethod
-    async def start(cls, server: Server, model: str, submit: Submit, paths: Paths) -> "Job":
+    async def start(cls, request: fastapi.Request, model: str, submit: Submit, paths: Paths) -> "Job":
         """Submit in a thread, since compiling a grammar may take long. Raises WireError: nothing was sent yet."""
+        server, lifetime = server_of(request), lifetime_of(request)
         async with AsyncExitStack() as stack:
-            serving = await stack.enter_async_context(model_in_use(server, model))
-            queue = EventQueue()
-            job = cls(server, serving, queue, stack)
-            job.paths = paths
-            try:
-                job._generations = await anyio.to_thread.run_sync(submit, serving.engine, queue.deliver)
-            except Exception as error:
-                raise from_exception(error, paths) from error
+            serving = await stack.enter_async_context(model_in_use(server, model, lifetime))
+            job = cls(server, lifetime, serving.name, paths)
+            stack.callback(job.cancel)
+            await job._submit(submit, serving)
             job._cleanup = stack.pop_all()
+        # Where nobody comes to use the job. Once it is closed, this holds nothing of it.
+        lifetime.cleanup.push_async_callback(job._cleanup.aclose)
         return job
 
     async def __aenter__(self) -> Self:
@@ -62,11 +61,11 @@ class Job:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        self.cancel()
         await self._cleanup.aclose()
 
     def cancel(self) -> None:
         """Stop what still runs, within a step."""
+        self._is_cancelled = True
         cancel_all(self._generations)
 
     async def events(self) -> AsyncGenerator[tuple[int, Event], None]:
@@ -74,15 +73,13 @@ class Job:
         first: float | None = None
         ends: dict[int, Finished] = {}
         try:
-            async for index, event in self._queue.events(self.num_choices, self._deadline):
+            async for index, event in self._queue.events(self.num_choices, self._lifetime):
                 if first is None:
                     first = time.perf_counter()
                     self._server.metrics.first_token(first - self._started)
                 if isinstance(event, Finished):
                     ends[index] = event
                 yield index, event
-        except TimeoutError:
-            raise too_slow(self._server.config.request_timeout_s) from None
         except Exception as error:
             raise from_exception(error, self.paths) from error
         assert first is not None
@@ -93,31 +90,42 @@ class Job:
         num_choices = self.num_choices // self.num_prompts
         return [usages[first : first + num_choices] for first in range(0, len(usages), num_choices)]
 
-    async def collect(self, receive: Receive) -> list[list[Event]]:
-        """All events of each choice. A client that goes away cancels them. Raises WireError."""
+    async def collect(self) -> list[list[Event]]:
+        """All events of each choice. Raises WireError."""
         choices: list[list[Event]] = [[] for _ in self._generations]
-        async with on_disconnect(receive, self.cancel):
-            async for index, event in self.events():
-                choices[index].append(event)
+        async for index, event in self.events():
+            choices[index].append(event)
         return choices
+
+    async def _submit(self, submit: Submit, serving: Serving) -> None:
+        def run() -> None:
+            self._generations = submit(serving.engine, self._queue.deliver)
+            if self._is_cancelled:  # the request has ended before its thread
+                cancel_all(self._generations)
+
+        try:
+            async with self._lifetime.bound():
+                await self._server.submit_threads.run(run)
+        except Exception as error:
+            raise from_exception(error, self.paths) from error
+
+    def _fall_behind(self) -> None:
+        most = self._server.config.max_backlog
+        message = f"the client reads too slowly: more than {most} events waited for it"
+        error = WireError(503, message, kind=SERVER, code="slow_reader", headers=DO_NOT_RETRY)
+        self._lifetime.end(error)
+        self.cancel()
 
 
 @asynccontextmanager
-async def model_in_use(server: Server, name: str | None) -> AsyncGenerator[Serving, None]:
-    """The model of that name, for as long as this is open. A switch to it may take as long as a request may."""
+async def model_in_use(
+    server: Server, name: str | None, lifetime: Lifetime | None = None
+) -> AsyncGenerator[Serving, None]:
+    """The model of that name, for as long as this is open. A switch to it may take as long as the request may."""
     async with AsyncExitStack() as stack:
-        try:
-            async with asyncio.timeout(server.config.request_timeout_s):
-                serving = await stack.enter_async_context(server.manager.use(name))
-        except TimeoutError:
-            raise too_slow(server.config.request_timeout_s) from None
+        async with (lifetime or Lifetime(server.config.request_timeout_s)).bound():
+            serving = await stack.enter_async_context(server.manager.use(name))
         yield serving
-
-
-def too_slow(limit_s: float) -> WireError:
-    """A request that ran into its time limit."""
-    message = f"the answer took more than {limit_s:g} seconds"
-    return WireError(504, message, kind=SERVER, code="request_timeout", headers=DO_NOT_RETRY)
 
 
 def submit_all(submits: Sequence[Callable[[], list[Generation]]]) -> list[Generation]:

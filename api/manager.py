@@ -1,22 +1,27 @@
 """Which model serves. One at a time; a new one is loaded beside it, and only then takes its place.
 
-So a load that fails changes nothing, and requests in flight finish on the model that they began with. Everything here
-runs in the event loop's thread but for the loader, and the close of an engine.
+So a load that fails changes nothing, and requests in flight finish on the model that they began with. A model that was
+replaced must have finished before the next one is loaded: no more than two are ever in memory. Switches run one after
+the other, in the order in which they were first asked for; everybody who asks for the same one meanwhile shares it.
+Everything here runs in the event loop's thread but for the loader, and the close of an engine.
 """
 
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import anyio
 import anyio.to_thread
 
 from api.convert.errors import RETRY_SOON, SERVER, WireError, from_exception
 from engine.catalog import OnProgress, Progress
 from engine.engine import Engine, EngineLoad
+from engine.errors import EngineClosedError
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +56,41 @@ class Serving:
     is_retired: bool = False
     is_idle: asyncio.Event = field(default_factory=asyncio.Event)  # retired, and nobody uses it
 
-    def check_idle(self) -> None:
-        """To be called when a request has ended, or the model was retired."""
-        if self.is_retired and self.num_requests == 0:
+    def release(self) -> None:
+        """One request has ended."""
+        self.num_requests -= 1
+        self._check_idle()
+
+    def retire(self) -> None:
+        """No request begins from now on."""
+        self.is_retired = True
+        self._check_idle()
+
+    def _check_idle(self) -> None:
+        if self.is_retired and self.num_requests <= 0:
             self.is_idle.set()
+
+
+@dataclass(slots=True, eq=False)
+class Switch:
+    """A model that is about to be loaded and served, and how many requests wait for that."""
+
+    name: str
+    is_ordered: bool = False  # by somebody who only wants it served
+    num_waiting: int = 0
+    serving: Serving | None = None  # once it serves; then those that waited use it
+    task: "asyncio.Task[None]" = field(init=False)
+
+    @property
+    def is_wanted(self) -> bool:
+        return self.is_ordered or self.num_waiting > 0
+
+    def leave(self) -> None:
+        """One request waits no longer, and does not use the model either."""
+        if self.serving is None:
+            self.num_waiting -= 1
+        else:
+            self.serving.release()
 
 
 class ModelManager:
@@ -67,8 +103,11 @@ class ModelManager:
         self._known: dict[str, int] = dict.fromkeys(known, int(time.time()))  # name -> since when
         self._serving: Serving | None = None
         self._switching = asyncio.Lock()
+        self._switches: dict[str, Switch] = {}  # those that have not ended
         self._retiring: set[asyncio.Task[None]] = set()
-        self._loading: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+        # Of its own: others' threads must not keep a model from being loaded or closed. Loads are one at a time anyway.
+        self._threads = anyio.CapacityLimiter(math.inf)
         self.status: LoadStatus | None = None  # of the latest load
 
     @property
@@ -87,6 +126,11 @@ class ModelManager:
         return 0 if self._serving is None else self._serving.num_requests
 
     @property
+    def waiting(self) -> dict[str, int]:
+        """The models that are about to serve, in turn, and how many requests wait for each."""
+        return {name: switch.num_waiting for name, switch in self._switches.items()}
+
+    @property
     def load_now(self) -> EngineLoad:
         """How busy the engine is that answers now."""
         return EngineLoad(0, 0, 0.0) if self._serving is None else self._serving.engine.load_now()
@@ -94,22 +138,17 @@ class ModelManager:
     @contextlib.asynccontextmanager
     async def use(self, name: str | None) -> AsyncIterator[Serving]:
         """The model of that name, None for the one that serves; it stays as long as this is open. Raises WireError."""
-        serving = await self._find(name)
-        serving.num_requests += 1
+        serving = await self._claim(name)
         try:
             yield serving
         finally:
-            serving.num_requests -= 1
-            serving.check_idle()
+            serving.release()
 
     def start_load(self, name: str) -> "asyncio.Task[None]":
         """Load a model and let it serve, in the background. The task raises WireError where that fails."""
-        if self.status is None or self.status.state is not LoadState.LOADING:
-            self._report(name, LoadState.LOADING, Progress("waiting", 0, None))
-        task = asyncio.create_task(self._switch_to(name))
-        self._loading.add(task)
-        task.add_done_callback(self._forget_load)
-        return task
+        switch = self._switch(name)
+        switch.is_ordered = True
+        return switch.task
 
     async def unload(self, name: str) -> None:
         """Stop serving this model; returns when its requests have finished and its memory is free. Raises WireError."""
@@ -121,17 +160,21 @@ class ModelManager:
             await asyncio.shield(closing)
 
     async def close(self) -> None:
-        """End all engines; what still runs on them fails."""
-        for task in self._loading:
+        """End all engines; what still runs on them fails. A load that runs ends when it next reports how far it is."""
+        self._is_closed = True
+        tasks = [switch.task for switch in self._switches.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._loading, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._serving is not None:
             self._serving.num_requests = 0
             self._retire()
         await asyncio.gather(*self._retiring, return_exceptions=True)
 
-    async def _find(self, name: str | None) -> Serving:
+    async def _claim(self, name: str | None) -> Serving:
+        """The model, with one request more that uses it."""
         if self._serving is not None and name in (None, self._serving.name):
+            self._serving.num_requests += 1
             return self._serving
         if name is not None and name not in self._known:
             known = ", ".join(self._known) or "none"
@@ -139,8 +182,18 @@ class ModelManager:
             raise WireError(404, message, param="model", code="model_not_found")
         if name is None or not self._may_switch or self._is_loading_first(name):
             raise self._not_served(name)
-        await asyncio.shield(self.start_load(name))
-        return await self._find(name)
+        return await self._claim_after(self._switch(name))
+
+    async def _claim_after(self, switch: Switch) -> Serving:
+        """The model that the switch brings. It is ours even where the next switch comes before we are told."""
+        switch.num_waiting += 1
+        try:
+            await asyncio.shield(switch.task)
+        except BaseException:
+            switch.leave()
+            raise
+        assert switch.serving is not None
+        return switch.serving
 
     def _is_loading_first(self, name: str) -> bool:
         """Whether the server is still starting: waiting would hide that from clients."""
@@ -159,33 +212,61 @@ class ModelManager:
         message = f"the model {name!r} is not served, but {self.served!r}; switching is off (--allow-model-switch)"
         return WireError(404, message, param="model", code="model_not_found")
 
-    async def _switch_to(self, name: str) -> None:
-        async with self._switching:
-            if self.served == name:
-                self._report(name, LoadState.READY, Progress("ready", 0, None))
-                return
-            engine = await self._loaded(name)
-            self._retire()
-            self._known.setdefault(name, int(time.time()))
-            self._serving = Serving(name, engine)
-            self._report(name, LoadState.READY, Progress("ready", 0, None))
+    def _switch(self, name: str) -> Switch:
+        """The switch to this model that is on its way, or a new one behind all others."""
+        if name in self._switches:
+            return self._switches[name]
+        if self.status is None or self.status.state is not LoadState.LOADING:
+            self._report(name, LoadState.LOADING, Progress("waiting", 0, None))
+        self._switches[name] = switch = Switch(name)
+        switch.task = asyncio.create_task(self._switch_to(switch))
+        switch.task.add_done_callback(_look_at)
+        return switch
+
+    async def _switch_to(self, switch: Switch) -> None:
+        try:
+            async with self._switching:
+                if self.served != switch.name:
+                    if not switch.is_wanted:
+                        self._give_up(switch.name)
+                        return
+                    await self._replace(switch.name)
+                self._begin_requests(switch)
+        finally:
+            del self._switches[switch.name]  # who comes now has missed it
+
+    async def _replace(self, name: str) -> None:
+        if self._retiring:
+            await asyncio.wait(self._retiring)
+        engine = await self._loaded(name)
+        self._retire()
+        self._known.setdefault(name, int(time.time()))
+        self._serving = Serving(name, engine)
+
+    def _begin_requests(self, switch: Switch) -> None:
+        """Let those that waited use the model, before anything else can replace it."""
+        assert self._serving is not None
+        self._serving.num_requests += switch.num_waiting
+        switch.serving = self._serving
+        self._report(switch.name, LoadState.READY, Progress("ready", 0, None))
+
+    def _give_up(self, name: str) -> None:
+        error = WireError(499, "no request waited for it any longer", kind=SERVER, code="cancelled")
+        self._report(name, LoadState.FAILED, Progress("given up", 0, None), error)
 
     async def _loaded(self, name: str) -> Engine:
         def show(progress: Progress) -> None:  # in the loader's thread
+            if self._is_closed:
+                raise EngineClosedError("the server is shutting down")
             self._report(name, LoadState.LOADING, progress)
 
         show(Progress(f"loading {name}", 0, None))
         try:
-            return await anyio.to_thread.run_sync(self._load, name, show)
+            return await anyio.to_thread.run_sync(self._load, name, show, limiter=self._threads)
         except Exception as reason:  # a loader meets files and devices: whatever it raises, the old model serves on
             error = _load_error(name, reason)
             self._report(name, LoadState.FAILED, Progress("failed", 0, None), error)
             raise error from reason
-
-    def _forget_load(self, task: "asyncio.Task[None]") -> None:
-        self._loading.discard(task)
-        if not task.cancelled():
-            task.exception()  # asyncio complains of one that nobody looked at; `status` has it
 
     def _report(self, name: str, state: LoadState, progress: Progress, error: WireError | None = None) -> None:
         self.status = LoadStatus(name, state, progress, error)
@@ -194,17 +275,21 @@ class ModelManager:
         serving, self._serving = self._serving, None
         if serving is None:
             return None
-        serving.is_retired = True
-        serving.check_idle()
-        task = asyncio.create_task(_close_when_idle(serving))
+        serving.retire()
+        task = asyncio.create_task(self._close_when_idle(serving))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
         return task
 
+    async def _close_when_idle(self, serving: Serving) -> None:
+        await serving.is_idle.wait()
+        await anyio.to_thread.run_sync(serving.engine.close, limiter=self._threads)
 
-async def _close_when_idle(serving: Serving) -> None:
-    await serving.is_idle.wait()
-    await anyio.to_thread.run_sync(serving.engine.close)
+
+def _look_at(task: "asyncio.Task[None]") -> None:
+    """asyncio complains of an exception that nobody looked at; `status` has this one."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _load_error(name: str, reason: Exception) -> WireError:

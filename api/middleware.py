@@ -1,8 +1,9 @@
-"""What happens around every request: its id, the access log, the key, the body's limit. Pure ASGI.
+"""What happens around every request: its id, the access log, its lifetime, the key, the body's limit. Pure ASGI.
 
 Starlette's BaseHTTPMiddleware would hide a client's disconnect from the endpoint.
 """
 
+import asyncio
 import hmac
 import json
 import logging
@@ -14,14 +15,31 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.convert.errors import WireError
+from api.connections import ABORT_KEY
+from api.convert.answers import cancelled
+from api.convert.errors import WireError, from_exception
+from api.lifetime import STATE_KEY, Lifetime, Lifetimes
 
 access_log = logging.getLogger("toolmask.access")
+logger = logging.getLogger(__name__)
 
 OPEN_PATHS = ("/health", "/docs", "/openapi.json")  # what answers without a key
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 MAX_DRAINED_BYTES = 64 * 2**20
+CLOSE = {"connection": "close"}  # what is left of the body would be taken for the next request
 OnAnswered = Callable[[str, str, int, float], None]  # route, method, status, seconds
+
+
+class RefusedBodyError(HTTPException):
+    """What ends the reading of a body. FastAPI lets no other exception through there."""
+
+    def __init__(self, error: WireError) -> None:
+        super().__init__(error.status, str(error), dict(error.headers))
+        self.error = error
+
+
+class CutOffError(Exception):
+    """The answer cannot be sent on: the request is over, and its client does not read."""
 
 
 async def send_error(error: WireError, send: Send) -> None:
@@ -76,6 +94,114 @@ class AccessLog:
         access_log.info(json.dumps(line))
 
 
+class Failures:
+    """Answers what nobody foresaw, within what adds headers to answers. Its text goes to the log only."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_started = False
+
+        async def send_noting_the_start(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noting_the_start)
+        except Exception as error:
+            if has_started:
+                raise  # the server closes the connection, so that nobody takes half an answer for a whole one
+            await send_error(from_exception(error), send)
+
+
+class Bounded:
+    """Gives each request its lifetime, which binds reading its body, watching its client, and sending its answer."""
+
+    def __init__(self, app: ASGIApp, lifetimes: Lifetimes, limit_s: float) -> None:
+        self._app = app
+        self._lifetimes = lifetimes
+        self._limit_s = limit_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        async with self._lifetimes.opened(self._limit_s) as lifetime:
+            scope["state"][STATE_KEY] = lifetime
+            client = _Client(lifetime, self._limit_s, receive, send)
+            try:
+                await self._app(scope, client.receive, client.send)
+            except CutOffError as error:
+                await self._cut_off(scope, receive, error)
+            finally:
+                await client.forget()
+
+    async def _cut_off(self, scope: Scope, receive: Receive, error: CutOffError) -> None:
+        """Close the connection without waiting for its client to take what was written. Raises where it cannot."""
+        abort = scope["state"].get(ABORT_KEY)
+        if abort is None:
+            raise error
+        logger.warning("%s is cut off: %s", scope["state"].get("request_id"), error)
+        abort()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+class _Client:
+    """Whoever sent a request, as the application sees it."""
+
+    def __init__(self, lifetime: Lifetime, limit_s: float, receive: Receive, send: Send) -> None:
+        self._lifetime = lifetime
+        self._limit_s = limit_s
+        self._receive = receive
+        self._send = send
+        self._watcher: asyncio.Task[None] | None = None  # once the body has been read
+
+    async def receive(self) -> Message:
+        """The body's next part; after the last one, the client's leaving. Raises RefusedBodyError."""
+        if self._watcher is not None:
+            await asyncio.shield(self._watcher)
+            return {"type": "http.disconnect"}
+        try:
+            self._lifetime.check()  # where parts are there already, reading does not wait
+            async with self._lifetime.bound():
+                message = await self._receive()
+        except WireError as error:
+            raise RefusedBodyError(self._refusal(error)) from error
+        if not message.get("more_body", False):
+            self._watcher = asyncio.create_task(self._watch())
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Raises CutOffError where the request is over and the client does not read; else all of it can be sent."""
+        try:
+            async with self._lifetime.bound():
+                await self._send(message)
+        except WireError as error:
+            raise CutOffError(str(error)) from error
+
+    async def forget(self) -> None:
+        """Watch no longer."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.wait([self._watcher])
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._lifetime.end(cancelled())
+
+    def _refusal(self, error: WireError) -> WireError:
+        if error.status != 504:
+            return WireError(
+                error.status, str(error), kind=error.body.type, code=error.body.code, headers={**error.headers, **CLOSE}
+            )
+        message = f"the body did not arrive within {self._limit_s:g} seconds"
+        return WireError(408, message, code="request_timeout", headers=CLOSE)
+
+
 class ApiKey:
     """Refuses requests without the key. Compared in constant time: how long it takes tells nothing of the key."""
 
@@ -108,8 +234,7 @@ class BodyLimit:
             return
         length = Headers(scope=scope).get("content-length", "0")
         if length.isdigit() and int(length[:20]) > self._max_bytes:
-            await _drain(receive)
-            await send_error(self._error(), send)
+            await send_error(await self._refusal(receive), send)
             return
         num_bytes = 0
 
@@ -118,23 +243,29 @@ class BodyLimit:
             message = await receive()
             num_bytes += len(message.get("body", b""))
             if num_bytes > self._max_bytes:
-                if message.get("more_body", False):
-                    await _drain(receive)
-                # The one exception that FastAPI lets through while it reads a body.
-                raise HTTPException(413, str(self._error()))
+                raise RefusedBodyError(await self._refusal(receive, message))
             return message
 
         await self._app(scope, receive_bounded, send)
 
-    def _error(self) -> WireError:
-        return WireError(413, f"the body has more than {self._max_bytes} bytes", code="body_too_large")
+    async def _refusal(self, receive: Receive, latest: Message | None = None) -> WireError:
+        is_read = await _drain(receive) if latest is None or latest.get("more_body", False) else True
+        message = f"the body has more than {self._max_bytes} bytes"
+        return WireError(413, message, code="body_too_large", headers={} if is_read else CLOSE)
 
 
-async def _drain(receive: Receive) -> None:
-    """Read what is left of a body, within reason: many clients read no answer before they have sent everything."""
+async def _drain(receive: Receive) -> bool:
+    """Read what is left of a body, within reason: many clients read no answer before they have sent everything.
+
+    Returns whether that was all.
+    """
     num_bytes = 0
     while num_bytes < MAX_DRAINED_BYTES:
-        message = await receive()
+        try:
+            message = await receive()
+        except RefusedBodyError:  # too slow: what is wrong with it is known without the rest
+            return False
         num_bytes += len(message.get("body", b""))
         if not message.get("more_body", False):
-            return
+            return True
+    return False

@@ -7,8 +7,7 @@ from typing import Protocol
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.bridge import on_disconnect
-from api.convert.errors import WireError
+from api.convert.errors import WireError, from_exception
 from api.jobs import Job
 from api.schemas.common import ResponseModel
 from engine.events import Event
@@ -66,7 +65,7 @@ class EventStream(Response):
         self._chunks = chunks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        async with self._job, on_disconnect(receive, self._job.cancel), aclosing(self._data()) as lines:
+        async with self._job, aclosing(self._data()) as lines:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async for data in lines:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
@@ -78,8 +77,8 @@ class EventStream(Response):
                 async for index, event in events:
                     for chunk in self._chunks.chunks(index, event):
                         yield _sent(chunk)
-        except WireError as error:
-            for chunk in self._chunks.failed(error):
+        except Exception as error:  # of our own too: the client must not take what it has for the whole
+            for chunk in self._chunks.failed(from_exception(error, self._job.paths)):
                 yield _sent(chunk)
         else:
             if self._chunks.ends_with_done:

@@ -1,12 +1,21 @@
 """`toolmask serve`: the application in uvicorn, until a signal."""
 
+import asyncio
+import contextlib
+import functools
 import logging
+import signal
+import socket
 import sys
+from collections.abc import Iterator
+from typing import Any
 
+import fastapi
 import uvicorn
 
 from api.app import create_app
-from api.convert.errors import WireError
+from api.connections import Connection
+from api.convert.errors import RETRY_SOON, SERVER, WireError
 from api.manager import Loader, ModelManager
 from api.settings import ServerConfig
 from engine.catalog import OnProgress, resolve
@@ -14,34 +23,79 @@ from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import ModelError
 
+LAST_WORDS_S = 5  # for requests that were cut short to say so, before uvicorn cancels them
+
 
 def run_server(config: ServerConfig) -> None:
     """Serve until SIGINT or SIGTERM; then streams that run may end. Raises ModelError where the model cannot be had."""
     resolve(config.model)
+    serve_models(config, engine_loader(config))
+
+
+def serve_models(config: ServerConfig, load: Loader) -> None:
+    """The same with engines of any making. After SIGTERM this returns; after SIGINT it raises KeyboardInterrupt."""
     _log_to_console()
-    manager = ModelManager(
-        engine_loader(config), known=(config.model, *config.known_models), may_switch=config.allow_model_switch
-    )
+    manager = ModelManager(load, known=(config.model, *config.known_models), may_switch=config.allow_model_switch)
     failures: list[WireError] = []
 
     def stop(error: WireError) -> None:
         failures.append(error)
         server.should_exit = True
 
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(config, manager, on_failed_start=stop),
-            host=config.host,
-            port=config.port,
-            log_config=None,
-            access_log=False,  # the application writes its own
-            server_header=False,
-            timeout_graceful_shutdown=config.shutdown_timeout_s,
-        )
-    )
-    server.run()
+    server = GracefulServer(config, create_app(config, manager, on_failed_start=stop))
+    with _ended_by_sigterm(server):
+        server.run()
     if failures:
         raise ModelError(str(failures[0]))
+
+
+class GracefulServer(uvicorn.Server):
+    """Lets requests that run go on for a while when it is told to stop. What runs on then ends by an error."""
+
+    def __init__(self, config: ServerConfig, app: fastapi.FastAPI) -> None:
+        self._config = config
+        self._lifetimes = app.state.server.lifetimes
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=config.host,
+                port=config.port,
+                http=_connections(config.request_timeout_s),
+                log_config=None,
+                access_log=False,  # the application writes its own
+                server_header=False,
+                timeout_graceful_shutdown=config.shutdown_timeout_s + LAST_WORDS_S,
+            )
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        message = f"the server stops, and its requests had {self._config.shutdown_timeout_s} seconds to end"
+        error = WireError(503, message, kind=SERVER, code="shutting_down", headers=RETRY_SOON)
+        loop = asyncio.get_running_loop()
+        cut = loop.call_later(self._config.shutdown_timeout_s, self._lifetimes.end_all, error)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cut.cancel()
+
+
+def _connections(limit_s: float) -> Any:
+    """What makes uvicorn's connections. Its type wants a class, but it only ever calls it."""
+    return functools.partial(Connection, limit_s=limit_s)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm(server: uvicorn.Server) -> Iterator[None]:
+    """uvicorn sends the signal that ended it to the process once more; so the exit code would tell of a failure."""
+
+    def stop(_: int, __: object) -> None:
+        server.should_exit = True
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def engine_loader(config: ServerConfig) -> Loader:

@@ -5,16 +5,17 @@ import hashlib
 import importlib.metadata
 from dataclasses import dataclass, field
 
-import anyio
 import fastapi
 
+from api.lifetime import Lifetimes
 from api.manager import ModelManager
 from api.metrics import Metrics
 from api.response_store import ResponseStore
 from api.settings import ServerConfig
 from api.toolbox import Toolbox
+from api.workers import Workers
 
-MAX_TOOL_THREADS = 32
+NUM_SUBMIT_THREADS = 8  # requests whose grammars are compiled at once; the others wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,24 @@ class Server:
     manager: ModelManager
     tools: Toolbox
     responses: ResponseStore
+    # Threads apart: requests that wait for tools, or compile large grammars, must not keep the others waiting.
+    tool_threads: Workers
+    submit_threads: Workers
+    lifetimes: Lifetimes = field(default_factory=Lifetimes)
     metrics: Metrics = field(default_factory=Metrics)
-    # Threads of their own: those that wait for tools must not keep others from being submitted.
-    tool_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(MAX_TOOL_THREADS))
+
+
+def new_server(config: ServerConfig, manager: ModelManager) -> Server:
+    """The parts as they are at the start. Raises ConfigError where two tools have the same name."""
+    return Server(
+        config,
+        manager,
+        Toolbox(config.tools),
+        ResponseStore(config.max_stored_responses),
+        # A tool may hang for ever, and the process must end all the same; compiling ends.
+        Workers("tools", config.max_tool_threads, max_waiting=0, is_daemon=True),
+        Workers("submissions", NUM_SUBMIT_THREADS, max_waiting=config.max_queue, is_daemon=False),
+    )
 
 
 def server_of(request: fastapi.Request) -> Server:

@@ -27,6 +27,8 @@ class ServerConfig:
     shutdown_timeout_s: int = 30  # how long running streams may go on after a signal to stop
     tools: tuple[RegisteredTool[..., Any], ...] = (calculate, web_search)  # that the server executes
     max_tool_rounds: int = 8  # of a request whose tools the server executes
+    max_tool_threads: int = 32  # tools, or requests whose tools the server executes, that run at once
+    max_backlog: int = 16_384  # events of one request that may wait for a client that reads slowly
     max_stored_responses: int = 256  # that a later one may go on from; 0 keeps none
 
     def __post_init__(self) -> None:
@@ -36,6 +38,8 @@ class ServerConfig:
             ("max_queue", self.max_queue, 1),
             ("shutdown_timeout_s", self.shutdown_timeout_s, 0),
             ("max_tool_rounds", self.max_tool_rounds, 1),
+            ("max_tool_threads", self.max_tool_threads, 1),
+            ("max_backlog", self.max_backlog, 1),
             ("max_stored_responses", self.max_stored_responses, 0),
         ):
             if value < low:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import fastapi
 from starlette.responses import Response
-from starlette.types import Receive
 
 from api.agents import run_on_server
 from api.convert.chat import ChatAnswer, ChatStream, to_completion
@@ -14,6 +13,7 @@ from api.convert.errors import WireError, from_exception
 from api.convert.requests import must_call, paths_of, to_request
 from api.convert.sampling import includes_usage
 from api.jobs import Deliver, Job, model_in_use
+from api.lifetime import lifetime_of
 from api.responses import EventStream, json_response, replayed
 from api.routes.documented import ERRORS, stream_of
 from api.schemas.chat import ChatChunk, ChatCompletion, ChatRequest
@@ -40,13 +40,13 @@ async def create_chat_completion(body: ChatRequest, request: fastapi.Request) ->
     """
     server = server_of(request)
     if body.tool_execution == "server":
-        return await _executed(server, body, request.receive)
+        return await _executed(request, body)
     answer = _answer(body)
-    job = await Job.start(server, body.model, functools.partial(_submit, server, body), answer.paths)
+    job = await Job.start(request, body.model, functools.partial(_submit, server, body), answer.paths)
     if body.stream:
         return EventStream(job, ChatStream(answer, job.num_choices))
     async with job:
-        return json_response(to_completion(answer, await job.collect(request.receive)))
+        return json_response(to_completion(answer, await job.collect()))
 
 
 def _submit(server: Server, body: ChatRequest, engine: Engine, deliver: Deliver) -> list[Generation]:
@@ -66,17 +66,18 @@ def _answer(body: ChatRequest, trace: Sequence[ToolStep] | None = None) -> ChatA
     )
 
 
-async def _executed(server: Server, body: ChatRequest, receive: Receive) -> Response:
+async def _executed(http_request: fastapi.Request, body: ChatRequest) -> Response:
     """The answer to a conversation whose tools the server runs. Streamed, it comes at once when all is done."""
+    server, lifetime = server_of(http_request), lifetime_of(http_request)
     names = _names_of_tools(server, body)
     paths = paths_of(body)
     try:
         request = to_request(body.model_copy(update={"tools": names}), server.tools.definitions)
     except RequestError as error:
         raise from_exception(error, paths) from error
-    async with model_in_use(server, body.model) as serving:
+    async with model_in_use(server, body.model, lifetime) as serving:
         registry = server.tools.subset(names)
-        done = await run_on_server(server, serving.engine, request, registry, receive=receive, paths=paths)
+        done = await run_on_server(server, serving.engine, request, registry, lifetime=lifetime, paths=paths)
     server.metrics.used([[event.usage for event in done.events if isinstance(event, Finished)]])
     # Only the first turn had to call; the last one is a text.
     answer = replace(_answer(body, done.trace), must_call=False)

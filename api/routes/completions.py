@@ -11,7 +11,7 @@ from api.jobs import Deliver, Job, submit_all
 from api.responses import EventStream, json_response
 from api.routes.documented import ERRORS, stream_of
 from api.schemas.completions import Completion, CompletionRequest
-from api.server import fingerprint, server_of
+from api.server import fingerprint
 from engine.engine import Engine
 from engine.generation import Generation
 from engine.types import Request
@@ -35,12 +35,12 @@ async def create_completion(body: CompletionRequest, request: fastapi.Request) -
         has_logprobs=body.logprobs is not None,
         includes_usage=includes_usage(body),
     )
-    job = await Job.start(server_of(request), body.model, functools.partial(_submit, body), answer.paths)
+    job = await Job.start(request, body.model, functools.partial(_submit, body), answer.paths)
     job.num_prompts = len(prompts_of(body))
     if body.stream:
         return EventStream(job, CompletionStream(answer, job.num_choices))
     async with job:
-        return json_response(to_completion(answer, await job.collect(request.receive)))
+        return json_response(to_completion(answer, await job.collect()))
 
 
 def _submit(body: CompletionRequest, engine: Engine, deliver: Deliver) -> list[Generation]:

@@ -35,14 +35,14 @@ async def create_response(body: ResponseRequest, request: fastapi.Request) -> st
     asked = Asked(body, _history(server, body))
     submit = functools.partial(_submit, server, asked)
     paths, must_call = paths_of(asked), asked.must_call
-    job = await Job.start(server, body.model, submit, paths)
+    job = await Job.start(request, body.model, submit, paths)
     # Once it is submitted: the names of tools have been looked up, so they exist.
     answer = ResponseAnswer(body, flat_tools(body.tools or (), server.tools.definitions), paths, must_call)
     keep = functools.partial(_keep, server, asked)
     if body.stream:
         return EventStream(job, ResponseStream(answer, keep))
     async with job:
-        (turn,) = await job.collect(request.receive)
+        (turn,) = await job.collect()
     return json_response(to_response(answer, turn, keep))
 
 

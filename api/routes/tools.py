@@ -1,13 +1,12 @@
 """The tools that the server executes."""
 
-import asyncio
+import functools
 
-import anyio.to_thread
 import fastapi
 from starlette.responses import Response
 
 from api.convert.errors import WireError
-from api.jobs import too_slow
+from api.lifetime import lifetime_of
 from api.responses import json_response
 from api.routes.documented import ERRORS
 from api.schemas.tools import ExecuteRequest, ExecuteResponse, FunctionDefinition, ServerTool, ServerToolList
@@ -32,14 +31,8 @@ async def execute_tool(body: ExecuteRequest, request: fastapi.Request) -> Respon
         known = ", ".join(server.tools.definitions) or "none"
         message = f"the server has no tool {body.tool!r:.80}; it has {known}"
         raise WireError(404, message, param="tool", code="tool_not_found")
-    limit_s = server.config.request_timeout_s
-    try:
-        async with asyncio.timeout(limit_s):
-            result = await anyio.to_thread.run_sync(
-                server.tools.execute, body.tool, body.args, abandon_on_cancel=True, limiter=server.tool_threads
-            )
-    except TimeoutError:
-        raise too_slow(limit_s) from None
+    async with lifetime_of(request).bound():
+        result = await server.tool_threads.run(functools.partial(server.tools.execute, body.tool, body.args))
     return json_response(ExecuteResponse(**result))
 
 

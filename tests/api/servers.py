@@ -3,17 +3,20 @@
 import asyncio
 import contextlib
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-import uvicorn
+from fastapi import FastAPI
 from openai import AsyncOpenAI, OpenAI
 
 from api.app import create_app
 from api.manager import ModelManager
+from api.serve import GracefulServer
 from api.settings import ServerConfig
 from engine.catalog import OnProgress, Progress
 from engine.config import EngineConfig
@@ -46,11 +49,11 @@ class FakeLoader:
         return self.engines[name]
 
 
-class _Uvicorn(uvicorn.Server):
+class _Uvicorn(GracefulServer):
     """Tells when it listens, and once its model is loaded."""
 
-    def __init__(self, config: uvicorn.Config, manager: ModelManager, model: str | None) -> None:
-        super().__init__(config)
+    def __init__(self, config: ServerConfig, app: FastAPI, manager: ModelManager, model: str | None) -> None:
+        super().__init__(config, app)
         self.is_ready = threading.Event()
         self.is_stopping = threading.Event()
         self._manager = manager
@@ -115,14 +118,10 @@ def served(
     first = model or fake_loaded
     make = first if callable(first) else lambda: first
     loader = FakeLoader({MODEL: make, **(others or {})}, engine_config or EngineConfig(), before_load=before_load)
-    settings = ServerConfig(model=MODEL, **config)
+    settings = ServerConfig(**{"model": MODEL, "port": 0, "shutdown_timeout_s": TIMEOUT_S, **config})
     manager = ModelManager(loader, known=[MODEL, *settings.known_models], may_switch=settings.allow_model_switch)
     app = create_app(settings, manager)
-    server = _Uvicorn(
-        uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=TIMEOUT_S),
-        manager,
-        MODEL if waits else None,
-    )
+    server = _Uvicorn(settings, app, manager, MODEL if waits else None)
     thread = threading.Thread(target=server.run, name="uvicorn")
     thread.start()
     try:
@@ -186,6 +185,54 @@ WEATHER = function_tool(
     },
     description="The forecast.",
 )
+
+
+# What runs on a server.
+
+
+def busy(server: LiveServer) -> int:
+    """Sequences that run or wait."""
+    load = server.engine.load_now()
+    return load.num_running + load.num_waiting
+
+
+def is_idle(server: LiveServer) -> bool:
+    return server.manager.num_requests == 0 and busy(server) == 0
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# Clients that do as they like.
+
+
+def connected(server: LiveServer, *, receive_buffer: int | None = None) -> socket.socket:
+    """A bare connection. receive_buffer: bytes that the system takes for a client that does not read."""
+    host, port = server.url.removeprefix("http://").split(":")
+    client = socket.socket()
+    if receive_buffer is not None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        for listener in server.uvicorn.servers[0].sockets:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, receive_buffer)
+    client.settimeout(TIMEOUT_S)
+    client.connect((host, int(port)))
+    return client
+
+
+def head(num_bytes: int, path: str = "/v1/chat/completions", *more: str) -> bytes:
+    """Of a POST with a body of so many bytes."""
+    lines = (f"POST {path} HTTP/1.1", "host: x", "content-type: application/json", *more)
+    return "\r\n".join([*lines, f"content-length: {num_bytes}", "", ""]).encode()
+
+
+def posted(path: str, body: Any, *more: str) -> bytes:
+    """A whole POST."""
+    data = json.dumps(body).encode()
+    return head(len(data), path, *more) + data
 
 
 # What clients make of answers.

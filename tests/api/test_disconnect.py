@@ -1,7 +1,6 @@
 """A client that goes away, comes too late, or must wait: nothing runs on, nothing leaks."""
 
 import json
-import socket
 import threading
 from collections.abc import Iterator
 
@@ -10,7 +9,7 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.generation import Generation
-from tests.api.servers import LiveServer, chat_body, events_of, served
+from tests.api.servers import LiveServer, chat_body, connected, events_of, head, served
 from tests.fakes import EOS, Gate, fake_loaded, fake_model, with_hook
 
 NEVER_ENDS = {EOS: -(10**6)}
@@ -65,8 +64,8 @@ def test_a_stream_whose_client_goes_away_stops_within_two_steps(gate: Gate, canc
 def test_an_answer_that_nobody_waits_for_stops_within_two_steps(gate: Gate, cancelled: threading.Event) -> None:
     with served(lambda: with_hook(fake_loaded(bonus=NEVER_ENDS), gate)) as server:
         body = json.dumps(chat_body(max_tokens=500)).encode()
-        with _connected(server) as client:
-            client.sendall(_head(len(body)) + body)
+        with connected(server) as client:
+            client.sendall(head(len(body)) + body)
             assert gate.arrived.acquire(timeout=30)
         assert cancelled.wait(30)
         gate.open()
@@ -77,8 +76,8 @@ def test_an_answer_that_nobody_waits_for_stops_within_two_steps(gate: Gate, canc
 def test_a_server_that_executes_tools_stops_when_its_client_goes_away(gate: Gate, cancelled: threading.Event) -> None:
     with served(lambda: with_hook(fake_loaded(bonus=NEVER_ENDS), gate)) as server:
         body = json.dumps(chat_body(max_tokens=500, tools=["calculate"], tool_execution="server")).encode()
-        with _connected(server) as client:
-            client.sendall(_head(len(body)) + body)
+        with connected(server) as client:
+            client.sendall(head(len(body)) + body)
             assert gate.arrived.acquire(timeout=30)
         assert cancelled.wait(30)
         gate.open()
@@ -151,13 +150,3 @@ def test_a_server_that_is_told_to_stop_lets_streams_end(gate: Gate) -> None:
         *chunks, done = events_of(response)
         assert done == "data: [DONE]"
         assert chunks[-1]["toolmask"]["forward_passes"] == 50
-
-
-def _connected(server: LiveServer) -> socket.socket:
-    host, port = server.url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)))
-
-
-def _head(num_bytes: int) -> bytes:
-    lines = ("POST /v1/chat/completions HTTP/1.1", "host: x", "content-type: application/json")
-    return "\r\n".join([*lines, f"content-length: {num_bytes}", "", ""]).encode()

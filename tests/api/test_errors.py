@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.api.servers import WEATHER, LiveServer, chat_body, custom_tool, function_tool, served
+from api.convert.chat import ChatStream
+from tests.api.servers import WEATHER, LiveServer, chat_body, custom_tool, events_of, function_tool, served
 
 
 @pytest.fixture(scope="module")
@@ -297,11 +298,27 @@ def test_a_schema_that_is_bad_does_not_stop_the_next_request(server: LiveServer)
     assert server.chat().status_code == 200
 
 
-def test_what_nobody_foresaw_is_a_500_without_internals(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
-        raise KeyError("secret")
+def fail(*_: object, **__: object) -> None:
+    raise KeyError("secret")
 
-    monkeypatch.setattr(server.manager, "_known", property(fail))
-    response = server.http.get("/v1/models")
+
+def test_what_nobody_foresaw_is_a_500_without_internals_and_with_every_header(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    origin = "https://app.example"
+    with served(cors_origins=(origin,)) as server:
+        monkeypatch.setattr(type(server.manager), "known", property(fail))
+        response = server.http.get("/v1/models", headers={"origin": origin})
     assert (response.status_code, response.json()["error"]["code"]) == (500, "internal_error")
     assert "secret" not in response.text
+    assert response.headers["x-request-id"].startswith("req_")
+    assert response.headers["access-control-allow-origin"] == origin
+    assert "secret" in caplog.text
+
+
+def test_a_stream_that_fails_of_a_bug_of_ours_says_so(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ChatStream, "chunks", fail)
+    *chunks, last = events_of(server.chat(stream=True))
+    assert (chunks, last["error"]["code"]) == ([], "internal_error")
+    assert "secret" not in str(last)
+    assert server.manager.num_requests == 0

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +12,18 @@ import httpx
 import pytest
 
 from engine.sequence import Sequence
-from tests.api.servers import MODEL, TIMEOUT_S, LiveServer, added_up, function_tool, served, without_call_ids
+from tests.api.servers import (
+    MODEL,
+    TIMEOUT_S,
+    LiveServer,
+    added_up,
+    busy,
+    function_tool,
+    is_idle,
+    served,
+    wait_until,
+    without_call_ids,
+)
 from tests.fakes import FakeCache, Gate, fake_loaded, with_hook
 
 NUM_STREAMS = 16
@@ -73,22 +83,6 @@ async def read_all(server: LiveServer, gate: Gate) -> list[Any]:
         return await asyncio.gather(*streams)
 
 
-def busy(server: LiveServer) -> int:
-    load = server.engine.load_now()
-    return load.num_running + load.num_waiting
-
-
-def is_idle(server: LiveServer) -> bool:
-    return server.manager.num_requests == 0 and busy(server) == 0
-
-
-def wait_until(holds: Any) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def alive_after_one_answer(server: LiveServer) -> Counter[str]:
     """What streams could leave behind. The decoding thread holds its last step until the next one, so there is one."""
     wait_until(lambda: is_idle(server))
@@ -96,7 +90,7 @@ def alive_after_one_answer(server: LiveServer) -> Counter[str]:
     wait_until(lambda: is_idle(server))
     gc.collect()
     kinds = Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, Sequence | FakeCache))
-    kinds["threads"] = len([thread for thread in threading.enumerate() if "worker" not in thread.name.lower()])
+    kinds["threads"] = threading.active_count()
     return kinds
 
 

@@ -1,12 +1,19 @@
 """Which model serves: listing, loading, switching, unloading, and loads that fail."""
 
+import asyncio
+import functools
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import pytest
 
-from engine.errors import UnsupportedModelError
-from tests.api.servers import MODEL, events_of, fake_that_answers, served
+from api.manager import ModelManager
+from engine.catalog import OnProgress, Progress
+from engine.engine import Engine
+from engine.errors import EngineError, UnsupportedModelError
+from tests.api.servers import MODEL, chat_body, events_of, fake_that_answers, served, wait_until
 from tests.fakes import EOS, Gate, fake_loaded, with_hook
 
 OTHERS = {"other/model": lambda: fake_that_answers(lambda _: "I am the other one.")}
@@ -122,6 +129,105 @@ def test_a_request_that_names_a_known_model_switches_to_it_only_where_that_is_al
         assert server.chat(max_tokens=50).json()["choices"][0]["message"]["content"] == "I am the first."
         assert server.chat(model="unknown").status_code == 404
         assert set(server.loader.engines) == {MODEL, "other/model"}
+
+
+TWO = {f"model-{name}": functools.partial(fake_that_answers, lambda _, name=name: f"I am {name}.") for name in "ab"}
+
+
+@dataclass
+class Held:
+    """Loads of all but the first model wait until they may go on; tells how many of each name began."""
+
+    may_load: threading.Event = field(default_factory=threading.Event)
+    begun: list[str] = field(default_factory=list)
+    has_begun: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self, name: str) -> None:
+        if name != MODEL:
+            self.begun.append(name)
+            self.has_begun.set()
+            assert self.may_load.wait(30)
+
+
+def test_requests_that_name_two_models_at_once_are_each_answered_by_their_own_in_turn() -> None:
+    held = Held()
+    names = ["model-a", "model-b"] * 8
+    with (
+        served(first(), others=TWO, known_models=tuple(TWO), allow_model_switch=True, before_load=held) as server,
+        ThreadPoolExecutor(len(names)) as pool,
+    ):
+        answers = [pool.submit(server.chat, model=name, max_tokens=50) for name in names]
+        # All wait for a switch before the first one ends.
+        wait_until(lambda: sum(server.manager.waiting.values()) == len(names))
+        order = list(server.manager.waiting)
+        held.may_load.set()
+        for name, answer in zip(names, answers, strict=True):
+            body = answer.result().json()
+            text = body["choices"][0]["message"]["content"]
+            assert (body["model"], text) == (name, f"I am {name[-1]}.")
+        assert held.begun == order  # each model was loaded once, in the order in which it was asked for
+        wait_until(lambda: server.manager.num_requests == 0)
+
+
+def test_a_switch_that_no_request_waits_for_any_longer_leaves_the_model_as_it_is() -> None:
+    held = Held()
+    with served(
+        first(), others=TWO, known_models=tuple(TWO), allow_model_switch=True, before_load=held, request_timeout_s=0.2
+    ) as server:
+        loading = server.http.post("/v1/models/load", json={"model": "model-a", "wait": False})
+        assert loading.status_code == 202
+        late = server.chat(model="model-b")
+        assert (late.status_code, late.json()["error"]["code"]) == (504, "request_timeout")
+        held.may_load.set()
+        wait_until(lambda: not server.manager.waiting)
+        assert held.begun == ["model-a"]
+        assert server.http.get("/health").json()["model"] == "model-a"
+        progress = server.http.get("/v1/models/load").json()
+        assert (progress["model"], progress["state"]) == ("model-b", "failed")
+
+
+def test_no_third_model_is_loaded_before_a_replaced_one_has_finished() -> None:
+    held, gate = Held(), Gate()
+    held.may_load.set()
+    with served(with_hook(fake_loaded(bonus={EOS: -(10**6)}), gate), others=TWO, before_load=held) as server:
+        request = server.http.build_request("POST", "/v1/chat/completions", json=chat_body(stream=True))
+        response = server.http.send(request, stream=True)
+        assert gate.arrived.acquire(timeout=30)
+        server.http.post("/v1/models/load", json={"model": "model-a"})
+        server.http.post("/v1/models/load", json={"model": "model-b", "wait": False})
+        assert server.chat(model="model-a", max_tokens=50).status_code == 200
+        assert held.begun == ["model-a"]
+        gate.open()
+        response.read()
+        server.http.post("/v1/models/load", json={"model": "model-b"})
+        assert held.begun == ["model-a", "model-b"]
+
+
+def test_a_load_that_runs_when_the_server_stops_ends_when_it_next_tells_how_far_it_is() -> None:
+    reports: list[Exception | None] = []
+
+    def load(_: str, on_progress: OnProgress) -> Engine:
+        has_begun.set()
+        assert may_go_on.wait(30)
+        try:
+            on_progress(Progress("downloading", 1, 2))
+        except EngineError as error:
+            reports.append(error)
+            raise
+        raise AssertionError("it would go on")
+
+    async def run() -> None:
+        manager = ModelManager(load)
+        manager.start_load("big")
+        await asyncio.to_thread(has_begun.wait)
+        closing = asyncio.create_task(manager.close())
+        await asyncio.sleep(0)
+        may_go_on.set()
+        await closing
+
+    has_begun, may_go_on = threading.Event(), threading.Event()
+    asyncio.run(run())
+    assert len(reports) == 1
 
 
 def test_an_unloaded_model_answers_nothing_until_it_is_loaded_again() -> None:

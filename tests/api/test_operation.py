@@ -248,6 +248,8 @@ def test_the_events_of_a_stream_are_as_the_openapi_page_says(path: str, body: di
         {"request_timeout_s": 0},
         {"api_key": ""},
         {"max_stored_responses": -1},
+        {"max_tool_threads": 0},
+        {"max_backlog": 0},
     ],
     ids=str,
 )
