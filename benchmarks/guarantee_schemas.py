@@ -1,7 +1,6 @@
 """Random JSON schemas over every keyword of draft 2020-12 that asserts something. Seeded; some cannot be satisfied.
 
-Each schema is drawn around a value that satisfies most of it, so that few are refused: `enum` holds it, `required` names
-its members, bounds lie around it.
+Each object names its own members in `required`, and bounds leave room between them, so that most can be satisfied.
 """
 
 import json

@@ -9,7 +9,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jsonschema_rs
@@ -36,7 +36,7 @@ class Walk:
     seed: int
     max_tokens: int
     least: int  # 0 where any budget will do
-    outcome: str  # "valid", "text", or what went wrong
+    outcome: str = ""  # "valid", "text", or what went wrong
     detail: str = ""
     num_tokens: int = 0
     enforcements: frozenset[str] = frozenset()
@@ -113,7 +113,8 @@ class Walker:
                 continue
             mood = rng.choice(list(MOODS))
             self.coverage.moods[mood] += 1
-            walk = self._walk(schema_id, shape, request, least, _budget(least, rng), validator, mood)
+            begun = Walk(schema_id, shape, request.sampling.seed or 0, _budget(least, rng), least)
+            walk = _walked(begun, _with_budget(request, begun.max_tokens), self._engines[mood], validator)
             self.coverage.add(walk)
             yield walk
 
@@ -126,28 +127,24 @@ class Walker:
             return error.least
         return 0
 
-    def _walk(
-        self,
-        schema_id: str,
-        shape: str,
-        request: Request,
-        least: int,
-        max_tokens: int,
-        validator: jsonschema_rs.Validator,
-        mood: str,
-    ) -> Walk:
-        seed = request.sampling.seed or 0
-        known = (schema_id, shape, seed, max_tokens, least)
-        try:
-            completion = self._engines[mood].submit(_with_budget(request, max_tokens)).completion()
-        except RequestError as error:
-            return Walk(*known, "refused though it has its least budget", str(error))
-        except GenerationError as error:
-            return Walk(*known, "error", str(error))
-        values = tuple(_values(completion, shape))
-        outcome, detail = _judge(completion, shape, values, validator)
-        enforcements = frozenset(entry.enforcement.value for entry in completion.receipt.entries)
-        return Walk(*known, outcome, detail, completion.usage.completion_tokens, enforcements, values)
+
+def _walked(begun: Walk, request: Request, engine: Engine, validator: jsonschema_rs.Validator) -> Walk:
+    try:
+        completion = engine.submit(request).completion()
+    except RequestError as error:
+        return replace(begun, outcome="refused though it has its least budget", detail=str(error))
+    except GenerationError as error:
+        return replace(begun, outcome="error", detail=str(error))
+    values = tuple(_values(completion, begun.shape))
+    outcome, detail = _judge(completion, begun.shape, values, validator)
+    return replace(
+        begun,
+        outcome=outcome,
+        detail=detail,
+        num_tokens=completion.usage.completion_tokens,
+        enforcements=frozenset(entry.enforcement.value for entry in completion.receipt.entries),
+        values=values,
+    )
 
 
 def _request(schema: dict[str, Any], shape: str, seed: int) -> Request:

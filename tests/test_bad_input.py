@@ -178,7 +178,7 @@ TOOLS: list[tuple[str, Callable[[], Options], str, type[RequestError]]] = [
     (
         "a pattern that is no regex",
         lambda: {"tools": [TOOL, {**schema(type="string", pattern="("), "name": "b"}]},
-        "tools[1].parameters",
+        "tools[1].parameters.properties.city.pattern",
         GrammarError,
     ),
     (

@@ -39,8 +39,7 @@ _REASONING = {Opening.NONE: "", Opening.BEFORE: "reasoning?", Opening.INSIDE: "r
 class Part:
     """A piece of a turn's grammar, compiled alone to see whether it is to blame."""
 
-    param: str  # the tool or response that it belongs to
-    path: str  # its own
+    path: str  # of the tool's schema, of a pattern in it, or of the response
     source: str
     may_outgrow: bool = False  # a regex that may be too large, which shows only at its first character
     may_be_empty: bool = False  # a grammar that may allow no text, which shows only where nothing stands before it
@@ -59,10 +58,8 @@ class Part:
             matcher = compiler.compile(self.source, param=self.path)
             if self.may_outgrow:
                 matcher.accept([_first_allowed(matcher)])
-        except GrammarError as error:
-            raise GrammarError(str(error), param=self.param) from None
         except MatcherError as error:
-            raise GrammarError(f"{self.path} cannot be enforced: {error}", param=self.param) from None
+            raise GrammarError(f"{self.path} cannot be enforced: {error}", param=self.path) from None
         return matcher
 
 
@@ -96,7 +93,7 @@ class Turn:
                 part.check(compiler)
         for probe in self.probes:
             if probe.compiles(compiler):
-                raise may_write("<", probe.param)
+                raise may_write("<", probe.path)
         if self.has_response and self.has_calls:
             self._check_response(compiler, self.marker, "a call of a tool does; both cannot be offered together")
         if self.has_response and self.reasoning_begin is not None:
@@ -259,8 +256,8 @@ class TurnBuilder:
             tool, end=end, end_token=self._special_tokens.get(end), name=f"input_{position}", path=path
         )
         rules.extend(found.rules)
-        self._parts.append(Part(path, path, found.source, may_be_empty=tool.format is not None))
-        self._probes += [Part(path, path, probe) for probe in found.probes]
+        self._parts.append(Part(path, found.source, may_be_empty=tool.format is not None))
+        self._probes += [Part(path, probe) for probe in found.probes]
         self._entries += found.entries
         if found.subgrammar is not None:
             self._subgrammars.append({"name": f"input_{position}", "lark_grammar": found.subgrammar})
@@ -285,13 +282,13 @@ class TurnBuilder:
         self._entries.extend(checked.entries)
         for where, pattern in checked.patterns.items():
             string = CheckedSchema({"type": "string", "pattern": pattern})
-            self._parts.append(Part(path, where, f"start: {string.lark()}", may_outgrow="{" in pattern))
-        self._parts.append(Part(path, path, f"start: {checked.lark()}"))
+            self._parts.append(Part(where, f"start: {string.lark()}", may_outgrow="{" in pattern))
+        self._parts.append(Part(path, f"start: {checked.lark()}"))
         return checked.lark()
 
     def _subgrammar(self, lark: str) -> str:
         """A grammar of its own, so that its rules' names cannot meet ours."""
-        self._parts.append(Part("response", "response", lark))
+        self._parts.append(Part("response", lark))
         name = f"part_{len(self._subgrammars)}"
         self._subgrammars.append({"name": name, "lark_grammar": lark})
         return f"@{name}"

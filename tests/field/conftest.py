@@ -29,7 +29,7 @@ def noise(all_noise: dict[str, Surface], surface_name: str) -> Surface:
 
 @pytest.fixture(scope="package")
 def all_scripted() -> Iterator[dict[str, Surface]]:
-    with surfaces(fake_that_answers(_last_message)) as each:
+    with surfaces(fake_that_answers(_last_message, hermes=False)) as each:
         yield each
 
 

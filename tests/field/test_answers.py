@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.api.servers import WEATHER, call_text, function_tool
-from tests.fakes import fake_loaded
+from tests.fakes import FailingCompiler, fake_loaded
 from tests.field.surfaces import Surface, surfaces
 
 PARIS = call_text("get_weather", '{"city": "Paris", "days": 3}')
@@ -55,10 +55,7 @@ def test_an_option_that_is_not_supported_is_refused_by_its_name(noise: Surface, 
 
 def test_a_matcher_that_fails_ends_its_request_as_an_error(surface_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """F15: there, every token was rejected until max_tokens."""
-    from engine import engine as engine_module
-    from tests.fakes import FailingCompiler
-
-    monkeypatch.setattr(engine_module, "LLGuidanceCompiler", FailingCompiler)
+    monkeypatch.setattr("engine.engine.LLGuidanceCompiler", FailingCompiler)
     text = {"type": "object", "properties": {"text": {"type": "string", "minLength": 60}}, "required": ["text"]}
     with surfaces(fake_loaded()) as each:
         answer = each[surface_name].ask(tools=[function_tool("faulty", text)], tool_choice="required", max_tokens=400)

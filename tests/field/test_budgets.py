@@ -77,7 +77,8 @@ def test_in_auto_a_call_is_opened_only_if_it_can_be_completed(parrot: Surface) -
 def test_calls_that_are_all_complete_end_the_turn_properly_where_the_budget_allows_no_more(noise: Surface) -> None:
     """F1: with parallel calls, the last one that fits is the last one."""
     body = {"tools": [TOOL, function_tool("now")], "tool_choice": "required"}
-    for budget in range(30, 50):
+    least = least_budget(noise, **body)
+    for budget in range(least, least + 60, 7):
         answer = noise.ask(**body, max_tokens=budget, seed=budget)
         assert (answer.error, answer.finish_reason) == (None, "tool_calls")
         assert answer.calls

@@ -235,12 +235,13 @@ def test_calls_as_the_format_writes_them_are_accepted_token_for_token(
 # --- Errors
 
 
+PATTERN = ".properties.a.pattern"
 BROKEN: list[tuple[str, Any, str, type[Exception]]] = [
     ("a keyword that is refused", an_object({"a": {"not": {}}}), ".properties.a.not", SchemaError),
     ("a type that is none", an_object({"a": {"type": "txt"}}), ".properties.a.type", SchemaError),
-    ("a regex that is none", an_object({"a": {"type": "string", "pattern": "("}}), "", GrammarError),
-    ("a regex that looks around", an_object({"a": {"type": "string", "pattern": "(?=a)"}}), "", GrammarError),
-    ("a regex that is too large", an_object({"a": {"type": "string", "pattern": "^a{1000000}$"}}), "", GrammarError),
+    ("a regex that is none", an_object({"a": {**STRING, "pattern": "("}}), PATTERN, GrammarError),
+    ("a regex that looks around", an_object({"a": {**STRING, "pattern": "(?=a)"}}), PATTERN, GrammarError),
+    ("a regex that is too large", an_object({"a": {**STRING, "pattern": "^a{1000000}$"}}), PATTERN, GrammarError),
     ("no value", an_object({"a": False}, required=["a"]), "", GrammarError),
     ("a loop", an_object({"a": {"$ref": "#/properties/a"}}), ".properties.a.$ref", SchemaError),
     ("no object", {"type": "string"}, ".type", SchemaError),
