@@ -14,6 +14,7 @@ from engine.errors import BudgetError, ContextLengthError, GrammarError, Matcher
 from engine.events import Enforcement, Receipt, ReceiptEntry
 from engine.generation import Deliver, Run
 from engine.grammars.closing import ClosingSearch
+from engine.grammars.closing_hints import ClosingHints
 from engine.grammars.matcher import GrammarCompiler, Matcher
 from engine.grammars.reasoning_budget import ReasoningBudget, reasoning_tags
 from engine.grammars.tool_formats import Opening, ToolFormat
@@ -44,7 +45,7 @@ class Admission:
             [loaded.tokenizer.token_bytes(token) for token in range(loaded.tokenizer.num_tokens)],
             eos_ids=loaded.tokenizer.eos_ids,
             special_ids=loaded.tokenizer.special_ids,
-            hints=() if reasoning is None else (reasoning.end,),
+            hints=ClosingHints(anywhere=() if reasoning is None else (reasoning.end,)),
         )
 
     def admit(self, request: Request, choice_index: int, deliver: Deliver | None) -> Run:
@@ -96,7 +97,7 @@ class Admission:
 
     def _guard(self, request: Request, turn: Turn, matcher: Matcher, num_prompt: int, max_tokens: int) -> Guard:
         """Raises BudgetError where no complete answer fits into max_tokens, naming what would."""
-        guard = Guard(self.closing, self._tokenizer.token_bytes, turn.bound, turn.vetoes)
+        guard = Guard(self.closing, self._tokenizer.token_bytes, turn.hints, turn.bound, turn.vetoes)
         least = guard.begin(matcher, max_tokens, self._model.context_length - num_prompt)
         param = "tools" if request.response is None else "response"
         if least is None:

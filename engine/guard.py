@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.errors import MatcherError
+from engine.grammars.closing_hints import ClosingHints
 from engine.grammars.matcher import Matcher
 
 MARGIN = 16  # tokens; the search begins so much earlier than it must, so that one that finds nothing does no harm
@@ -21,8 +22,13 @@ OPENING = (b"{", b"[")
 class PathFinder(Protocol):
     """Finds tokens that complete a turn. engine.grammars.closing has it."""
 
-    def path(self, matcher: Matcher, max_tokens: int, max_nodes: int | None = None) -> tuple[int, ...] | None:
+    def path(
+        self, matcher: Matcher, max_tokens: int, hints: ClosingHints, max_nodes: int | None
+    ) -> tuple[int, ...] | None:
         """At most max_tokens tokens after which the turn may end; None where none were found in max_nodes places."""
+
+    def shortest(self, matcher: Matcher, max_tokens: int, hints: ClosingHints) -> tuple[int, ...] | None:
+        """The same, looking longer."""
 
 
 class Bound(Protocol):
@@ -38,6 +44,7 @@ class Guard:
 
     finder: PathFinder
     token_bytes: Callable[[int], bytes]
+    hints: ClosingHints  # of the turn
     bound: Bound | None  # of the turn, at any of its states; None: not known, so every token is searched
     vetoes: bool  # whether the matcher may refuse tokens that its mask allows
 
@@ -53,7 +60,7 @@ class Guard:
         surely_fits = self._need(0) <= room and not self.vetoes
         if surely_fits and self._need(0) + MARGIN <= room:
             return 0
-        self.path = self.finder.path(matcher, most)
+        self.path = self.finder.shortest(matcher, most, self.hints)
         if self.path is None:
             return 0 if surely_fits else None
         self._known = len(self.path)
@@ -78,7 +85,7 @@ class Guard:
             return False
         if need + MARGIN <= room and not after.must_look_ahead:
             return self._go_without_path(num_opened)
-        found = self.finder.path(after, room, MAX_NODES)
+        found = self.finder.path(after, room, self.hints, MAX_NODES)
         if found is None:  # the search has its limits; where the bound holds, there is time to find one later
             return need <= room and not after.must_look_ahead and self._go_without_path(num_opened)
         self.path, self._known, self._num_opened = found, len(found), 0

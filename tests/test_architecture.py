@@ -21,15 +21,15 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.events",
         "engine.requests engine.catalog engine.gguf engine.sampling.bitmask engine.sampling.logits "
         "engine.grammars.matcher engine.grammars.schema_walk engine.grammars.tool_formats engine.grammars.example "
-        "engine.grammars.literals engine.grammars.lark_source engine.grammars.marks "
+        "engine.grammars.literals engine.grammars.lark_source engine.grammars.marks engine.grammars.regex_shape "
         "engine.tools.registry",
-        "engine.grammars.closing_tokens "
+        "engine.grammars.closing_tokens engine.grammars.closing_values engine.grammars.closing_hints "
         "engine.grammars.llguidance_backend engine.grammars.custom_tools engine.grammars.strict "
         "engine.grammars.schema_references engine.grammars.number_bounds engine.grammars.schema_formats "
         "engine.grammars.turn_parser engine.sampling.sampler "
         "engine.tokenizer engine.cache engine.tools.calculate engine.tools.web_search",
         "engine.model engine.prompt engine.tools engine.grammars.json_schema engine.grammars.closing "
-        "engine.grammars.reasoning_budget engine.output_types",
+        "engine.grammars.reasoning_budget engine.grammars.closing_bounds engine.output_types",
         "engine.grammars.turn engine.outlines_terms",
         "engine.guard engine.output",
         "engine.sequence",

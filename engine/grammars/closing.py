@@ -14,10 +14,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from engine.errors import MatcherError
+from engine.grammars.closing_hints import ClosingHints
 from engine.grammars.closing_tokens import Choices, TokenOrder
 from engine.grammars.matcher import Matcher
 
 MAX_NODES = 4096
+NUM_MORE_NODES = 256
+NO_HINTS = ClosingHints()
+AT_ONCE = -1.0
 SEEN_BEFORE = 8.0  # what a place costs that looks like one that was seen at the same length
 PER_DOUBLING = 0.1  # what each doubling of a path's length costs, so that no loop goes on for ever
 MAX_TRIES = 8  # after which a token that leads round in circles is no worse
@@ -33,11 +37,12 @@ class _Node:
     length: int  # in tokens, from the start
     num_bytes: int  # the same in bytes
     cost: float
-    hinted: int = 0  # bytes of the hint that were just written; 0: none is begun
-    hint: int = 0  # which one
+    is_end: bool  # whether the turn may end here
+    rest_of_hint: bytes  # of one that was begun in almost free text
+    tail: bytes | None  # what the path wrote after its last quote; None: it wrote no quote
 
     # Set when it is looked at.
-    untried: Iterator[tuple[int, int, int]] | None = None  # token, hint, bytes of the hint after it
+    untried: Iterator[tuple[int, bytes]] | None = None  # token, and what is then the rest of a hint
     num_tried: int = 0
     place: int = 0  # what its mask hashes to
     first_bytes: frozenset[int] = field(default_factory=frozenset)
@@ -61,29 +66,56 @@ class ClosingSearch:
         eos_ids: Collection[int],
         special_ids: Collection[int],
         max_nodes: int = MAX_NODES,
-        hints: Sequence[str] = (),
+        num_more_nodes: int = NUM_MORE_NODES,
+        hints: ClosingHints = NO_HINTS,
     ) -> None:
-        """max_nodes: places that one search may look at. hints: texts that end a stretch of free text, as written."""
+        """max_nodes: places a search may look at. num_more_nodes: of these, after a first path, for shorter ones.
+
+        hints: of the model's family, such as what ends reasoning.
+        """
         self._order = TokenOrder(token_bytes, eos_ids=eos_ids, special_ids=special_ids)
         self._eos_ids = frozenset(eos_ids)
-        self._num_words = (len(token_bytes) + 31) // 32
-        self._max_nodes = max_nodes
-        self._hints = tuple(hint.encode() for hint in hints if hint)
+        self._max_nodes, self._num_more_nodes = max_nodes, num_more_nodes
+        self._hints = hints
         self.num_searches = 0
         self.num_nodes = 0  # of the latest search
 
     def path(
-        self, matcher: Matcher, max_tokens: int, max_nodes: int | None = None, hints: Sequence[str] = ()
+        self, matcher: Matcher, max_tokens: int, hints: ClosingHints = NO_HINTS, max_nodes: int | None = None
     ) -> tuple[int, ...] | None:
         """The first path found of at most max_tokens tokens after which the turn may end; () where it may end here.
 
-        The end-of-turn token is not in it. None where none is found within max_tokens and the node limit. The same
-        matcher state gives the same path. The matcher is not changed.
+        The end-of-turn token is not in it. None where none is found: there is none, or the node limit was reached. The
+        same state gives the same path. The matcher is not changed. hints: of the request. max_nodes: None is the search's own.
         """
+        return self._search(matcher, max_tokens, hints, takes_first=True, max_nodes=max_nodes)
+
+    def shortest(self, matcher: Matcher, max_tokens: int, hints: ClosingHints = NO_HINTS) -> tuple[int, ...] | None:
+        """The same, but the shortest path that is found before the search ends.
+
+        For what is computed once, such as the least budget that a caller is told. Keep it: where the node limit is
+        reached, `path` may not find one as short, for it looks for any that fits.
+        """
+        return self._search(matcher, max_tokens, hints, takes_first=False)
+
+    def _search(
+        self,
+        matcher: Matcher,
+        max_tokens: int,
+        hints: ClosingHints,
+        *,
+        takes_first: bool,
+        max_nodes: int | None = None,
+    ) -> tuple[int, ...] | None:
         self.num_searches += 1
-        all_hints = (*self._hints, *(hint.encode() for hint in hints if hint))
-        search = _Search(self._order, self._eos_ids, all_hints, self._num_words, max_nodes or self._max_nodes)
-        found = search.run(matcher, max_tokens)
+        search = _Search(
+            self._order,
+            self._eos_ids,
+            self._hints + hints,
+            max_nodes=max_nodes or self._max_nodes,
+            num_more_nodes=self._num_more_nodes,
+        )
+        found = search.run(matcher, max_tokens, takes_first=takes_first)
         self.num_nodes = search.num_nodes
         return found
 
@@ -92,127 +124,191 @@ class _Search:
     """One search."""
 
     def __init__(
-        self, order: TokenOrder, eos_ids: frozenset[int], hints: Sequence[bytes], num_words: int, max_nodes: int
+        self,
+        order: TokenOrder,
+        eos_ids: frozenset[int],
+        hints: ClosingHints,
+        *,
+        max_nodes: int,
+        num_more_nodes: int,
     ) -> None:
-        self._order, self._eos_ids, self._hints, self._max_nodes = order, eos_ids, hints, max_nodes
-        self._row = np.zeros(num_words, dtype=np.int32)
+        self._order, self._eos_ids = order, eos_ids
+        self._max_nodes, self._num_more_nodes = max_nodes, num_more_nodes
+        self._strings = tuple(hint.encode() for hint in hints.strings if hint)
+        self._anywhere = tuple(hint.encode() for hint in hints.anywhere if hint)
+        self._row = np.zeros(order.num_words, dtype=np.int32)
         self._queue: list[tuple[float, int, _Node]] = []
         self._seen: set[tuple[int, int]] = set()
-        self._begun: set[tuple[int, int]] = set()
+        self._begun: set[tuple[int, bytes]] = set()
         self._tries: dict[tuple[int, int], int] = {}
+        self._tries_of_kind: dict[tuple[int, int], int] = {}
         self._serial = 0
         self.num_nodes = 0
 
-    def run(self, matcher: Matcher, max_tokens: int) -> tuple[int, ...] | None:
-        try:
-            root = self._settle(_Node(matcher.copy(), None, (), 0, 0, 0.0))
-        except MatcherError:
-            return None
-        if self._is_goal(root):
-            return root.path() if root.length <= max_tokens else None
-        self._push(root, 0.0)
+    def run(self, matcher: Matcher, max_tokens: int, *, takes_first: bool) -> tuple[int, ...] | None:
+        """takes_first: of the paths that fit; else the shortest."""
+        best: _Node | None = None
+        root = self._reached(matcher, None, (), 0.0, b"")
+        longest: float = math.inf  # that a path may be. The first one shows the way, even where it is too long.
+        if root is not None:
+            self._offer(root, longest)
         while self._queue and self.num_nodes < self._max_nodes:
             _, _, node = heapq.heappop(self._queue)
-            child = self._next_child(node, max_tokens)
-            if child is None:
+            if not node.is_end:
+                child = self._next_child(node) if node.length < longest else None
+                if child is not None:
+                    self._offer(child, longest)
                 continue
-            if self._is_goal(child):
-                return child.path()
-            if child.length < max_tokens:
-                self._push(child, child.cost + PER_DOUBLING * math.log2(1 + child.length))
-        return None
+            if math.isinf(longest):
+                self._max_nodes = min(self._max_nodes, self.num_nodes + self._num_more_nodes)
+            longest = min(max_tokens, node.length - 1)
+            if node.length <= max_tokens:
+                best = node
+                if takes_first:
+                    break
+        return None if best is None else best.path()
+
+    def _offer(self, node: _Node, longest: float) -> None:
+        if node.length <= longest:
+            self._push(node, AT_ONCE if node.is_end else node.cost + _of_length(node.length))
 
     def _push(self, node: _Node, cost: float) -> None:
         self._serial -= 1  # of equals the latest first
         heapq.heappush(self._queue, (cost, self._serial, node))
 
-    @staticmethod
-    def _is_goal(node: _Node) -> bool:
-        return node.matcher.is_accepting
-
-    def _next_child(self, node: _Node, max_tokens: int) -> _Node | None:
-        if node.untried is None:
-            try:
-                if not self._look_at(node):
-                    return None
-            except MatcherError:
-                return None
+    def _next_child(self, node: _Node) -> _Node | None:
+        """The place after the next token that is worth a try; None where there is none, or not now."""
+        if node.untried is None and not self._look_at(node):
+            return None
         assert node.untried is not None
-        for token, hint, hinted in node.untried:
-            cost = node.cost + math.log2(1 + node.num_tried)
-            node.num_tried += 1
-            self._tries[node.place, token] = self._tries.get((node.place, token), 0) + 1
-            self._push(node, node.cost + math.log2(1 + node.num_tried) + PER_DOUBLING * math.log2(1 + node.length))
-            try:
-                matcher = node.matcher.copy()
-                matcher.accept([token])
-                num_bytes = node.num_bytes + len(self._order.token_bytes[token])
-                child = _Node(matcher, node, (token,), node.length + 1, num_bytes, cost, hinted, hint)
-                child = self._settle(child)
-            except MatcherError:
-                return None
-            self.num_nodes += 1
-            return child if child.length <= max_tokens else None
-        return None
+        token, rest_of_hint = next(node.untried, (None, b""))
+        if token is None:
+            return None
+        cost = node.cost + math.log2(1 + node.num_tried)
+        self._count_try(node, token)
+        self._push(node, node.cost + math.log2(1 + node.num_tried) + _of_length(node.length))
+        self.num_nodes += 1
+        return self._reached(node.matcher, node, (token,), cost, rest_of_hint)
 
-    def _settle(self, node: _Node) -> _Node:
-        """The node after what the grammar forces there."""
-        forced = list(itertools.takewhile(lambda token: token not in self._eos_ids, node.matcher.forced_tokens()))
-        if forced:
-            node.matcher.accept(forced)
-            node.tokens += tuple(forced)
-            node.length += len(forced)
-            node.num_bytes += sum(len(self._order.token_bytes[token]) for token in forced)
-        return node
+    def _count_try(self, node: _Node, token: int) -> None:
+        node.num_tried += 1
+        for counts, what in ((self._tries, token), (self._tries_of_kind, self._kind_of(token))):
+            counts[node.place, what] = counts.get((node.place, what), 0) + 1
+
+    def _kind_of(self, token: int) -> int:
+        return kind_of(self._order.token_bytes[token][0])
+
+    def _reached(
+        self, before: Matcher, parent: _Node | None, tokens: tuple[int, ...], cost: float, rest_of_hint: bytes
+    ) -> _Node | None:
+        """The place after the tokens and what the grammar then forces. None where they are not allowed after all."""
+        try:
+            matcher = before.copy()
+            matcher.accept(tokens)
+            forced = list(itertools.takewhile(lambda token: token not in self._eos_ids, matcher.forced_tokens()))
+            matcher.accept(forced)
+            is_end = matcher.is_accepting
+        except MatcherError:
+            return None
+        tokens += tuple(forced)
+        text = b"".join(self._order.token_bytes[token] for token in tokens)
+        return _Node(
+            matcher=matcher,
+            parent=parent,
+            tokens=tokens,
+            length=len(tokens) + (parent.length if parent is not None else 0),
+            num_bytes=len(text) + (parent.num_bytes if parent is not None else 0),
+            cost=cost,
+            is_end=is_end,
+            rest_of_hint=rest_of_hint,
+            tail=_tail(text, None if parent is None else parent.tail),
+        )
 
     def _look_at(self, node: _Node) -> bool:
-        """Read what may come next. False: later, it looks like a place that was seen before."""
-        node.matcher.fill_bitmask(self._row)
+        """Read what may come next. False: not now, it looks like a place that was seen before, or is none."""
+        try:
+            node.matcher.fill_bitmask(self._row)
+        except MatcherError:
+            return False
         node.place = hash(self._row.tobytes())
         choices = self._order.choices(self._row)
         node.first_bytes = choices.first_bytes
         node.untried = self._in_order(node, choices)
         if (node.place, node.num_bytes) in self._seen:
             node.cost += SEEN_BEFORE
-            self._push(node, node.cost + PER_DOUBLING * math.log2(1 + node.length))
+            self._push(node, node.cost + _of_length(node.length))
             return False
         self._seen.add((node.place, node.num_bytes))
         return True
 
-    def _in_order(self, node: _Node, choices: Choices) -> Iterator[tuple[int, int, int]]:
+    def _in_order(self, node: _Node, choices: Choices) -> Iterator[tuple[int, bytes]]:
         """The tokens to try, best first, each once."""
         tried: set[int] = set()
-        for token, hint, hinted in itertools.chain(
+        for token, rest_of_hint in itertools.chain(
             self._hinted(node, choices),
-            ((token, 0, 0) for token in self._preferred(node, choices)),
-            ((token, 0, 0) for token in reversed(choices.tokens.tolist())),
+            ((token, b"") for token in self._preferred(node, choices)),
+            ((token, b"") for token in reversed(choices.tokens.tolist())),
         ):
             if token not in tried:
                 tried.add(token)
-                yield token, hint, hinted
+                yield token, rest_of_hint
 
-    def _hinted(self, node: _Node, choices: Choices) -> Iterator[tuple[int, int, int]]:
-        begun = [(node.hint, node.hinted)] if node.hinted else []
-        # A hint that was written whole from a place like this, and did not help, is not begun again.
-        fresh = [hint for hint in range(len(self._hints)) if (node.place, hint) not in self._begun]
-        for hint, hinted in [*begun, *((hint, 0) for hint in fresh if choices.is_stuck)]:
-            text = self._hints[hint]
-            if hinted < len(text) and (token := self._order.longest_prefix(text[hinted:], choices)) is not None:
-                if not hinted:
+    def _hinted(self, node: _Node, choices: Choices) -> Iterator[tuple[int, bytes]]:
+        if node.rest_of_hint:
+            yield from self._beginning(node.rest_of_hint, choices)
+        if choices.is_stuck:
+            for hint in self._anywhere:
+                # One that was written in a place like this, and led back to it, does not help.
+                if (node.place, hint) not in self._begun:
                     self._begun.add((node.place, hint))
-                yield token, hint, hinted + len(self._order.token_bytes[token])
+                    yield from self._beginning(hint, choices)
+        elif not choices.closers and node.tail is not None:
+            for hint in self._strings:
+                if hint.startswith(node.tail):
+                    for token, _ in self._beginning(hint[len(node.tail) :], choices):
+                        yield token, b""
+
+    def _beginning(self, text: bytes, choices: Choices) -> Iterator[tuple[int, bytes]]:
+        """The longest allowed token with which the text begins, and the text after it."""
+        for token in self._order.prefixes(text):
+            if choices.is_allowed[token]:
+                yield token, text[len(self._order.token_bytes[token]) :]
+                return
 
     def _preferred(self, node: _Node, choices: Choices) -> Iterator[int]:
         yield from choices.special
         yield from choices.closers
         before = frozenset() if node.parent is None else node.parent.first_bytes
-        first_byte = {token: self._order.token_bytes[token][0] for token in choices.longest}
-        # What could not come a token ago is a step forward; what was tried in a place like this leads round in circles.
-        yield from sorted(
-            choices.longest,
-            key=lambda token: (
-                first_byte[token] in before,
+
+        def order(token: int) -> tuple[bool, bool, int, int]:
+            kind = self._kind_of(token)
+            return (
+                # What could not come a token ago is a step forward.
+                self._order.token_bytes[token][0] in before,
+                kind == MINUS,  # after it zero may not do
+                # What was tried in a place like this leads round in circles.
+                self._tries_of_kind.get((node.place, kind), 0),
                 min(self._tries.get((node.place, token), 0), MAX_TRIES),
-                self._order.token_bytes[token].strip() == b"-",  # after it zero may not do
-            ),
-        )
+            )
+
+        yield from sorted(choices.longest, key=order)
+
+
+def _tail(text: bytes, before: bytes | None) -> bytes | None:
+    _, quote, after = text.rpartition(b'"')
+    return after if quote else None if before is None else before + text
+
+
+def _of_length(length: int) -> float:
+    return PER_DOUBLING * math.log2(1 + length)
+
+
+MINUS = ord("-")
+
+
+def kind_of(byte: int) -> int:
+    """Letters alike, digits alike, bytes beyond ASCII alike; each sign by itself."""
+    char = chr(byte)
+    return (
+        ord("a") if char.islower() else ord("A") if char.isupper() else ord("0") if char.isdigit() else min(byte, 128)
+    )

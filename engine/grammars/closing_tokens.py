@@ -16,6 +16,7 @@ WHOLE_WORDS = (b"null", b"true", b"false")
 # What can stand outside JSON's strings, and what the families write around it.
 OUTSIDE = frozenset(b'"{}[],:-+.0123456789eEtfn \n<')
 
+STRUCTURE = frozenset(b'"{}[]:')
 # What follows the quote that ends a string.
 AFTER_STRING = frozenset(b",}]: \n")
 BROAD = 64  # first bytes; where so many may come, text is hardly bound
@@ -35,6 +36,7 @@ class Choices:
     first_bytes: frozenset[int]  # with which the allowed tokens begin
     longest: tuple[int, ...]  # for each first byte the longest token, longest first
     closers: tuple[int, ...]  # that close something, by what they leave behind
+    is_allowed: NDArray[np.bool_]  # by token id
 
     @property
     def is_stuck(self) -> bool:
@@ -56,19 +58,27 @@ class TokenOrder:
         Takes about 0.2 s at 128k tokens.
         """
         self.token_bytes = tuple(each or b"" for each in token_bytes)
+        self.num_words = (len(self.token_bytes) + 31) // 32
         never = set(eos_ids) | set(special_ids)
         text = [token for token, each in enumerate(self.token_bytes) if each and token not in never]
         self._special = np.array(sorted(set(special_ids) - set(eos_ids)), dtype=np.int64)
         text.sort(key=lambda token: (-_num_characters(self.token_bytes[token]), token))
         self._text = np.array(text, dtype=np.int32)
+        self._by_bytes = {self.token_bytes[token]: token for token in reversed(text)}
+        self._longest = max(map(len, self._by_bytes), default=0)
         self._first = np.array([each[0] if each else 0 for each in self.token_bytes], dtype=np.uint8)
         self._opening = self._opening_quotes(text)
         self._outside, self._inside = self._closers(text, inside=False), self._closers(text, inside=True)
 
     def _closers(self, text: Sequence[int], *, inside: bool) -> TokenIds:
         costs = {token: cost_after(self.token_bytes[token], inside=inside) for token in text}
-        found = [(cost, -len(self.token_bytes[token]), token) for token, cost in costs.items() if cost is not None]
-        return np.array([token for _, _, token in sorted(found)], dtype=np.int32)
+        found = [(cost, self._order_of_equals(token)) for token, cost in costs.items() if cost is not None]
+        return np.array([order[-1] for _, order in sorted(found)], dtype=np.int32)
+
+    def _order_of_equals(self, token: int) -> tuple[int, int, int]:
+        """Empty strings before others, then what says more."""
+        text = self.token_bytes[token]
+        return sum(byte not in STRUCTURE for byte in text.strip()), -len(text), token
 
     def _opening_quotes(self, text: Sequence[int]) -> TokenIds:
         """Tokens that begin with a quote which must be a string's first: something of the string follows."""
@@ -92,13 +102,13 @@ class TokenOrder:
             first_bytes=frozenset(first_bytes.tolist()),
             longest=tuple(tokens[np.sort(places)].tolist()),
             closers=tuple(closers[allowed[closers]].tolist()),
+            is_allowed=allowed,
         )
 
-    def longest_prefix(self, text: bytes, choices: Choices) -> int | None:
-        """The longest allowed token with which the text begins."""
-        same_first = choices.tokens[self._first[choices.tokens] == text[0]].tolist()
-        fitting = [token for token in same_first if text.startswith(self.token_bytes[token])]
-        return max(fitting, key=lambda token: len(self.token_bytes[token]), default=None)
+    def prefixes(self, text: bytes) -> list[int]:
+        """The tokens with which the text begins, the longest first."""
+        ends = range(min(len(text), self._longest), 0, -1)
+        return [self._by_bytes[text[:end]] for end in ends if text[:end] in self._by_bytes]
 
 
 def _num_characters(text: bytes) -> int:

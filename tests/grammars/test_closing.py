@@ -1,11 +1,11 @@
 """The search for a closing path: what it promises, on small grammars and in the middle of values."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from engine.grammars.closing import ClosingSearch
+from engine.grammars.closing import NO_HINTS, ClosingSearch
+from engine.grammars.closing_hints import ClosingHints
 from engine.grammars.json_schema import check_schema
 from engine.grammars.matcher import Matcher
 from engine.grammars.tool_formats import PLAIN
@@ -14,7 +14,7 @@ from tests.grammars.turns import INTEGER, STRING, an_object, compiler_of, takes,
 SEARCHED = 100_000  # tokens; more than any path here has
 
 
-def search(max_nodes: int = 4096, hints: Sequence[str] = ()) -> ClosingSearch:
+def search(max_nodes: int = 4096, hints: ClosingHints = NO_HINTS) -> ClosingSearch:
     tokenizer = tokenizer_of(PLAIN)
     token_bytes = [tokenizer.token_bytes(token) for token in range(tokenizer.num_tokens)]
     return ClosingSearch(

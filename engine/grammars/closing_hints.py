@@ -1,0 +1,51 @@
+"""Texts that lead to a short end. A grammar's mask shows what may come next, not what leads where; a schema does."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from engine.grammars.regex_shape import json_size, plain_size, shape_of
+from engine.grammars.schema_walk import all_schemas
+
+
+@dataclass(frozen=True, slots=True)
+class ClosingHints:
+    """Hints for the search for a closing path. A hint that does not help costs time only."""
+
+    strings: tuple[str, ...] = ()  # whole JSON strings as they are written, without the first quote, with the last
+    anywhere: tuple[str, ...] = ()  # what ends a stretch of almost free text, wherever in it that is written
+
+    def __add__(self, other: "ClosingHints") -> "ClosingHints":
+        strings, anywhere = (*self.strings, *other.strings), (*self.anywhere, *other.anywhere)
+        return ClosingHints(tuple(dict.fromkeys(strings)), tuple(dict.fromkeys(anywhere)))
+
+
+def schema_hints(schema: Any) -> ClosingHints:
+    """Of a schema's objects the required names, of its enums the shortest string, of its patterns a shortest match."""
+    strings: list[str] = []
+    matches: list[str] = []
+    for _, each in all_schemas(schema, ""):
+        strings += each.get("required", ())
+        strings += _shortest(value for value in each.get("enum", ()) if isinstance(value, str))
+        if "pattern" in each:
+            shape = shape_of(each["pattern"], json_size, anchored=False)
+            matches += [shape.shortest] if shape is not None and shape.shortest is not None else []
+    return ClosingHints(
+        strings=tuple(dict.fromkeys(_inside(text) for text in (*strings, *matches))),
+        anywhere=tuple(dict.fromkeys(_inside(text) for text in matches)),
+    )
+
+
+def regex_hints(regex: str) -> ClosingHints:
+    """The shortest match of a regex that stands in a grammar for itself."""
+    shape = shape_of(regex, plain_size, anchored=True)
+    return ClosingHints(anywhere=(shape.shortest,) if shape is not None and shape.shortest else ())
+
+
+def _shortest(texts: Iterable[str]) -> list[str]:
+    return sorted(texts, key=lambda text: (len(text), text))[:1]
+
+
+def _inside(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:]
