@@ -1,6 +1,6 @@
 """The states that are left, as one schema of keywords that the grammar library holds.
 
-In it every schema is false, or has a `type` (or several), an `enum`, an `anyOf`, an `allOf` of strings, or a `$ref`
+In it every schema is true or false, or has a `type` (or several), an `enum`, an `anyOf`, an `allOf` of strings, or a `$ref`
 to `#` or into `$defs`, and nothing beside these but what the types' own keywords say. `$defs` has what is shared, what
 is recursive and what would stand too deep.
 """
@@ -13,6 +13,7 @@ from typing import Any
 from engine.errors import SchemaError
 from engine.events import Enforcement, ReceiptEntry
 from engine.grammars.schema_cases import Case
+from engine.grammars.schema_patterns import matches
 from engine.grammars.schema_numbers import LARGEST_NUMBER
 from engine.grammars.schema_states import ANY, NEVER, State
 from engine.grammars.schema_tableau import Tableau
@@ -57,6 +58,7 @@ class _Emission:
         self._vetoed: dict[str, None] = {}
         self._entries: dict[ReceiptEntry, None] = {}
         self._alive: set[State] = set()
+        self._any: Any = {"$ref": f"#/$defs/{ANY_NAME}"}
         self._current = "#"  # what is being written
         self._leads: dict[str, list[str]] = {}  # definition -> those that it refers to, in order
 
@@ -133,7 +135,7 @@ class _Emission:
             return False
         self._count()
         if state == ANY:
-            return {"$ref": f"#/$defs/{ANY_NAME}"}
+            return self._any
         if state not in self._names:
             if depth <= MAX_INLINE and (self._uses[state] <= 1 or self._is_small(state)):
                 return self._written(state, depth)
@@ -176,7 +178,25 @@ class _Emission:
         """The case's schema, with schemas for its states."""
         if "enum" in case.schema:
             return case.schema
-        return {keyword: self._value(value, depth + 1) for keyword, value in case.schema.items()}
+        schema = {keyword: self._value(value, depth + 1) for keyword, value in case.schema.items()}
+        if "patternProperties" in case.schema and "properties" in case.schema:
+            self._part(schema, case.schema, depth + 1)
+        return schema
+
+    def _part(self, schema: dict[str, Any], states: dict[str, Any], depth: int) -> None:
+        """Keep the grammar library from merging names with patterns, of which each name's state has its share already.
+
+        It would merge without end where both are recursive; what is merged with `true` stays as it is.
+        """
+        for pattern, state in states["patternProperties"].items():
+            names = [name for name in states["properties"] if matches(pattern, name)]
+            for name in names:
+                if states["properties"][name] == state:
+                    schema["properties"][name] = True
+            if names:
+                self._any, outer = True, self._any
+                schema["patternProperties"][pattern] = self._value(state, depth)
+                self._any = outer
 
     def _value(self, value: Any, depth: int) -> Any:
         if isinstance(value, State):

@@ -211,7 +211,7 @@ class Formulas:
             # What several branches evaluate, where a value satisfies several.
             sizes = range(len(branches), 0, -1)
             branches = [all_of(some) for size in sizes for some in itertools.combinations(branches, size)]
-        return any_of(branches, asked.blame_for("anyOf"))
+        return any_of(branches, asked.blame_for("anyOf"), evaluates=bool(asked.scopes))
 
     def not_some(self, schema: JsonObject, asked: _Asked) -> Formula:
         return all_of(self.opposite(each) for each in self.branches(schema, "anyOf", asked))
@@ -264,7 +264,8 @@ class Formulas:
         unmet = self.opposite(asked.opposed("if").inside("if"))
         then = sense(asked.inside("then")) if "then" in schema else nothing_said
         other = sense(asked.inside("else")) if "else" in schema else nothing_said
-        return any_of([all_of([met, then]), all_of([unmet, other])], asked.blame_for("if"))
+        ways = [all_of([met, then]), all_of([unmet, other])]
+        return any_of(ways, asked.blame_for("if"), evaluates=bool(asked.scopes))
 
     # --- Of arrays
 

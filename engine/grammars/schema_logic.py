@@ -27,6 +27,7 @@ class And:
 class Or:
     parts: tuple["Formula", ...]
     blame: str  # pointer of the keyword that is given to the veto where there are too many alternatives
+    evaluates: bool = False  # which alternative holds matters, even if one asks nothing: they evaluate other members
 
 
 Formula = bool | Atom | And | Or
@@ -46,8 +47,10 @@ def all_of(parts: Iterable[Formula]) -> Formula:
     return And(kept) if kept else True
 
 
-def any_of(parts: Iterable[Formula], blame: str) -> Formula:
+def any_of(parts: Iterable[Formula], blame: str, *, evaluates: bool = False) -> Formula:
     kept = tuple(part for part in parts if part is not False)
+    if evaluates and kept:
+        return Or(kept, blame, evaluates)
     if True in kept:
         return True
     if not kept:
@@ -63,7 +66,7 @@ def alternatives(formula: Formula, limit: int, is_possible: Callable[[Alternativ
         return [(formula,)]
     if isinstance(formula, Or):
         found = [each for part in formula.parts for each in alternatives(part, limit, is_possible)]
-        return _without_weaker(found)
+        return list(dict.fromkeys(found)) if formula.evaluates else _without_weaker(found)
     whole: list[Alternative] = [()]
     for part in formula.parts:
         options = alternatives(part, limit, is_possible)
@@ -100,5 +103,5 @@ def replace_blame(formula: Formula, blame: str) -> Formula:
     if isinstance(formula, And):
         return And(tuple(replace_blame(part, blame) for part in formula.parts))
     if isinstance(formula, Or):
-        return Or(tuple(replace_blame(part, blame) for part in formula.parts), blame)
+        return Or(tuple(replace_blame(part, blame) for part in formula.parts), blame, formula.evaluates)
     return formula

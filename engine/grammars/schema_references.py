@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin
 
+from engine.grammars.schema_dialects import Dialect
 from engine.grammars.schema_walk import (
     LIST_OF_SCHEMAS,
     MAP_OF_SCHEMAS,
@@ -23,9 +24,9 @@ Keys = tuple[str | int, ...]  # from the root to a schema
 class References:
     """The places in one document that references may lead to. Nothing is ever fetched."""
 
-    def __init__(self, root: Any, id_keyword: str) -> None:
+    def __init__(self, root: Any, dialect: Dialect) -> None:
         self._root = root
-        self._id_keyword = id_keyword
+        self._dialect = dialect
         self._resources: dict[str, Keys] = {"": ()}
         self._anchors: dict[tuple[str, str], Keys] = {}
         self._dynamic: dict[str, list[Keys]] = {}
@@ -45,8 +46,8 @@ class References:
         self._bases[keys] = base
 
     def _base_of(self, schema: JsonObject, keys: Keys, base: str) -> str:
-        own = schema.get(self._id_keyword)
-        if not isinstance(own, str) or "$ref" in schema:
+        own = schema.get(self._dialect.id_keyword)
+        if not isinstance(own, str) or ("$ref" in schema and self._dialect.ref_stands_alone):
             return base
         uri, fragment = urldefrag(urljoin(base, own))
         if fragment:  # an anchor, as older drafts write it
@@ -58,7 +59,9 @@ class References:
     def resolve(self, reference: str, keys: Keys) -> Keys | None:
         """The keys of what a reference that stands at these keys leads to; None where it is not in this document."""
         base = next(self._bases[keys[:end]] for end in range(len(keys), -1, -1) if keys[:end] in self._bases)
-        uri, fragment = urldefrag(urljoin(base, reference) if reference else base)
+        # urljoin does not know that a fragment belongs to its base where that is a URN.
+        whole = base + reference if reference.startswith("#") or not reference else urljoin(base, reference)
+        uri, fragment = urldefrag(whole)
         fragment = unquote(fragment)
         if fragment and not fragment.startswith("/"):
             return self._anchors.get((uri, fragment))

@@ -118,7 +118,7 @@ class _Writer:
 
     def write(self) -> Source:
         self.dialect = dialect_of(self.root, self.path)
-        self.references = References(self.root, self.dialect.id_keyword)
+        self.references = References(self.root, self.dialect)
         self.closes = self.options.close_objects and may_close(self.root)
         self.merges = merges_definitions(self.root)
         schema = self.schema(self.root, _Place((), self.path))
