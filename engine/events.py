@@ -48,7 +48,9 @@ class Enforcement(enum.StrEnum):
     """How a keyword of a schema is taken care of."""
 
     GRAMMAR = "grammar"  # the mask holds it
+    VETO = "veto"  # the mask admits more; what a value is, is checked as it closes
     NARROWED = "narrowed"  # the mask admits less than was asked
+    LENIENT = "lenient"  # cannot be enforced, and is not, because the request said so
     ANNOTATION = "annotation"  # says nothing about validity; not enforced
 
 

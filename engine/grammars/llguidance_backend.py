@@ -4,6 +4,7 @@ llguidance never raises on a bad grammar or token: it enters an error state and 
 is followed by a look at that state, which becomes an exception.
 """
 
+import functools
 import os
 import re
 import threading
@@ -170,6 +171,12 @@ class LLGuidanceCompiler:
             except MatcherError as error:
                 failed[row] = error
         return failed
+
+
+@functools.lru_cache(maxsize=4096)
+def is_satisfiable(schema_text: str) -> bool:
+    """Whether some value may satisfy a JSON schema of strings, for all that the library tells in a few milliseconds."""
+    return "Unsatisfiable schema" not in LLMatcher.validate_grammar(f"start: %json {schema_text}")
 
 
 NO_TEXT = "no text satisfies it"

@@ -1,8 +1,9 @@
-"""Formats written as patterns of our own, where the grammar library's admit values that no validator takes.
+"""Formats: most are written as patterns of our own, which admit no value that a validator refuses.
 
 Each pattern admits less than its format, and its row says what is left out.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -14,6 +15,9 @@ class OwnFormat:
     narrowing: str
     max_length: int | None = None
 
+
+# The grammar library's own patterns of these are as strict as validators.
+LIBRARY_FORMATS = frozenset({"duration", "ipv4", "ipv6", "uuid", "uri"})
 
 _YEAR = "(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
 _FOURTH = "(?:0[48]|[2468][048]|[13579][26])"  # two digits, a multiple of four, not 00
@@ -36,14 +40,48 @@ _LOCAL = rf"{_ATOM}(?:\.?{_ATOM}){{0,31}}"
 _NO_LEAP_SECOND = "no leap second, at most 9 decimals, T and Z in capitals"
 _PLAIN_LABELS = "labels of at most 31 letters or digits, no two hyphens in a row"
 
+_EMAIL = OwnFormat(
+    f"^{_LOCAL}@{_HOSTNAME}$",
+    f"at most 32 characters and the dots between them before the @, nothing quoted; {_PLAIN_LABELS}",
+    max_length=254,
+)
+_HOST = OwnFormat(f"^{_HOSTNAME}$", _PLAIN_LABELS, max_length=253)
+
+_SEGMENT = "[A-Za-z0-9._~!$&'()*+,;=@-]"  # nothing is percent-encoded
+_TAIL = rf"(?:/{_SEGMENT}*)*(?:\?(?:{_SEGMENT}|/)*)?(?:#(?:{_SEGMENT}|/)*)?"
+_URL = rf"https?://{_HOSTNAME}(?::[1-9][0-9]{{0,3}})?{_TAIL}"
+_REFERENCE = rf"^(?:{_URL}|/?{_SEGMENT}+{_TAIL}|#{_SEGMENT}*)$"
+_POINTER = "(?:/(?:[^~/]|~[01])*)*"
+_TEMPLATE = r"^(?:[A-Za-z0-9/._~:?&=-]|\{[+#./;?&]?[A-Za-z0-9_]+(?:,[A-Za-z0-9_]+)*\})*$"
+_REGEX = r"^\^?(?:(?:[A-Za-z0-9 _,:;=@-]|\\[dwsDWS.]|\.|\[[A-Za-z0-9_]+\])[*+?]?)*\$?$"
+
+_HTTP_ONLY = "http and https, ASCII only, nothing percent-encoded"
+
 OWN_FORMATS = {
     "date": OwnFormat(f"^{_DATE}$", "years 0001 to 9999"),
     "time": OwnFormat(f"^{_TIME}$", _NO_LEAP_SECOND),
     "date-time": OwnFormat(f"^{_DATE}T{_TIME}$", f"years 0001 to 9999, {_NO_LEAP_SECOND}"),
-    "hostname": OwnFormat(f"^{_HOSTNAME}$", _PLAIN_LABELS, max_length=253),
-    "email": OwnFormat(
-        f"^{_LOCAL}@{_HOSTNAME}$",
-        f"at most 32 characters and the dots between them before the @, nothing quoted; {_PLAIN_LABELS}",
-        max_length=254,
-    ),
+    "hostname": _HOST,
+    "idn-hostname": OwnFormat(_HOST.pattern, f"ASCII only; {_HOST.narrowing}", _HOST.max_length),
+    "email": _EMAIL,
+    "idn-email": OwnFormat(_EMAIL.pattern, f"ASCII only; {_EMAIL.narrowing}", _EMAIL.max_length),
+    "iri": OwnFormat(f"^{_URL}$", _HTTP_ONLY),
+    "uri-reference": OwnFormat(_REFERENCE, _HTTP_ONLY),
+    "iri-reference": OwnFormat(_REFERENCE, _HTTP_ONLY),
+    "uri-template": OwnFormat(_TEMPLATE, "plain variables between ASCII characters of paths and queries"),
+    "json-pointer": OwnFormat(f"^{_POINTER}$", "nothing is left out"),
+    "relative-json-pointer": OwnFormat(f"^(?:0|[1-9][0-9]{{0,8}})(?:#|{_POINTER})$", "at most 9 digits"),
+    "regex": OwnFormat(_REGEX, "letters, digits, classes and * + ? only; no groups and no alternatives"),
 }
+
+FORMATS = LIBRARY_FORMATS | OWN_FORMATS.keys()
+
+# Formats of OpenAPI, as keywords that mean the same. Of a number they are bounds; other values they allow.
+_FLOAT, _DOUBLE = 3.4028234663852886e38, 1.7976931348623157e308
+NUMBER_FORMATS: Mapping[str, Mapping[str, float]] = {
+    "int32": {"minimum": -(2**31), "maximum": 2**31 - 1, "multipleOf": 1},
+    "int64": {"minimum": -(2**63), "maximum": 2**63 - 1, "multipleOf": 1},
+    "float": {"minimum": -_FLOAT, "maximum": _FLOAT},
+    "double": {"minimum": -_DOUBLE, "maximum": _DOUBLE},
+}
+BASE64 = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"  # the format "byte"

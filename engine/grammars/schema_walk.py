@@ -6,25 +6,38 @@ from typing import Any
 from engine.errors import SchemaError
 from engine.types import JsonObject
 
-MAX_DEPTH = 128  # levels of objects and arrays; the grammar library reads no more
-
 
 def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Where a keyword's value holds further schemas.
-ONE_SCHEMA = frozenset({"additionalProperties", "items"})
-LIST_OF_SCHEMAS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
-MAP_OF_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
+# Where a keyword's value holds further schemas. `items` may be an array, and values of `dependencies` names, in drafts
+# before 2020-12.
+ONE_SCHEMA = words(
+    "additionalProperties items additionalItems contains not if then else propertyNames unevaluatedItems "
+    "unevaluatedProperties"
+)
+LIST_OF_SCHEMAS = words("allOf anyOf oneOf prefixItems")
+MAP_OF_SCHEMAS = words("properties patternProperties $defs definitions dependentSchemas dependencies")
+VALUES = words("const enum default examples")  # hold values, never schemas
 
 # Keywords that put further schemas on the same value: their branches must see the properties that they share.
-IN_PLACE = frozenset({"allOf", "anyOf", "oneOf", "$ref"})
-STAYS_AS_IS = words("additionalProperties patternProperties enum const")  # where an object has one, it is not closed
+IN_PLACE = words("allOf anyOf oneOf $ref $dynamicRef $recursiveRef if then else dependentSchemas dependencies")
+STAYS_AS_IS = words(  # where an object has one, it is not closed
+    "additionalProperties patternProperties unevaluatedProperties propertyNames enum const"
+)
+
+
+class UnenforceableError(SchemaError):
+    """A keyword that cannot be enforced, where all else may be well."""
 
 
 def refusal(path: str, reason: str) -> SchemaError:
     return SchemaError(f"{path}: {reason}", param=path)
+
+
+def unenforceable(path: str, reason: str) -> UnenforceableError:
+    return UnenforceableError(f"{path}: {reason}", param=path)
 
 
 def child_path(path: str, key: str | int) -> str:
@@ -36,18 +49,32 @@ def child_path(path: str, key: str | int) -> str:
     return f'{path}["{key}"]'
 
 
+def child_pointer(pointer: str, key: str | int) -> str:
+    """The JSON pointer of a member (RFC 6901)."""
+    return f"{pointer}/{str(key).replace('~', '~0').replace('/', '~1')}"
+
+
+def subschemas(schema: JsonObject) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """The schemas directly inside this one, each with the keys that lead to it."""
+    for keyword, value in schema.items():
+        if keyword in ONE_SCHEMA and isinstance(value, (dict, bool)):
+            yield (keyword,), value
+        elif isinstance(value, list) and (keyword in LIST_OF_SCHEMAS or keyword in ONE_SCHEMA):
+            yield from (((keyword, position), each) for position, each in enumerate(value))
+        elif isinstance(value, dict) and keyword in MAP_OF_SCHEMAS:
+            yield from (((keyword, name), each) for name, each in value.items() if not isinstance(each, list))
+
+
 def all_schemas(schema: Any, path: str) -> Iterator[tuple[str, JsonObject]]:
     """The schema and all inside it, by path; those that are booleans are left out."""
     if not isinstance(schema, dict):
         return
     yield path, schema
-    for keyword, value in schema.items():
-        inner = child_path(path, keyword)
-        if keyword in ONE_SCHEMA:
-            yield from all_schemas(value, inner)
-        elif keyword in LIST_OF_SCHEMAS | MAP_OF_SCHEMAS:
-            for key, each in enumerate(value) if isinstance(value, list) else value.items():
-                yield from all_schemas(each, child_path(inner, key))
+    for keys, each in subschemas(schema):
+        inner = path
+        for key in keys:
+            inner = child_path(inner, key)
+        yield from all_schemas(each, inner)
 
 
 def _children(node: Any) -> list[Any]:
@@ -56,11 +83,11 @@ def _children(node: Any) -> list[Any]:
     return node if isinstance(node, list) else []
 
 
-def depth_of(schema: Any) -> int:
-    """Levels of objects and arrays; MAX_DEPTH + 1 where there are more than that."""
+def depth_of(schema: Any, limit: int) -> int:
+    """Levels of objects and arrays; limit + 1 where there are more than that."""
     # Level by level, so that nesting of any depth is measured without recursion.
     level, depth = [schema], 0
-    while level and depth <= MAX_DEPTH:
+    while level and depth <= limit:
         depth += 1
         level = [child for node in level for child in _children(node)]
     return depth

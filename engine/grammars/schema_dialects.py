@@ -1,0 +1,85 @@
+"""The drafts of JSON Schema: which one a schema is written in, and whether it is written as that draft asks."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jsonschema_rs
+
+from engine.grammars.schema_walk import child_path, refusal
+from engine.types import JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One draft, as far as drafts differ in what a schema means."""
+
+    name: str
+    metaschema: str
+    validator: type[Any]
+    id_keyword: str = "$id"
+    ref_stands_alone: bool = False  # what stands beside $ref is ignored
+
+
+DRAFT_2020_12 = Dialect("2020-12", "https://json-schema.org/draft/2020-12/schema", jsonschema_rs.Draft202012Validator)
+DRAFT_2019_09 = Dialect("2019-09", "https://json-schema.org/draft/2019-09/schema", jsonschema_rs.Draft201909Validator)
+DRAFT_7 = Dialect(
+    "7", "http://json-schema.org/draft-07/schema", jsonschema_rs.Draft7Validator, ref_stands_alone=True
+)
+DRAFT_6 = Dialect(
+    "6", "http://json-schema.org/draft-06/schema", jsonschema_rs.Draft6Validator, ref_stands_alone=True
+)
+DRAFT_4 = Dialect(
+    "4",
+    "http://json-schema.org/draft-04/schema",
+    jsonschema_rs.Draft4Validator,
+    id_keyword="id",
+    ref_stands_alone=True,
+)
+DIALECTS = (DRAFT_2020_12, DRAFT_2019_09, DRAFT_7, DRAFT_6, DRAFT_4)
+UNDECLARED = (DRAFT_2020_12, DRAFT_7, DRAFT_4)  # what a schema may be that does not say
+
+# Without scheme and '#'. The bare name means the newest; hyper-schemas assert what their drafts do.
+BY_NAME = {dialect.metaschema.partition("://")[2]: dialect for dialect in DIALECTS}
+BY_NAME |= {name.replace("/schema", "/hyper-schema"): dialect for name, dialect in BY_NAME.items()}
+BY_NAME |= {"json-schema.org/schema": DRAFT_2020_12, "spec.openapis.org/oas/3.1/dialect/base": DRAFT_2020_12}
+
+
+def dialect_of(schema: Any, path: str) -> Dialect:
+    """The draft that the schema declares, or else the newest one that takes it.
+
+    Raises SchemaError that names what is wrong by path.
+    """
+    if not isinstance(schema, dict) or "$schema" not in schema:
+        faults = [_fault(schema, path, dialect) for dialect in UNDECLARED]
+        if all(faults):
+            raise refusal(*faults[0])  # type: ignore[misc]
+        return UNDECLARED[faults.index(None)]
+    dialect = _declared(schema, path)
+    if fault := _fault(schema, path, dialect):
+        raise refusal(*fault)
+    return dialect
+
+
+def _declared(schema: JsonObject, path: str) -> Dialect:
+    declared = schema["$schema"]
+    name = declared.removesuffix("#").partition("://")[2] if isinstance(declared, str) else ""
+    if name not in BY_NAME:
+        known = ", ".join(dialect.metaschema for dialect in DIALECTS)
+        raise refusal(child_path(path, "$schema"), f"{declared!r} is not supported; use one of {known}")
+    return BY_NAME[name]
+
+
+def _fault(schema: Any, path: str, dialect: Dialect) -> tuple[str, str] | None:
+    """Where the schema is not written as the draft asks, and why; patterns and other formats are read elsewhere."""
+    for error in _validator(dialect).iter_errors(schema):
+        where = path
+        for key in error.instance_path:
+            where = child_path(where, key)
+        return where, error.message
+    return None
+
+
+@functools.cache
+def _validator(dialect: Dialect) -> Any:
+    return dialect.validator({"$ref": dialect.metaschema}, validate_formats=False)

@@ -1,0 +1,253 @@
+"""The states that are left, as one schema of keywords that the grammar library holds.
+
+In it every schema is true or false, or has a `type` (or several), an `enum`, an `anyOf`, an `allOf` of strings, or a `$ref`
+to `#` or into `$defs`, and nothing beside these but what the types' own keywords say. `$defs` has what is shared, what
+is recursive and what would stand too deep.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from engine.errors import SchemaError
+from engine.events import Enforcement, ReceiptEntry
+from engine.grammars.schema_cases import Case
+from engine.grammars.schema_patterns import matches
+from engine.grammars.schema_numbers import LARGEST_NUMBER
+from engine.grammars.schema_states import ANY, NEVER, State
+from engine.grammars.schema_tableau import Tableau
+from engine.grammars.schema_walk import refusal
+
+MAX_INLINE = 20  # schemas one inside the other; the grammar library reads 128 levels of JSON
+MAX_CHAIN = 400  # definitions that lead from one to the next: more can overflow the library's stack
+ANY_NAME = "any"
+
+# What the library would take for any value has numbers of any length.
+ANY_VALUE = {
+    "type": ["null", "boolean", "number", "string", "array", "object"],
+    "minimum": -LARGEST_NUMBER,
+    "maximum": LARGEST_NUMBER,
+    "items": {"$ref": f"#/$defs/{ANY_NAME}"},
+    "additionalProperties": {"$ref": f"#/$defs/{ANY_NAME}"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """schema: for the grammar. vetoed: pointers into the source of the keywords that it does not hold."""
+
+    schema: dict[str, Any]
+    vetoed: tuple[str, ...]
+    entries: tuple[ReceiptEntry, ...]
+
+
+def emit(tableau: Tableau, path: str) -> Emitted:
+    """Raises SchemaError where no value satisfies the schema, or it is past a limit."""
+    return _Emission(tableau, path).emit()
+
+
+class _Emission:
+    def __init__(self, tableau: Tableau, path: str) -> None:
+        self._tableau = tableau
+        self._path = path
+        self._uses: Counter[State] = Counter()
+        self._names: dict[State, str] = {tableau.root: "#"}
+        self._waiting: list[State] = []
+        self._num_schemas = 0
+        self._vetoed: dict[str, None] = {}
+        self._entries: dict[ReceiptEntry, None] = {}
+        self._alive: set[State] = set()
+        self._any: Any = {"$ref": f"#/$defs/{ANY_NAME}"}
+        self._current = "#"  # what is being written
+        self._leads: dict[str, list[str]] = {}  # definition -> those that it refers to, in order
+
+    def emit(self) -> Emitted:
+        states = self._reach()
+        self._alive = self._filled(states)
+        if self._tableau.root not in self._alive:
+            raise refusal(self._path, "no value satisfies it")
+        schema = self._root()
+        definitions: dict[str, Any] = {}
+        while self._waiting:
+            state = self._waiting.pop()
+            self._current = self._names[state]
+            definitions[self._current] = self._written(state, 1)
+        if self._uses[ANY]:
+            definitions[ANY_NAME] = ANY_VALUE
+        if _longest_chain(self._leads) > MAX_CHAIN:
+            raise refusal(self._path, f"more than {MAX_CHAIN} definitions lead from one to the next")
+        entries = (*self._entries, *self._of_veto())
+        return Emitted({**schema, "$defs": definitions} if definitions else schema, tuple(self._vetoed), entries)
+
+    def _root(self) -> dict[str, Any]:
+        root = self._tableau.root
+        if root == ANY:
+            self._uses[ANY] += 1
+            return {"$ref": f"#/$defs/{ANY_NAME}"}
+        written = self._written(root, 1)
+        assert isinstance(written, dict)
+        return written
+
+    def _of_veto(self) -> Iterator[ReceiptEntry]:
+        for pointer in self._vetoed:
+            detail = "no grammar holds it: each value is checked as it closes"
+            yield ReceiptEntry(self._tableau.source.path_of(pointer), Enforcement.VETO, detail)
+
+    # --- Which states there are
+
+    def _reach(self) -> list[State]:
+        found, waiting = {self._tableau.root: None}, [self._tableau.root]
+        while waiting:
+            for each in self._inside(waiting.pop()):
+                self._uses[each] += 1
+                if each not in found:
+                    found[each] = None
+                    waiting.append(each)
+            if len(found) > self._tableau.limits.max_subschemas:
+                limit = self._tableau.limits.max_subschemas
+                raise refusal(self._path, f"it needs more than {limit} schemas (the limit max_subschemas)")
+        return list(found)
+
+    def _inside(self, state: State) -> Iterator[State]:
+        if state.union:
+            yield from state.union
+        elif state not in (ANY, NEVER):
+            for case in self._tableau.cases(state):
+                yield from _states_of(case.schema)
+
+    def _filled(self, states: list[State]) -> set[State]:
+        """The states that some finite value is in."""
+        filled = {ANY}
+        while more := {each for each in states if each not in filled and self._is_filled(each, filled)}:
+            filled |= more
+        return filled
+
+    def _is_filled(self, state: State, filled: set[State]) -> bool:
+        if state.union:
+            return any(each in filled for each in state.union)
+        return state != NEVER and any(filled.issuperset(case.needs) for case in self._tableau.cases(state))
+
+    # --- How they are written
+
+    def _use(self, state: State, depth: int) -> Any:
+        if state not in self._alive:
+            return False
+        self._count()
+        if state == ANY:
+            return self._any
+        if state not in self._names:
+            if depth <= MAX_INLINE and (self._uses[state] <= 1 or self._is_small(state)):
+                return self._written(state, depth)
+            self._names[state] = self._name(state)
+            self._waiting.append(state)
+        name = self._names[state]
+        self._leads.setdefault(self._current, []).append(name)
+        return {"$ref": "#" if name == "#" else f"#/$defs/{name}"}
+
+    def _is_small(self, state: State) -> bool:
+        """Whether a reference to it would be no shorter, and its writing uses no others."""
+        if state.union:
+            return False
+        cases = self._tableau.cases(state)
+        return len(cases) == 1 and not any(_states_of(cases[0].schema)) and len(cases[0].schema.get("enum", ())) < 5
+
+    def _name(self, state: State) -> str:
+        holder, _, name = state.literals[0].pointer.rpartition("/") if len(state.literals) == 1 else ("", "", "")
+        taken = {*self._names.values(), ANY_NAME}
+        if holder in ("/$defs", "/definitions") and name.isidentifier() and name not in taken:
+            return name
+        return next(name for number in range(len(taken), 2 * len(taken) + 1) if (name := f"s{number}") not in taken)
+
+    def _count(self) -> None:
+        self._num_schemas += 1
+        if self._num_schemas > self._tableau.limits.max_compiled:
+            limit = self._tableau.limits.max_compiled
+            raise SchemaError(f"{self._path}: its grammar has more than {limit} schemas (max_compiled)", param=self._path)
+
+    def _written(self, state: State, depth: int) -> Any:
+        if state.union:
+            return _any_of([self._use(each, depth + 1) for each in state.union if each in self._alive])
+        cases = [case for case in self._tableau.cases(state) if self._alive.issuperset(case.needs)]
+        for case in cases:
+            self._vetoed |= dict.fromkeys(case.vetoed)
+            self._entries |= dict.fromkeys(case.entries)
+        return _any_of(_together([self._filled_in(case, depth) for case in cases]))
+
+    def _filled_in(self, case: Case, depth: int) -> dict[str, Any]:
+        """The case's schema, with schemas for its states."""
+        if "enum" in case.schema:
+            return case.schema
+        schema = {keyword: self._value(value, depth + 1) for keyword, value in case.schema.items()}
+        if "patternProperties" in case.schema and "properties" in case.schema:
+            self._part(schema, case.schema, depth + 1)
+        return schema
+
+    def _part(self, schema: dict[str, Any], states: dict[str, Any], depth: int) -> None:
+        """Keep the grammar library from merging names with patterns, of which each name's state has its share already.
+
+        It would merge without end where both are recursive; what is merged with `true` stays as it is.
+        """
+        for pattern, state in states["patternProperties"].items():
+            names = [name for name in states["properties"] if matches(pattern, name)]
+            for name in names:
+                if states["properties"][name] == state:
+                    schema["properties"][name] = True
+            if names:
+                self._any, outer = True, self._any
+                schema["patternProperties"][pattern] = self._value(state, depth)
+                self._any = outer
+
+    def _value(self, value: Any, depth: int) -> Any:
+        if isinstance(value, State):
+            return self._use(value, depth)
+        if isinstance(value, dict):
+            return {key: self._value(each, depth) for key, each in value.items()}
+        if isinstance(value, list):
+            return [self._value(each, depth) for each in value]
+        return value
+
+
+def _states_of(schema: dict[str, Any]) -> Iterator[State]:
+    """The states in a case's schema."""
+    for keyword in ("properties", "patternProperties"):
+        yield from schema.get(keyword, {}).values()
+    yield from schema.get("prefixItems", ())
+    for keyword in ("additionalProperties", "items"):
+        if keyword in schema:
+            yield schema[keyword]
+
+
+def _any_of(schemas: list[Any]) -> Any:
+    flat: list[Any] = []
+    for schema in schemas:
+        flat += schema["anyOf"] if isinstance(schema, dict) and schema.keys() == {"anyOf"} else [schema]
+    return flat[0] if len(flat) == 1 else {"anyOf": flat}
+
+
+def _together(schemas: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Fewer schemas that admit the same: one of all enums, and one of all types that stand here once."""
+    values = [value for schema in schemas if "enum" in schema for value in schema["enum"]]
+    kinds = Counter(str(schema.get("type")) for schema in schemas)
+    single = [schema for schema in schemas if "type" in schema and kinds[schema["type"]] == 1]
+    if {"number", "integer"} <= kinds.keys():
+        single = [schema for schema in single if schema["type"] not in ("number", "integer")]
+    others = [schema for schema in schemas if "enum" not in schema and schema not in single]
+    merged: dict[str, Any] = {}
+    for schema in single:
+        merged |= schema
+    if len(single) > 1:
+        merged["type"] = [schema["type"] for schema in single]
+    return [*([{"enum": values}] if values else []), *([merged] if single else []), *others]
+
+
+def _longest_chain(leads: dict[str, list[str]]) -> int:
+    """Definitions from one to the next, each followed the first time that it is met, as the grammar library does."""
+    depths: dict[str, int] = {}
+    stack = [("#", 0)]
+    while stack:
+        name, depth = stack.pop()
+        if name not in depths:
+            depths[name] = depth
+            stack += [(each, depth + 1) for each in reversed(leads.get(name, ()))]
+    return max(depths.values())

@@ -1,0 +1,162 @@
+"""Numbers: all that is asked of one, as schemas whose bounds the grammar library holds exactly.
+
+Numbers without a bound on some side get one; with both, they have no exponent and few digits.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from engine.events import Enforcement, ReceiptEntry
+from engine.grammars.schema_literals import MAX_EXACT, check_multiple
+from engine.grammars.schema_logic import Atom
+from engine.grammars.schema_walk import UnenforceableError
+
+# Of a number without a bound on that side. Readers hold all whole numbers up to 2**53 exactly as floats; integers are
+# often ids of 64 bits.
+LARGEST_NUMBER = 2**53
+LARGEST_INTEGER = 9 * 10**18
+STEP = 1e-6  # that an exclusive bound moves inward
+MAX_FOR_STEP = 10**6  # a larger bound moves by 1: float64 holds no sum of it and the step in a short decimal
+LOWER, UPPER = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
+MAX_EXCLUDED = 50  # numbers that one number must not be
+
+Note = Callable[[ReceiptEntry], None]
+
+
+def range_schemas(
+    atoms: Sequence[Atom], excluded: Sequence[float], path: str, path_of: Callable[[str], str], note: Note
+) -> list[dict[str, Any]]:
+    """One schema for each range in which the number may lie."""
+    multiple = _multiple(atoms)
+    is_integer = any(atom.kind == "integer" for atom in atoms) or (multiple is not None and multiple % 1 == 0)
+    bounds = _bounds(atoms)
+    if multiple == 1:
+        multiple = None
+    found = []
+    for each in _around(sorted(set(excluded))[:MAX_EXCLUDED], bounds):
+        schema: dict[str, Any] = {"type": "integer" if is_integer else "number", **each}
+        schema = _whole(schema) if is_integer else _moved(schema, atoms, path_of, note)
+        missing = _missing(schema, is_integer=is_integer)
+        if missing:
+            text = " and ".join(f"{keyword} {bound}" for keyword, bound in missing.items())
+            note(ReceiptEntry(path, Enforcement.NARROWED, f"numbers have {text}, and no exponent"))
+        schema |= missing | ({} if multiple is None else {"multipleOf": multiple})
+        if not _is_empty(schema):
+            found.append(schema)
+    return found
+
+
+def _multiple(atoms: Sequence[Atom]) -> Any:
+    values = [Fraction(Decimal(repr(atom.value))) for atom in atoms if atom.kind == "multipleOf"]
+    if not values:
+        return None
+    scale = math.lcm(*(value.denominator for value in values))
+    common = Fraction(math.lcm(*(int(value * scale) for value in values)), scale)
+    return int(common) if common.denominator == 1 else float(common)
+
+
+def is_multiple_too_large(atoms: Sequence[Atom]) -> bool:
+    """Whether the least common multiple of what is asked makes too large a grammar."""
+    multiple = _multiple(atoms)
+    try:
+        if multiple is not None:
+            check_multiple(multiple, "")
+    except UnenforceableError:
+        return True
+    return False
+
+
+def _bounds(atoms: Sequence[Atom]) -> dict[str, float]:
+    """The tightest bound on each side; at the same number, the exclusive one."""
+    found: dict[str, float] = {}
+    for (plain, exclusive), sign in ((LOWER, 1), (UPPER, -1)):
+        sides = [(sign * _as_number(atom.value), atom.kind == exclusive) for atom in atoms if atom.kind in (plain, exclusive)]
+        if sides:
+            bound, is_exclusive = max(sides)
+            found[exclusive if is_exclusive else plain] = sign * bound
+    return found
+
+
+def _as_number(value: Any) -> Any:
+    return int(value) if value % 1 == 0 else value
+
+
+def _around(excluded: Sequence[float], bounds: dict[str, float]) -> Iterator[dict[str, float]]:
+    """The ranges between the numbers that are excluded."""
+    inside = [value for value in excluded if _holds(value, bounds)]
+    lower = {keyword: bound for keyword, bound in bounds.items() if keyword in LOWER}
+    upper = {keyword: bound for keyword, bound in bounds.items() if keyword in UPPER}
+    for value in inside:
+        yield {**lower, "exclusiveMaximum": value}
+        lower = {"exclusiveMinimum": value}
+    yield {**lower, **upper}
+
+
+def _holds(value: float, bounds: dict[str, float]) -> bool:
+    return all(
+        {"minimum": value >= bound, "maximum": value <= bound, "exclusiveMinimum": value > bound}.get(
+            keyword, value < bound
+        )
+        for keyword, bound in bounds.items()
+    )
+
+
+def _whole(schema: dict[str, Any]) -> dict[str, Any]:
+    """An integer's bounds, inclusive and whole."""
+    bounds: dict[str, int] = {}
+    if "minimum" in schema or "exclusiveMinimum" in schema:
+        bounds["minimum"] = math.ceil(schema["minimum"]) if "minimum" in schema else math.floor(schema["exclusiveMinimum"]) + 1
+    if "maximum" in schema or "exclusiveMaximum" in schema:
+        bounds["maximum"] = math.floor(schema["maximum"]) if "maximum" in schema else math.ceil(schema["exclusiveMaximum"]) - 1
+    largest = {keyword: LARGEST_INTEGER if abs(bound) in (2**63, 2**63 - 1) else MAX_EXACT for keyword, bound in bounds.items()}
+    if "minimum" in bounds:
+        bounds["minimum"] = max(bounds["minimum"], -largest["minimum"])
+    if "maximum" in bounds:
+        bounds["maximum"] = min(bounds["maximum"], largest["maximum"])
+    return {"type": "integer", **bounds}
+
+
+def _moved(schema: dict[str, Any], atoms: Sequence[Atom], path_of: Callable[[str], str], note: Note) -> dict[str, Any]:
+    """Bounds that are exact, and none of the exclusive ones that the library would let be written.
+
+    llguidance 1.9.1 does so with a whole number where the other bound lies less than 1 further from zero.
+    """
+    for keyword, sign in (("minimum", 1), ("exclusiveMinimum", 1), ("maximum", -1), ("exclusiveMaximum", -1)):
+        if keyword in schema and schema[keyword] * sign < -MAX_EXACT:
+            schema[keyword] = -MAX_EXACT * sign
+    low = max((schema[keyword] for keyword in LOWER if keyword in schema), default=-math.inf)
+    high = min((schema[keyword] for keyword in UPPER if keyword in schema), default=math.inf)
+    if high - low >= 1:
+        return schema
+    for keyword, sign in (("exclusiveMinimum", 1), ("exclusiveMaximum", -1)):
+        bound = schema.get(keyword, -sign)
+        if bound * sign >= 0 and bound % 1 == 0:
+            schema[keyword] = bound + sign * (STEP if abs(bound) <= MAX_FOR_STEP else 1)
+            blame = next((atom.blame for atom in atoms if atom.value == bound), None)
+            if blame is not None:
+                note(ReceiptEntry(path_of(blame), Enforcement.NARROWED, f"moved to {schema[keyword]}"))
+    return schema
+
+
+def _missing(schema: dict[str, Any], *, is_integer: bool) -> dict[str, int]:
+    """Bounds for the sides on which the number has none."""
+    largest = LARGEST_INTEGER if is_integer else LARGEST_NUMBER
+    sides: dict[str, int] = {}
+    if not schema.keys() & {*LOWER}:
+        sides["minimum"] = -largest
+    if not schema.keys() & {*UPPER}:
+        sides["maximum"] = largest
+    return sides
+
+
+def _is_empty(schema: dict[str, Any]) -> bool:
+    low = max(schema[keyword] for keyword in LOWER if keyword in schema)
+    high = min(schema[keyword] for keyword in UPPER if keyword in schema)
+    if low == high:
+        step = schema.get("multipleOf")
+        is_off = step is not None and Fraction(repr(low)) % Fraction(repr(step)) != 0
+        return bool({"exclusiveMinimum", "exclusiveMaximum"} & schema.keys()) or is_off
+    return bool(low > high)

@@ -1,0 +1,230 @@
+"""Objects: all that is asked of one, as schemas that the grammar library holds."""
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine.grammars.llguidance_backend import is_satisfiable
+from engine.grammars.schema_cases import Case, CaseOf
+from engine.grammars.schema_formulas import Literal
+from engine.grammars.schema_members import Members, members_of
+from engine.grammars.schema_patterns import either, of_length
+from engine.grammars.schema_states import ANY, NEVER, State, state_of
+
+
+MAX_PATTERNS = 40  # of one object that are compared with each other
+
+
+@dataclass(slots=True)
+class _Shape:
+    """An object's properties: by name, by pattern, and the others."""
+
+    named: dict[str, State]
+    patterns: dict[str, State]
+    other: State
+    required: list[str]
+
+    @property
+    def has_others(self) -> bool:
+        return self.other != NEVER or any(state != NEVER for state in self.patterns.values())
+
+
+def object_cases(given: CaseOf) -> list[Case]:
+    views = [members_of(given.source, atom, given.atoms) for atom in given.atoms_of("members", "unevaluatedProperties")]
+    required = list(dict.fromkeys(given.all("required")))
+    if {*required} & {*given.all("absent")}:
+        return []
+    shape = _shape(given, views, required)
+    if shape is None or any(shape.named[name] == NEVER for name in required):
+        return []
+    return _counted(given, shape)
+
+
+def _shape(given: CaseOf, views: Sequence[Members], required: list[str]) -> _Shape | None:
+    names = dict.fromkeys([name for view in views for name in view.named])
+    rules = [_NameRule(given, pointer) for pointer in dict.fromkeys(given.all("names"))]
+    for rule in rules:
+        names |= dict.fromkeys(rule.listed or ())
+    names |= dict.fromkeys([*required, *given.all("absent")])
+    absent = {*given.all("absent")}
+    named = {
+        name: NEVER
+        if name in absent or not all(rule.accepts(name) for rule in rules)
+        else _state(given, [*(each for view in views for each in view.of_name(name)), *_wrong(given, name)])
+        for name in names
+    }
+    shape = _Shape(named, *_unnamed(given, views), required)
+    for rule in rules:
+        rule.restrict(shape)
+    return shape
+
+
+def _state(given: CaseOf, literals: Sequence[Literal]) -> State:
+    return state_of(given.source, literals)
+
+
+def _wrong(given: CaseOf, name: str) -> list[Literal]:
+    return [literal for wanted, literal in given.all("member") if wanted == name]
+
+
+def _unnamed(given: CaseOf, views: Sequence[Members]) -> tuple[dict[str, State], State]:
+    """The properties that no name is given for: by pattern, and those that no pattern matches."""
+    other = _state(given, [each for view in views for each in view.of_class(())])
+    patterns = dict.fromkeys(pattern for view in views for pattern in view.patterns)
+    groups = _overlapping([each for each in patterns if _asks(given, views, each)])
+    found: dict[str, State] = {}
+    for group in groups:
+        together = {
+            _state(given, [one for view in views for one in view.of_class(some)])
+            for size in range(1, min(len(group), 4) + 1)
+            for some in itertools.combinations(group, size)
+        }
+        if len(together) > 1:
+            _hold_by_veto(given, group)
+        together.discard(NEVER)
+        state = NEVER if not together else together.pop() if len(together) == 1 else State(union=tuple(together))
+        found[either(group) if len(group) > 1 else group[0]] = state
+    return found, other
+
+
+def _asks(given: CaseOf, views: Sequence[Members], pattern: str) -> bool:
+    """Whether a name is asked something else because it matches the pattern."""
+    return any(
+        any(_state(given, [each]) != ANY for each in (view.patterns[pattern], view.other) if each is not None)
+        for view in views
+        if pattern in view.patterns
+    )
+
+
+def _hold_by_veto(given: CaseOf, group: Sequence[str]) -> None:
+    for atom in given.atoms_of("members"):
+        if not {*group} & given.source[str(atom.value)].get("patternProperties", {}).keys():
+            continue
+        given.vetoed.append(atom.blame.rpartition("/")[0] + "/patternProperties" if _is_own(atom) else atom.blame)
+
+
+def _is_own(atom: Any) -> bool:
+    return bool(atom.blame.rpartition("/")[0] == atom.value)
+
+
+def _overlapping(patterns: list[str]) -> list[list[str]]:
+    """The patterns in groups; no name matches patterns of two groups."""
+    if len(patterns) > MAX_PATTERNS:
+        return [patterns]
+    groups: list[list[str]] = []
+    for pattern in patterns:
+        near = [group for group in groups if any(may_both_match(pattern, each) for each in group)]
+        groups = [group for group in groups if group not in near]
+        groups.append([each for group in near for each in group] + [pattern])
+    return groups
+
+
+def may_both_match(one: str, other: str) -> bool:
+    """Whether some string matches both patterns, for all that the grammar library knows."""
+    strings = [{"type": "string", "pattern": pattern} for pattern in (one, other)]
+    return is_satisfiable(json.dumps({"allOf": strings}))
+
+
+class _NameRule:
+    """What a propertyNames asks of an object's names."""
+
+    def __init__(self, given: CaseOf, pointer: str) -> None:
+        self._given = given
+        self._atom = next(atom for atom in given.atoms if atom.kind == "names" and atom.value == pointer)
+        self.cases = given.string_cases(pointer)
+        self.listed = self.cases[0].schema["enum"] if len(self.cases) == 1 and "enum" in self.cases[0].schema else None
+
+    def accepts(self, name: str) -> bool:
+        return self._given.is_valid(str(self._atom.value), name)
+
+    def restrict(self, shape: _Shape) -> None:
+        """Let properties that are not named have such names only; by veto, where no single pattern says it."""
+        if not self.cases or self.listed is not None:
+            shape.patterns, shape.other = {}, NEVER
+            return
+        pattern = self._pattern()
+        if pattern is None or shape.patterns:
+            self._given.vetoed.append(self._atom.blame)
+        elif pattern != "" and shape.other != NEVER:
+            shape.patterns, shape.other = {pattern: shape.other}, NEVER
+        if pattern != "":
+            self._given.vetoed += self.cases[0].vetoed
+
+    def _pattern(self) -> str | None:
+        if len(self.cases) != 1 or self.cases[0].schema.keys() - {"type", "pattern", "minLength", "maxLength"}:
+            return None
+        schema = self.cases[0].schema
+        low, high = schema.get("minLength", 0), schema.get("maxLength")
+        if "pattern" in schema:
+            return str(schema["pattern"]) if not low and high is None else None
+        return of_length(low, high) if low or high is not None else ""
+
+
+def _counted(given: CaseOf, shape: _Shape) -> list[Case]:
+    """One case for each way in which the object has neither too many properties nor too few."""
+    low = given.most("minProperties") - len(shape.required)
+    high = given.least("maxProperties")
+    most = None if high is None else high - len(shape.required)
+    if most is not None and (most < 0 or low > most):
+        return []
+    optional = [name for name, state in shape.named.items() if state != NEVER and name not in shape.required]
+    if not shape.has_others:
+        if low > len(optional):
+            return []
+        most = None if most is not None and most >= len(optional) else most
+    if low <= 0 and most is None:
+        return [_case(given, shape, (), (), 0, None)]
+    ways = list(itertools.islice(_ways(optional, max(low, 0), most, shape), given.limits.max_alternatives + 1))
+    if len(ways) > given.limits.max_alternatives:
+        given.vetoed += [atom.blame for atom in given.atoms_of("minProperties", "maxProperties")]
+        return [_case(given, shape, (), (), 0, None)]
+    if low > 1 and shape.has_others:  # of two unnamed properties, the second may have the first one's name
+        given.vetoed += [atom.blame for atom in given.atoms_of("minProperties")]
+    return [_case(given, shape, *way) for way in ways]
+
+
+Way = tuple[tuple[str, ...], tuple[str, ...], int, int | None]
+
+
+def _ways(optional: Sequence[str], low: int, most: int | None, shape: _Shape) -> Iterator[Way]:
+    """Which optional names are there, which are not, and how many other properties there are."""
+    if most is not None:
+        for size in range(min(most, len(optional)) + 1):
+            if size < low and not shape.has_others:
+                continue
+            for there in itertools.combinations(optional, size):
+                gone = tuple(name for name in optional if name not in there)
+                yield there, gone, max(0, low - size), most - size
+        return
+    for size in range(min(low, len(optional)) + 1):
+        if size < low and not shape.has_others:
+            continue
+        for first in itertools.combinations(range(len(optional)), size):
+            there = tuple(optional[position] for position in first)
+            # The first ones that are there: none stands before or between them; where they suffice, others may follow.
+            end = (first[-1] + 1 if first else 0) if size == low else len(optional)
+            yield there, tuple(name for name in optional[:end] if name not in there), low - size, None
+
+
+def _case(
+    given: CaseOf, shape: _Shape, there: tuple[str, ...], gone: tuple[str, ...], low: int, most: int | None
+) -> Case:
+    required = [*shape.required, *there]
+    named = {name: NEVER if name in gone else state for name, state in shape.named.items()}
+    schema: dict[str, Any] = {"type": "object"} | ({"properties": named} if named else {})
+    if any(state != NEVER for state in shape.patterns.values()) or shape.other != NEVER:
+        schema |= {"patternProperties": dict(shape.patterns)} if shape.patterns else {}
+    schema["additionalProperties"] = shape.other
+    schema |= {"required": required} if required else {}
+    needs = [named[name] for name in required]
+    if low:
+        schema["minProperties"] = low + len(required)
+        needs += [shape.other] if not shape.patterns else []
+    if most is not None and shape.has_others:
+        schema["maxProperties"] = most + len(required)
+        optional = [name for name, state in named.items() if state != NEVER and name not in required]
+        assert not optional
+    return given.case(schema, list(dict.fromkeys(needs)))
+
