@@ -5,7 +5,8 @@ A call ends where its JSON ends, never where a marker is seen.
 """
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from engine.errors import MatcherError
 from engine.events import TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart
@@ -91,6 +92,14 @@ class TurnParser:
     def in_text(self) -> bool:
         """Whether the turn is in free text, or may still become it."""
         return self._state == self._text
+
+    def copy(self) -> Self:
+        """An independent parser in the same state."""
+        twin = object.__new__(type(self))
+        twin.__dict__ |= self.__dict__
+        twin._scanner = replace(self._scanner)
+        twin._state = getattr(twin, self._state.__name__)  # a method of the twin's own
+        return twin
 
     def feed(self, text: str, *, special: bool = False) -> list[ParsedEvent]:
         """Take more text. special: it is the spelling of one special token."""
