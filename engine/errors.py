@@ -13,6 +13,7 @@ EngineError
 |-- ConfigError             an engine option with a value that is not allowed
 |-- GenerationError         the engine's own fault; ends one sequence, never the engine
 |   `-- MatcherError        a matcher lost step with the tokens, or hit a limit
+|       `-- VetoError           a token completes what the schema refuses; others may do
 |-- QueueFullError          as many requests wait as may wait; try again later
 |-- ToolError               in engine.tools: a tool's own failure, told to the model
 |-- OutputError             in engine.structured: an answer that is no value of the type asked for
@@ -79,6 +80,10 @@ class GenerationError(EngineError):
 
 class MatcherError(GenerationError):
     """A matcher rejected a token that it had allowed, or ran into one of its limits."""
+
+
+class VetoError(MatcherError):
+    """A token that the grammar allows completes what the schema refuses. The matcher stands where it stood."""
 
 
 class QueueFullError(EngineError):

@@ -255,15 +255,16 @@ class FailingMatcher:
     def validate(self, tokens: Sequence[int]) -> int:
         return self.inner.validate(tokens)
 
-    def rollback(self, num_tokens: int) -> None:
-        self.inner.rollback(num_tokens)
-
     def forced_tokens(self) -> list[int]:
         return self.inner.forced_tokens()[: self.tokens_left]
 
     def fill_bitmask(self, row: np.ndarray) -> None:
         self._raise_if_lost()
         self.inner.fill_bitmask(row)
+
+    @property
+    def grammar(self) -> Matcher:
+        return self.inner.grammar
 
     @property
     def is_accepting(self) -> bool:

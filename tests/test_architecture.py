@@ -22,15 +22,18 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.requests engine.catalog engine.gguf engine.sampling.bitmask engine.sampling.logits "
         "engine.grammars.matcher engine.grammars.schema_walk engine.grammars.tool_formats engine.grammars.example "
         "engine.grammars.literals engine.grammars.lark_source engine.grammars.marks engine.grammars.regex_shape "
+        "engine.grammars.json_stream "
         "engine.tools.registry",
         "engine.grammars.closing_tokens engine.grammars.closing_values engine.grammars.closing_hints "
         "engine.grammars.llguidance_backend engine.grammars.custom_tools engine.grammars.strict "
         "engine.grammars.schema_references engine.grammars.number_bounds engine.grammars.schema_formats "
-        "engine.grammars.turn_parser engine.sampling.sampler "
+        "engine.grammars.turn_parser engine.grammars.schema_places engine.sampling.sampler "
         "engine.tokenizer engine.cache engine.tools.calculate engine.tools.web_search",
         "engine.model engine.prompt engine.tools engine.grammars.json_schema engine.grammars.closing "
-        "engine.grammars.reasoning_budget engine.grammars.closing_bounds engine.output_types",
-        "engine.grammars.turn engine.outlines_terms",
+        "engine.grammars.reasoning_budget engine.grammars.closing_bounds engine.grammars.veto_arrays "
+        "engine.output_types",
+        "engine.grammars.veto",
+        "engine.grammars.turn engine.grammars.veto_matcher engine.outlines_terms",
         "engine.guard engine.output",
         "engine.sequence",
         "engine.step engine.scheduler",
@@ -65,7 +68,7 @@ HOMES: dict[str, frozenset[str]] = {
     "transformers": frozenset({"engine.tokenizer"}),
     "tokenizers": frozenset({"engine.tokenizer"}),
     "huggingface_hub": frozenset({"engine.model"}),
-    "jsonschema_rs": frozenset({"engine.grammars.json_schema"}),
+    "jsonschema_rs": frozenset({"engine.grammars.json_schema", "engine.grammars.veto"}),
     "simpleeval": frozenset({"engine.tools.calculate"}),
     "ddgs": frozenset({"engine.tools.web_search"}),
     "griffe": frozenset({"engine.tools.registry"}),

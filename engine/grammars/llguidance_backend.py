@@ -56,11 +56,6 @@ class LLGuidanceMatcher:
         self._raise_on_error()
         return num_valid
 
-    def rollback(self, num_tokens: int) -> None:
-        if num_tokens:
-            self._matcher.rollback(num_tokens)
-            self._raise_on_error()
-
     def forced_tokens(self) -> list[int]:
         tokens = self._matcher.compute_ff_tokens()
         self._raise_on_error()
@@ -82,6 +77,10 @@ class LLGuidanceMatcher:
                 row[:] = 0
                 first = self._spellings.of(token)[0]
                 row.view(np.uint32)[first // 32] |= np.uint32(1 << first % 32)
+
+    @property
+    def grammar(self) -> Self:
+        return self
 
     @property
     def is_accepting(self) -> bool:
@@ -161,16 +160,20 @@ class LLGuidanceCompiler:
     def fill_bitmasks(self, matchers: Sequence[tuple[Matcher, int]], bitmask: Bitmask) -> dict[int, MatcherError]:
         failed: dict[int, MatcherError] = {}
         if len(matchers) > 1:
-            inner = [(matcher._matcher, row) for matcher, row in matchers if isinstance(matcher, LLGuidanceMatcher)]
-            # One pass over all cores, GIL released. It leaves each mask in its matcher, where the loop finds it.
-            scratch = np.empty((len(bitmask), (self._tokenizer.vocab_size + 31) // 32), dtype=np.int32)
-            llguidance.numpy.fill_next_token_bitmask_par(self._executor, inner, scratch)
+            grammars = [matcher.grammar for matcher, _ in matchers]
+            self._fill_ahead([grammar._matcher for grammar in grammars if isinstance(grammar, LLGuidanceMatcher)])
         for matcher, row in matchers:
             try:
                 matcher.fill_bitmask(bitmask[row])
             except MatcherError as error:
                 failed[row] = error
         return failed
+
+    def _fill_ahead(self, matchers: Sequence[LLMatcher]) -> None:
+        """One pass over all cores, GIL released. It leaves each mask in its matcher, where the next to ask finds it."""
+        scratch = np.empty((len(matchers), (self._tokenizer.vocab_size + 31) // 32), dtype=np.int32)
+        rows = list(zip(matchers, range(len(matchers)), strict=True))
+        llguidance.numpy.fill_next_token_bitmask_par(self._executor, rows, scratch)
 
 
 @functools.lru_cache(maxsize=4096)

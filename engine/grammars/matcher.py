@@ -21,14 +21,15 @@ class Matcher(Protocol):
     def validate(self, tokens: Sequence[int]) -> int:
         """How many of the tokens, from the first on, could be accepted. Changes nothing."""
 
-    def rollback(self, num_tokens: int) -> None:
-        """Take back the last accepted tokens."""
-
     def forced_tokens(self) -> list[int]:
         """The tokens that must come next, cut as the tokenizer cuts them; [] where there is a choice."""
 
     def fill_bitmask(self, row: NDArray[np.int32]) -> None:
         """Write which tokens may come next into row, (ceil(V / 32),), all of it."""
+
+    @property
+    def grammar(self) -> "Matcher":
+        """The matcher whose mask this one's is: itself, or the one that it wraps. The compiler fills that one ahead."""
 
     @property
     def is_accepting(self) -> bool:

@@ -2,12 +2,13 @@
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from llguidance import LLParserLimits
+from llguidance import LLMatcher, LLParserLimits
 
 from engine.errors import GrammarError, MatcherError
 from engine.grammars import llguidance_backend
@@ -44,7 +45,7 @@ def lost(compiler: LLGuidanceCompiler) -> LLGuidanceMatcher:
     """A matcher whose library object is in its error state."""
     matcher = compiler.compile("start: /a*/", param="p")
     with pytest.raises(MatcherError):
-        matcher.rollback(1)
+        matcher.accept([TOKENIZER.num_tokens + 1000])
     return matcher
 
 
@@ -76,7 +77,6 @@ def test_no_tokens_are_accepted_without_change(compiler: LLGuidanceCompiler) -> 
     matcher = compiler.compile('start: "ab"', param="p")
     before = row_of(matcher).tolist()
     matcher.accept([])
-    matcher.rollback(0)
     assert matcher.validate([]) == 0
     assert row_of(matcher).tolist() == before
 
@@ -145,24 +145,6 @@ def test_validate_counts_the_good_tokens_and_changes_nothing(compiler: LLGuidanc
     assert [matcher.validate(draft) for draft in ([a, b], [a, x, b], [x], [a])] == [2, 1, 0, 1]
     assert row_of(matcher).tolist() == before
     matcher.accept([a, b])
-
-
-def test_rollback_takes_back_the_last_tokens(compiler: LLGuidanceCompiler) -> None:
-    matcher = compiler.compile('start: "a" ("bx" | "cy")', param="p")
-    matcher.accept(ids("a"))
-    branch = row_of(matcher).tolist()
-    matcher.accept([*ids("b"), *ids("x")])
-    matcher.rollback(2)
-    assert row_of(matcher).tolist() == branch
-    matcher.accept([*ids("c"), *ids("y")])
-    assert matcher.is_accepting
-
-
-def test_more_tokens_than_were_accepted_cannot_be_rolled_back(compiler: LLGuidanceCompiler) -> None:
-    matcher = compiler.compile("start: /a*/", param="p")
-    matcher.accept(ids("a"))
-    with pytest.raises(MatcherError):
-        matcher.rollback(2)
 
 
 def test_a_copy_goes_its_own_way(compiler: LLGuidanceCompiler) -> None:
@@ -248,6 +230,47 @@ def test_a_row_that_fails_leaves_the_others_as_they_are(compiler: LLGuidanceComp
     assert isinstance(failed[0], MatcherError)
     for row, matcher in enumerate(good):
         assert bitmask[row + 1].tolist() == row_of(matcher).tolist()
+
+
+@dataclass
+class Wrapped:
+    """A matcher around another, of which nothing but its mask counts here."""
+
+    inner: LLGuidanceMatcher
+
+    @property
+    def grammar(self) -> LLGuidanceMatcher:
+        return self.inner.grammar
+
+    def fill_bitmask(self, row: np.ndarray) -> None:
+        self.inner.fill_bitmask(row)
+
+
+class CountingCompiler(LLGuidanceCompiler):
+    """Counts the masks that are computed ahead, on all cores."""
+
+    num_ahead = 0
+
+    def _fill_ahead(self, matchers: Sequence[LLMatcher]) -> None:
+        self.num_ahead += len(matchers)
+        super()._fill_ahead(matchers)
+
+
+@pytest.mark.parametrize("num_matchers", [2, 5])
+def test_the_masks_of_wrapped_matchers_are_computed_on_all_cores_like_the_others(num_matchers: int) -> None:
+    compiler = CountingCompiler(TOKENIZER.backend_json(), eos_ids=[EOS_ID])
+    plain = [compiler.compile(GRAMMARS[row % len(GRAMMARS)], param="p") for row in range(num_matchers)]
+    matchers = [Wrapped(matcher) if row % 2 else matcher for row, matcher in enumerate(plain)]
+    bitmask = np.zeros((num_matchers, WORDS), dtype=np.int32)
+    assert compiler.fill_bitmasks(list(zip(matchers, range(num_matchers), strict=True)), bitmask) == {}
+    assert compiler.num_ahead == num_matchers
+    assert bitmask.tolist() == [row_of(matcher).tolist() for matcher in plain]
+
+
+def test_a_row_alone_is_not_handed_to_other_cores() -> None:
+    compiler = CountingCompiler(TOKENIZER.backend_json(), eos_ids=[EOS_ID])
+    compiler.fill_bitmasks([(compiler.compile("start: /a*/", param="p"), 0)], np.zeros((1, WORDS), dtype=np.int32))
+    assert compiler.num_ahead == 0
 
 
 def test_no_rows_are_filled_at_once_without_harm(compiler: LLGuidanceCompiler) -> None:

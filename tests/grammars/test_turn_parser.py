@@ -133,6 +133,22 @@ def test_a_turn_that_the_family_writes_is_read_back_however_it_is_cut(
 
 
 @each_family
+def test_a_copy_made_anywhere_reads_on_as_its_original_does_and_leaves_it_alone(family: ToolFormat) -> None:
+    """F18: a token that is vetoed must leave no trace."""
+    parts = segments(family, "ab<", [("f", {"a": '"\\}'}), ("g", {})])
+    pieces = cut(parts, range(1, len(parts[-1][0]) + 200))
+    whole = added_up(read(family, pieces))
+    for place in range(len(pieces) + 1):
+        parser, events = parser_of(family), []
+        for piece, is_token in pieces[:place]:
+            events += parser.feed(piece, special=is_token)
+        copy = parser.copy()
+        for each in (copy, parser):
+            rest = [event for piece, is_token in pieces[place:] for event in each.feed(piece, special=is_token)]
+            assert added_up([*events, *rest, *each.finish()]) == whole
+
+
+@each_family
 @pytest.mark.parametrize("hard", HARD_STRINGS)
 def test_a_string_argument_may_hold_what_looks_like_markup(family: ToolFormat, hard: str) -> None:
     """F20. Every letter comes alone, so that no marker in the string is the token."""
