@@ -33,7 +33,8 @@ from engine.generation import Deliver, Generation, Run
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.matcher import Matcher
 from engine.grammars.reasoning_budget import ReasoningBudget, reasoning_tags
-from engine.grammars.tool_formats import Opening, ToolFormat, detect_format
+from engine.grammars.tool_format import Opening, ToolFormat
+from engine.grammars.tool_formats import detect_format
 from engine.grammars.turn import Turn, TurnBuilder
 from engine.grammars.turn_parser import TurnParser
 from engine.model import LoadedModel, load
@@ -44,6 +45,7 @@ from engine.sampling.sampler import choice_key
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
 from engine.step import Progress, Stepper
+from engine.template_skills import skills_of
 from engine.types import CustomTool, Grammar, GrammarKind, JsonObject, Request, SamplingParams
 
 logger = logging.getLogger(__name__)
@@ -83,7 +85,8 @@ class Engine:
             model = load(model, cache_dir=self.config.cache_dir, adapter_path=adapter_path, on_progress=on_progress)
         self.loaded = model
         tokenizer = model.tokenizer
-        self.tool_format = tool_format or detect_format(tokenizer.chat_template)
+        self.tool_format = tool_format or detect_format(tokenizer.chat_template, tokenizer.added)
+        self._skills = skills_of(tokenizer, self.tool_format)
         self._compiler = LLGuidanceCompiler(tokenizer.backend_json(), eos_ids=sorted(tokenizer.eos_ids))
         self._stepper = Stepper(model, self._compiler, prefill_chunk=self.config.prefill_chunk)
         self._scheduler = Scheduler(self.config.max_running, self.config.max_waiting)
@@ -179,7 +182,7 @@ class Engine:
 
     def render_prompt(self, request: Request) -> list[int]:
         """The token ids that the request's messages and tools become. Raises RequestError."""
-        return render_prompt(request, self.tool_format, self.loaded.tokenizer)
+        return render_prompt(request, self.tool_format, self.loaded.tokenizer, self._skills)
 
     def load_now(self) -> EngineLoad:
         """How busy the engine is. Cheap; any thread may ask."""
@@ -278,6 +281,7 @@ class Engine:
             call_id=lambda index: f"call_{turn_id}{index}",
             has_response=request.response is not None,
             custom_names=frozenset(tool.name for tool in request.callable_tools if isinstance(tool, CustomTool)),
+            schemas=turn.schemas,
             opening=opening,
         )
         stop = request.stop if request.response is None else ()
