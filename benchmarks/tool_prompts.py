@@ -19,7 +19,9 @@ from rich.progress import track
 
 from engine.engine import Engine
 from engine.events import Completion
-from engine.grammars.tool_formats import PLAIN, ToolFormat, ToolStyle
+from engine.grammars.tool_descriptions import ToolStyle
+from engine.grammars.tool_format import ToolFormat
+from engine.grammars.tool_formats import PLAIN
 from engine.tools import execute_tool
 
 DATA = Path(__file__).parent / "data" / "tool_requests.json"

@@ -17,7 +17,7 @@ from engine.grammars.closing import ClosingSearch
 from engine.grammars.closing_hints import ClosingHints
 from engine.grammars.matcher import GrammarCompiler, Matcher
 from engine.grammars.reasoning_budget import ReasoningBudget, reasoning_tags
-from engine.grammars.tool_formats import Opening, ToolFormat
+from engine.grammars.tool_format import Opening, ToolFormat
 from engine.grammars.turn import Turn, TurnBuilder
 from engine.grammars.turn_parser import TurnParser
 from engine.guard import Guard
@@ -26,6 +26,7 @@ from engine.output import OutputStream
 from engine.prompt import render_prompt
 from engine.sampling.sampler import choice_key
 from engine.sequence import Sequence
+from engine.template_skills import skills_of
 from engine.types import CustomTool, GrammarKind, Request, SamplingParams
 
 MAX_SEED = 2**63
@@ -40,6 +41,7 @@ class Admission:
     ) -> None:
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
         self._tool_format, self._compiler, self._config = tool_format, compiler, config
+        self._skills = skills_of(loaded.tokenizer, tool_format)
         reasoning = tool_format.reasoning
         self.closing = ClosingSearch(
             [loaded.tokenizer.token_bytes(token) for token in range(loaded.tokenizer.num_tokens)],
@@ -48,12 +50,16 @@ class Admission:
             hints=ClosingHints(anywhere=() if reasoning is None else (reasoning.end,)),
         )
 
+    def render_prompt(self, request: Request) -> list[int]:
+        """The token ids that the request's messages and tools become. Raises RequestError."""
+        return render_prompt(request, self._tool_format, self._tokenizer, self._skills)
+
     def admit(self, request: Request, choice_index: int, deliver: Deliver | None) -> Run:
         """A run that is ready to start. Raises RequestError."""
         tokenizer = self._tokenizer
         self._check_token_ids(request)
         builder = TurnBuilder(request, self._tool_format, tokenizer.unspellable)
-        prompt = render_prompt(request, self._tool_format, tokenizer)
+        prompt = self.render_prompt(request)
         if not prompt:
             raise RequestError("the chat template makes an empty prompt of these messages", param="messages")
         opening = self._opening(request, prompt)
@@ -121,6 +127,7 @@ class Admission:
             call_id=lambda index: f"call_{turn_id}{index}",
             has_response=request.response is not None,
             custom_names=frozenset(tool.name for tool in request.callable_tools if isinstance(tool, CustomTool)),
+            schemas=turn.schemas,
             opening=opening,
         )
         stop = request.stop if request.response is None else ()

@@ -26,9 +26,9 @@ from engine.errors import (
 from engine.events import Completion, Event
 from engine.generation import Deliver, Generation, Run
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
-from engine.grammars.tool_formats import ToolFormat, detect_format
+from engine.grammars.tool_format import ToolFormat
+from engine.grammars.tool_formats import detect_format
 from engine.model import LoadedModel, load
-from engine.prompt import render_prompt
 from engine.requests import AnyMessage, AnyTool, AnyToolChoice, to_messages, to_stop, to_tool_choice, to_tools
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
@@ -69,7 +69,7 @@ class Engine:
             model = load(model, cache_dir=self.config.cache_dir, adapter_path=adapter_path, on_progress=on_progress)
         self.loaded = model
         tokenizer = model.tokenizer
-        self.tool_format = tool_format or detect_format(tokenizer.chat_template)
+        self.tool_format = tool_format or detect_format(tokenizer.chat_template, tokenizer.added)
         self._compiler = LLGuidanceCompiler(tokenizer.backend_json(), eos_ids=sorted(tokenizer.eos_ids))
         self._admission = Admission(model, self.tool_format, self._compiler, self.config)
         self._stepper = Stepper(model, self._compiler, prefill_chunk=self.config.prefill_chunk)
@@ -166,7 +166,7 @@ class Engine:
 
     def render_prompt(self, request: Request) -> list[int]:
         """The token ids that the request's messages and tools become. Raises RequestError."""
-        return render_prompt(request, self.tool_format, self.loaded.tokenizer)
+        return self._admission.render_prompt(request)
 
     def load_now(self) -> EngineLoad:
         """How busy the engine is. Cheap; any thread may ask."""

@@ -1,54 +1,42 @@
-"""A request as the model's prompt: by its own chat template where that knows tools, by the ToolFormat where not."""
+"""A request as the model's prompt: by its own chat template where that can, by the ToolFormat where it cannot.
 
-from collections.abc import Mapping
+Special tokens that a message's text spells stay text: each is parted by a character that no text has, and cut there.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from engine.checks import is_text, shown
 from engine.errors import RequestError
 from engine.grammars.example import example_arguments
-from engine.grammars.tool_formats import ToolFormat, describe_tool, describe_tools
+from engine.grammars.tool_descriptions import describe_tool, describe_tools
+from engine.grammars.tool_format import ToolFormat
+from engine.template_skills import TemplateSkills, WireMessage, history_id, skills_of, wire_calls
 from engine.tokenizer import Tokenizer
-from engine.types import CustomTool, Message, OfferedTool, Request, Role
+from engine.types import CustomTool, Message, OfferedTool, Request, Role, Tool, ToolCall
 
-WireMessage = dict[str, Any]
-
-
-def render_prompt(request: Request, family: ToolFormat, tokenizer: Tokenizer) -> list[int]:
-    """The prompt's token ids, up to where the assistant's turn begins. The same request gives the same ids."""
-    return tokenizer.encode(render_text(request, family, tokenizer)) if request.prompt is None else list(request.prompt)
+# Characters that Unicode keeps for use inside of programs; the first one that no message has parts special tokens.
+NONCHARACTERS = tuple(map(chr, range(0xFDD0, 0xFDF0)))
 
 
-def render_text(request: Request, family: ToolFormat, tokenizer: Tokenizer) -> str:
+def render_prompt(
+    request: Request, family: ToolFormat, tokenizer: Tokenizer, skills: TemplateSkills | None = None
+) -> list[int]:
+    """The prompt's token ids, up to where the assistant's turn begins. The same request gives the same ids.
+
+    skills: of the tokenizer's chat template with this family, where the caller has them already.
+    """
+    if request.prompt is not None:
+        return list(request.prompt)
+    return tokenizer.encode_parts(_Prompt(request, family, tokenizer, skills).parts())
+
+
+def render_text(
+    request: Request, family: ToolFormat, tokenizer: Tokenizer, skills: TemplateSkills | None = None
+) -> str:
     """The prompt's text. Raises RequestError where the chat template refuses the messages."""
-    try:
-        text = _render(request, family, tokenizer)
-    except (RecursionError, ValueError):  # of Python's JSON parser: too deep, or an integer of thousands of digits
-        message = "the messages' tool calls have arguments that are too deep, or have too long numbers, to be shown"
-        raise RequestError(message, param="messages") from None
-    if not is_text(text):
-        message = "the messages' tool calls have arguments with half of a surrogate pair"
-        raise RequestError(message, param="messages")
-    return text
-
-
-def _render(request: Request, family: ToolFormat, tokenizer: Tokenizer) -> str:
-    _check_options(request, tokenizer)
-    tools = request.callable_tools
-    if family.template_shows_tools:
-        messages = [_native_message(message, family) for message in request.messages]
-        return tokenizer.render(messages, [describe_tool(tool) for tool in tools] or None, request.template_options)
-    messages = [_plain_message(message, family) for message in request.messages]
-    if tools:
-        messages = _with_system_text(messages, instructions(family, tools))
-    return tokenizer.render(messages, None, request.template_options)
-
-
-def _check_options(request: Request, tokenizer: Tokenizer) -> None:
-    for name in request.template_options:
-        if name not in tokenizer.template_options:
-            known = ", ".join(sorted(tokenizer.template_options)) or "none"
-            message = f"template_options has {shown(name)}; this model's chat template reads {known}"
-            raise RequestError(message, param=f"template_options.{name}" if is_text(name) else "template_options")
+    return "".join(_Prompt(request, family, tokenizer, skills).parts())
 
 
 def instructions(family: ToolFormat, tools: tuple[OfferedTool, ...]) -> str:
@@ -61,30 +49,128 @@ def instructions(family: ToolFormat, tools: tuple[OfferedTool, ...]) -> str:
     return family.instructions.format(tools=describe_tools(tools, family.tool_style), example=example)
 
 
-def _native_message(message: Message, family: ToolFormat) -> WireMessage:
-    # Chat templates know functions only; calls of custom tools are text to them.
-    custom = family.write_calls(tuple(call for call in message.tool_calls if call.custom))
-    functions = [call for call in message.tool_calls if not call.custom]
-    wire: WireMessage = {"role": _role(message), "content": (message.content or "") + custom}
-    if functions:
-        # As objects: templates print them as JSON themselves, and would quote a string once more.
-        wire["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.parsed_arguments()}}
-            for call in functions
-        ]
-    if message.reasoning is not None:
-        wire["reasoning_content"] = message.reasoning
-    if message.tool_call_id is not None:
-        wire["tool_call_id"] = message.tool_call_id
-    return wire
+class _Prompt:
+    """One request's prompt."""
+
+    def __init__(
+        self, request: Request, family: ToolFormat, tokenizer: Tokenizer, skills: TemplateSkills | None
+    ) -> None:
+        self._request = request
+        self._family = family
+        self._tokenizer = tokenizer
+        self._skills = skills or skills_of(tokenizer, family)
+        self._parted = _Parted(request, tokenizer)
+
+    def parts(self) -> list[str]:
+        """The text, cut inside of special tokens that a message spells. Raises RequestError."""
+        try:
+            text = self._text()
+        except (RecursionError, ValueError):  # of Python's JSON parser: too deep, or an integer of thousands of digits
+            message = "the messages' tool calls have arguments that are too deep, or have too long numbers, to be shown"
+            raise RequestError(message, param="messages") from None
+        if not is_text(text):
+            message = "the messages' tool calls have arguments with half of a surrogate pair"
+            raise RequestError(message, param="messages")
+        return text.split(self._parted.by)
+
+    def _text(self) -> str:
+        request = self._request
+        _check_options(request, self._tokenizer)
+        messages = [self._parted.message(message) for message in request.messages]
+        tools = tuple(map(self._parted.tool, request.callable_tools))
+        wire = self._wire(messages)
+        if self._skills.shows_tools:
+            shown_tools = [describe_tool(tool) for tool in tools] or None
+            return self._tokenizer.render(wire, shown_tools, request.template_options)
+        if tools:
+            wire = _with_system_text(wire, instructions(self._family, tools))
+        return self._tokenizer.render(wire, None, request.template_options)
+
+    def _wire(self, messages: Iterable[Message]) -> list[WireMessage]:
+        wire: list[WireMessage] = []
+        ids: dict[str, str] = {}  # of the calls so far -> as the template is given them
+        by_template = True  # the latest calls
+        for message in messages:
+            if message.role is Role.TOOL:
+                self._add_result(wire, message, ids, by_template=by_template)
+                continue
+            calls, content = message.tool_calls, message.content
+            form = self._skills.calls[len(calls) > 1, bool(content)]
+            # Chat templates know functions only; calls of custom tools are text to them.
+            by_template = form is not None and not any(call.custom for call in calls)
+            if not calls:
+                wire.append({"role": _role(message), "content": content or ""})
+            elif form is None or not by_template:
+                wire.append({"role": _role(message), "content": (content or "") + self._family.write_calls(calls)})
+            else:
+                wire.append(wire_calls(calls, content, form, self._family))
+                ids |= {call.id: history_id(call, index, self._family) for index, call in enumerate(calls)}
+            if message.reasoning is not None:
+                key = self._family.reasoning.history_key if self._family.reasoning else "reasoning_content"
+                wire[-1][key] = message.reasoning
+        return wire
+
+    def _add_result(
+        self, wire: list[WireMessage], message: Message, ids: Mapping[str, str], *, by_template: bool
+    ) -> None:
+        content = message.content or ""
+        if self._skills.shows_results[by_template]:
+            wire.append({"role": "tool", "content": content})
+            if message.tool_call_id is not None:
+                wire[-1]["tool_call_id"] = ids.get(message.tool_call_id, message.tool_call_id)
+            return
+        text = f"{self._family.response_begin}{content}{self._family.response_end}"
+        if wire and wire[-1].get("is_result"):  # one after the other: many templates want the roles in turn
+            wire[-1]["content"] += f"\n{text}"
+        else:
+            wire.append({"role": "user", "content": text, "is_result": True})
 
 
-def _plain_message(message: Message, family: ToolFormat) -> WireMessage:
-    if message.role is Role.TOOL:
-        return {"role": "user", "content": f"{family.response_begin}{message.content or ''}{family.response_end}"}
-    calls = family.write_calls(message.tool_calls)
-    wire: WireMessage = {"role": _role(message), "content": (message.content or "") + calls}
-    return wire if message.reasoning is None else {**wire, "reasoning_content": message.reasoning}
+class _Parted:
+    """Texts in which no special token is spelled: in its midst stands a character that is taken out later."""
+
+    def __init__(self, request: Request, tokenizer: Tokenizer) -> None:
+        self._tokens = tokenizer.spelled_tokens
+        said = "".join(map(repr, (request.messages, request.tools)))  # where they are \\ufdd0, and so on
+        unused = (character for character in NONCHARACTERS if repr(character)[1:-1] not in said)
+        self.by = next(unused, "")
+        if not self.by:
+            raise RequestError("the messages have all of Unicode's noncharacters; leave one out", param="messages")
+
+    def message(self, message: Message) -> Message:
+        calls = tuple(map(self._call, message.tool_calls))
+        content, reasoning = self._optional(message.content), self._optional(message.reasoning)
+        return replace(message, content=content, reasoning=reasoning, tool_calls=calls)
+
+    def tool(self, tool: OfferedTool) -> OfferedTool:
+        if isinstance(tool, Tool) and tool.parameters:
+            parameters: Any = self._value(tool.parameters)
+            return replace(tool, description=self.text(tool.description), parameters=parameters)
+        return replace(tool, description=self.text(tool.description))
+
+    def _call(self, call: ToolCall) -> ToolCall:
+        return replace(call, arguments=self.text(call.arguments))
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {self.text(key): self._value(each) for key, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._value(each) for each in value]
+        return self.text(value) if isinstance(value, str) else value
+
+    def _optional(self, text: str | None) -> str | None:
+        return None if text is None else self.text(text)
+
+    def text(self, text: str) -> str:
+        return self._tokens.sub(lambda found: f"{found[0][0]}{self.by}{found[0][1:]}", text)
+
+
+def _check_options(request: Request, tokenizer: Tokenizer) -> None:
+    for name in request.template_options:
+        if name not in tokenizer.template_options:
+            known = ", ".join(sorted(tokenizer.template_options)) or "none"
+            message = f"template_options has {shown(name)}; this model's chat template reads {known}"
+            raise RequestError(message, param=f"template_options.{name}" if is_text(name) else "template_options")
 
 
 def _role(message: Message) -> str:

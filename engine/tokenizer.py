@@ -10,7 +10,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,11 @@ class Tokenizer:
         }
 
     @property
+    def added(self) -> Collection[str]:
+        """The spellings of all added tokens, special or not."""
+        return self._added.keys()
+
+    @property
     def num_tokens(self) -> int:
         """The largest id plus one; ids between may be unused."""
         return len(self._bytes)
@@ -142,6 +147,35 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Token ids. Special tokens written in the text are recognised; none is added."""
         return list(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def encode_parts(self, parts: Sequence[str]) -> list[int]:
+        """The ids of texts that follow one another, in which nothing is recognised or merged across their borders.
+
+        Raises RequestError where the tokenizer cannot write a text that does not stand at the beginning.
+        """
+        ids = self.encode(parts[0])
+        for part in parts[1:]:
+            ids += self._encode_inside(part)
+        return ids
+
+    def _encode_inside(self, text: str) -> list[int]:
+        """Without the space that SentencePiece puts before a text."""
+        for first in (None, *sorted(self.special_ids)[:1]):
+            ids = self.encode(text if first is None else self.token_bytes(first).decode() + text)
+            ids = ids if first is None else ids[1:]
+            if b"".join(map(self.token_bytes, ids)) == text.encode():
+                return ids
+            if ids and self.token_bytes(ids[0]) == b" " and not text.startswith(" "):
+                return ids[1:]
+        message = "a message spells a special token, which this tokenizer cannot write as ordinary text"
+        raise RequestError(message, param="messages")
+
+    @functools.cached_property
+    def spelled_tokens(self) -> re.Pattern[str]:
+        """Where a text spells special tokens, or others that are one symbol each; the longest first."""
+        spellings = {text for text, id_ in self._added.items() if id_ in self.special_ids} | self.unspellable.keys()
+        texts = sorted((text for text in spellings if len(text) > 1), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, texts)) or "(?!)")
 
     def decode(self, ids: Iterable[int]) -> str:
         """The tokens' bytes as text, special tokens included; U+FFFD for what is not UTF-8."""
@@ -189,7 +223,7 @@ class Tokenizer:
                 tokenize=False,
                 **(options or {}),
             )
-        except (jinja2.TemplateError, TypeError, KeyError, ValueError) as error:
+        except (jinja2.TemplateError, TypeError, LookupError, ValueError, AttributeError) as error:
             message = f"the model's chat template refuses these messages: {error}"
             raise RequestError(message, param="messages") from error
         return str(text)

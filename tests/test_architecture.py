@@ -14,25 +14,30 @@ MAX_LINES = 450
 ROWS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
-        "engine.errors engine.blas engine.grammars engine.sampling "
+        "engine.errors engine.blas engine.grammars engine.grammars.encoders engine.sampling "
         "api api.schemas api.convert api.routes",  # all but the first two are empty
         "engine engine.checks",  # the package itself: it chooses the BLAS, before anything imports mlx
         "engine.types engine.config engine.output_schema",
         "engine.events",
         "engine.requests engine.catalog engine.gguf engine.sampling.bitmask engine.sampling.logits "
-        "engine.grammars.matcher engine.grammars.schema_walk engine.grammars.tool_formats engine.grammars.example "
+        "engine.grammars.matcher engine.grammars.schema_walk engine.grammars.tool_descriptions engine.grammars.example "
         "engine.grammars.literals engine.grammars.lark_source engine.grammars.marks engine.grammars.regex_shape "
         "engine.grammars.json_stream "
         "engine.tools.registry",
         "engine.grammars.closing_tokens engine.grammars.closing_values engine.grammars.closing_hints "
         "engine.grammars.llguidance_backend engine.grammars.custom_tools engine.grammars.strict "
         "engine.grammars.schema_references engine.grammars.number_bounds engine.grammars.schema_formats "
-        "engine.grammars.turn_parser engine.grammars.schema_places engine.sampling.sampler "
+        "engine.grammars.schema_places engine.sampling.sampler "
         "engine.tokenizer engine.cache engine.tools.calculate engine.tools.web_search",
-        "engine.model engine.prompt engine.tools engine.grammars.json_schema engine.grammars.closing "
+        "engine.model engine.tools engine.grammars.json_schema engine.grammars.closing "
         "engine.grammars.reasoning_budget engine.grammars.closing_bounds engine.grammars.veto_arrays "
         "engine.output_types",
-        "engine.grammars.veto",
+        "engine.grammars.veto engine.grammars.encoders.arguments engine.grammars.encoders.kinds",
+        "engine.grammars.encoders.json_arguments engine.grammars.encoders.raw_strings",
+        "engine.grammars.encoders.tagged engine.grammars.encoders.literal_reader",
+        "engine.grammars.tool_format engine.grammars.encoders.literal",
+        "engine.grammars.tool_formats engine.grammars.turn_parser engine.template_skills",
+        "engine.prompt",
         "engine.grammars.turn engine.grammars.veto_matcher engine.outlines_terms",
         "engine.guard engine.output",
         "engine.sequence",

@@ -19,7 +19,8 @@ from engine.events import (
     ToolCallStart,
     Usage,
 )
-from engine.grammars.tool_formats import HERMES, PLAIN, ToolFormat
+from engine.grammars.tool_format import ToolFormat
+from engine.grammars.tool_formats import HERMES, PLAIN
 from engine.output import OutputStream, collect
 from engine.types import Message, Role, ToolCall
 from tests.grammars.turns import FAMILIES, call_of, parser_of, tokenizer_of

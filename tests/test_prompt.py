@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from engine.engine import Engine
 from engine.errors import RequestError
 from engine.grammars.example import example_arguments
-from engine.grammars.tool_formats import HERMES, PLAIN, ToolFormat
+from engine.grammars.tool_format import ToolFormat
+from engine.grammars.tool_formats import HERMES, PLAIN
 from engine.prompt import render_prompt, render_text
 from engine.types import Message, Request, Role, SamplingParams, Tool, ToolCall, ToolChoice, ToolChoiceMode
 from tests.fakes import CALCULATE, REQUIRED, SEARCH, USER, fake_loaded, fake_tokenizer

@@ -34,3 +34,11 @@ class Marks:
         for token, mark in self._marks.items():
             text = text.replace(mark, token)
         return text
+
+
+def held_back(text: str, marker: str) -> int:
+    """How many characters at the text's end may be the beginning of the marker."""
+    for length in range(min(len(text), len(marker) - 1), 0, -1):
+        if text.endswith(marker[:length]):
+            return length
+    return 0

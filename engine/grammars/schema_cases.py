@@ -10,8 +10,8 @@ from typing import Any
 from engine.events import Enforcement, ReceiptEntry
 from engine.grammars.schema_formats import LIBRARY_FORMATS, OWN_FORMATS
 from engine.grammars.schema_formulas import kind_of, values_of
-from engine.grammars.schema_logic import Alternative, Atom
 from engine.grammars.schema_limits import SchemaLimits
+from engine.grammars.schema_logic import Alternative, Atom
 from engine.grammars.schema_members import contains_in_scope, items_of
 from engine.grammars.schema_numbers import is_multiple_too_large, range_schemas
 from engine.grammars.schema_patterns import all_but

@@ -13,8 +13,8 @@ from typing import Any
 from engine.errors import SchemaError
 from engine.events import Enforcement, ReceiptEntry
 from engine.grammars.schema_cases import Case
-from engine.grammars.schema_patterns import matches
 from engine.grammars.schema_numbers import LARGEST_NUMBER
+from engine.grammars.schema_patterns import matches
 from engine.grammars.schema_states import ANY, NEVER, State
 from engine.grammars.schema_tableau import Tableau
 from engine.grammars.schema_walk import refusal

@@ -13,7 +13,6 @@ from engine.grammars.schema_members import Members, members_of
 from engine.grammars.schema_patterns import either, of_length
 from engine.grammars.schema_states import ANY, NEVER, State, state_of
 
-
 MAX_PATTERNS = 40  # of one object that are compared with each other
 
 

@@ -35,7 +35,7 @@ BUILDERS: dict[str, Callable[[CaseOf], list[Case]]] = {
 }
 LOOK_AHEAD = 3  # levels into a value that are searched for a contradiction
 CHECKED_ALONE = frozenset(  # atoms that are keywords of their own
-    "minLength maxLength pattern format minimum maximum exclusiveMinimum exclusiveMaximum multipleOf".split()
+    ["minLength", "maxLength", "pattern", "format", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"]
 )
 SOURCE_URI = "urn:toolmask:source"
 

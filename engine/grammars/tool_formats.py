@@ -1,215 +1,443 @@
-"""How each model family writes tool calls: one frozen object a family, read by the grammar and by the parser."""
+"""The families: each writes calls in its own way, and each is one object. New ones are new rows.
 
-import enum
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+The order is that of detection: of two whose signs are all there, the first one counts.
+"""
 
-from engine.types import CustomTool, JsonObject, OfferedTool, ToolCall
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
+from engine.errors import ConfigError
+from engine.grammars.encoders.literal import LiteralArguments
+from engine.grammars.encoders.tagged import TaggedArguments
+from engine.grammars.tool_format import Block, CallIds, Reasoning, ToolFormat
 
-class ToolStyle(enum.StrEnum):
-    """How a tool is shown to a model whose chat template does not show tools."""
-
-    JSON = "json"  # one JSON object a line
-    SIGNATURE = "signature"  # name(parameter: type, ...) and the descriptions
-
-
-@dataclass(frozen=True, slots=True)
-class Reasoning:
-    """How a family writes what it thinks before it answers. All fields are literal text.
-
-    A block is: begin, any text without end, end, after. Markers of calls inside it are its text.
-    """
-
-    begin: str
-    end: str
-    after: str = ""  # between the block and what follows it
-
-    def is_in(self, chat_template: str | None) -> bool:
-        """Whether models of this chat template reason so."""
-        return self.begin in (chat_template or "") or self.end in (chat_template or "")
-
-    def opening(self, prompt: str, *, may_open: bool) -> "Opening":
-        """Where a turn after this prompt begins. may_open: whether the model reasons at all."""
-        end = prompt.rstrip()
-        if end.endswith(self.begin.rstrip()):
-            return Opening.INSIDE
-        is_over = end.endswith((self.end + self.after).rstrip())
-        return Opening.BEFORE if may_open and not is_over else Opening.NONE
-
-
-class Opening(enum.StrEnum):
-    """Where a turn begins."""
-
-    NONE = "none"  # after the reasoning, or there is none
-    BEFORE = "before"  # the model may open its reasoning
-    INSIDE = "inside"  # the prompt has opened it already
-
-
-THINK = Reasoning(begin="<think>", end="</think>", after="\n\n")
-
-
-@dataclass(frozen=True, slots=True)
-class ToolFormat:
-    """One family's way of writing calls. All fields are literal text.
-
-    A call is: marker, before_name, the tool's name, before_arguments, the arguments as JSON, end.
-    A custom tool's call is: marker, before_name, name, before_input, the raw input, input_end.
-    Calls are joined by separator. Nothing but the turn's end follows the last one.
-    """
-
-    name: str
-    marker: str  # opens a call, and only this does; often a single special token
-    before_name: str
-    before_arguments: str
-    end: str
-    separator: str
-    before_input: str  # of a custom tool's call, in place of before_arguments; then comes its raw input
-    input_end: str  # ends a custom tool's input, and its call
-    response_begin: str  # around a tool's result, where the chat template does not know tool messages
-    response_end: str
-    template_signs: tuple[str, ...] = ()  # a chat template with all of these shows tools in this format itself
-    instructions: str = ""  # shown to models whose template does not show tools; {tools} and {example} are filled in
-    tool_style: ToolStyle = ToolStyle.JSON
-    reasoning: Reasoning | None = THINK  # where the chat template has it
-
-    @property
-    def template_shows_tools(self) -> bool:
-        return bool(self.template_signs)
-
-    @property
-    def literals(self) -> tuple[str, ...]:
-        """Everything that it writes between what a request brings."""
-        return tuple(_strings(self))
-
-    def rewritten(self, rewrite: Callable[[str], str]) -> "ToolFormat":
-        """The same with each literal rewritten."""
-        family: ToolFormat = _rewritten(self, rewrite)
-        return family
-
-    def write_call(self, name: str, arguments: str) -> str:
-        """A whole call as the model would write it. arguments: JSON text."""
-        return f"{self.marker}{self.before_name}{name}{self.before_arguments}{arguments}{self.end}"
-
-    def write_input(self, name: str, text: str) -> str:
-        """A whole call of a custom tool as the model would write it."""
-        return f"{self.marker}{self.before_name}{name}{self.before_input}{text}{self.input_end}"
-
-    def write_calls(self, calls: tuple[ToolCall, ...]) -> str:
-        """A turn's calls as the model would write them."""
-        return self.separator.join(
-            (self.write_input if call.custom else self.write_call)(call.name, call.arguments) for call in calls
-        )
-
-
-HERMES = ToolFormat(
-    # Hermes 2 and 3, Qwen 2.5 and 3; read in Qwen2.5-3B-Instruct's chat template.
-    name="hermes",
-    marker="<tool_call>",
-    before_name='\n{"name": "',
-    before_arguments='", "arguments": ',
-    end="}\n</tool_call>",
-    separator="\n",
-    before_input='"}\n',
-    input_end="</tool_call>",
-    response_begin="<tool_response>\n",
-    response_end="\n</tool_response>",
-    template_signs=("<tool_call>", "</tool_call>", "tools"),
-)
+JSON_NAME, JSON_ARGUMENTS = '{"name": "', '", "arguments": '
 
 PLAIN = ToolFormat(
-    # Ours, for models that were never trained for tools. Every marker is ordinary text.
     name="plain",
+    models="any that was never trained for tools",
+    source="ours; every marker is ordinary text",
     marker="<tool_call>",
-    before_name='\n{"name": "',
-    before_arguments='", "arguments": ',
+    before_name=f"\n{JSON_NAME}",
+    before_arguments=JSON_ARGUMENTS,
     end="}\n</tool_call>",
-    separator="\n",
+    separator="\n<tool_call>",
     before_input='"}\n',
     input_end="</tool_call>",
-    response_begin="<tool_response>\n",
-    response_end="\n</tool_response>",
-    # Of the ways that benchmarks/tool_prompts.py compares, the one with most right calls.
-    instructions="You answer with a tool call, like this:\n{example}\n\nThe tools are:\n{tools}",
-    tool_style=ToolStyle.SIGNATURE,
 )
 
-TOOL_FORMATS = (HERMES, PLAIN)
+HERMES = ToolFormat(
+    name="hermes",
+    models="Hermes 2 and 3, Qwen 2.5, Qwen 3, QwQ, Granite 4, Cogito",
+    source="the chat templates of Qwen2.5-3B-Instruct, Qwen3 and granite-4.0",
+    template_signs=("<tool_call>", "</tool_call>", "tools"),
+    tokens=("<tool_call>", "</tool_call>"),
+    marker="<tool_call>",
+    before_name=f"\n{JSON_NAME}",
+    before_arguments=JSON_ARGUMENTS,
+    end="}\n</tool_call>",
+    separator="\n<tool_call>",
+    before_input='"}\n',
+    input_end="</tool_call>",
+)
+
+SMOLLM3 = ToolFormat(
+    name="smollm3",
+    models="SmolLM3",
+    source="the instructions of SmolLM3-3B's chat template, which shows no earlier calls",
+    template_signs=("<tool_call>", "xml_tools"),
+    marker="<tool_call>",
+    before_name=JSON_NAME,
+    before_arguments=JSON_ARGUMENTS,
+    end="}</tool_call>",
+    separator="\n<tool_call>",
+    before_input='"}\n',
+    input_end="</tool_call>",
+    reasoning=Reasoning(begin="<think>", end="</think>", after="\n"),
+)
+
+QWEN3_CODER = ToolFormat(
+    name="qwen3-coder",
+    models="Qwen3-Coder, Qwen 3.5 and later",
+    source="Qwen3-Coder-30B-A3B-Instruct's chat template and tool parser",
+    template_signs=("<tool_call>", "<function=", "<parameter="),
+    marker="<tool_call>",
+    before_name="\n<function=",
+    before_arguments=">\n",
+    end="</function>\n</tool_call>",
+    separator="\n<tool_call>",
+    arguments=TaggedArguments(
+        key_begin="<parameter=",
+        key_end=">\n",
+        value_end="\n</parameter>\n",
+        close_tag="</parameter>",
+        true="True",  # the template writes Python's words; inside of lists and objects it writes JSON
+        false="False",
+    ),
+    before_input=">\n<parameter=input>\n",
+    input_end="\n</parameter>\n",
+    after_input="</function>\n</tool_call>",
+)
+
+GLM = ToolFormat(
+    name="glm",
+    models="GLM 4.5, 4.6, 4.7",
+    source="GLM-4.5's chat template",
+    template_signs=("<arg_key>", "<arg_value>"),
+    tokens=("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
+    marker="<tool_call>",
+    before_arguments="\n",
+    end="</tool_call>",
+    separator="\n<tool_call>",
+    arguments=TaggedArguments(
+        key_begin="<arg_key>",
+        key_end="</arg_key>\n<arg_value>",
+        value_end="</arg_value>\n",
+        close_tag="</arg_value>",
+    ),
+    before_input="\n<arg_key>input</arg_key>\n<arg_value>",
+    input_end="</arg_value>",
+    after_input="\n</tool_call>",
+    reasoning=Reasoning(begin="\n<think>", end="</think>", after="\n"),
+)
+
+MINIMAX = ToolFormat(
+    name="minimax",
+    models="MiniMax M2",
+    source="MiniMax-M2's chat template",
+    template_signs=("minimax:tool_call", "<invoke name="),
+    tokens=("<minimax:tool_call>", "</minimax:tool_call>"),
+    marker="<minimax:tool_call>",
+    before_name='\n<invoke name="',
+    before_arguments='">\n',
+    end="</invoke>",
+    calls_end="\n</minimax:tool_call>",
+    arguments=TaggedArguments(
+        key_begin='<parameter name="', key_end='">', value_end="</parameter>\n", close_tag="</parameter>"
+    ),
+    before_input='">\n<parameter name="input">',
+    input_end="</parameter>\n",
+    after_input="</invoke>",
+)
+
+LLAMA3 = ToolFormat(
+    name="llama3-json",
+    models="Llama 3.1, 3.2 and 3.3; Llama 4 by its own template",
+    source="the chat templates of Llama-3.1-8B-Instruct, Llama-3.2-3B-Instruct and Llama-4-Scout",
+    template_signs=('"parameters": ', "ipython"),
+    marker='{"name": "',
+    before_arguments='", "parameters": ',
+    end="}",
+    parallel=False,  # the template: "This model only supports single tool-calls at once!"
+    calls_are_all=True,
+)
+
+LLAMA3_PYTHON_TAG = ToolFormat(
+    name="llama3-python-tag",
+    models="Llama 3.1 to 3.3 where they are told to begin calls so; by name only",
+    source="Llama 3.1's model card: <|python_tag|> begins what is to be run",
+    marker="<|python_tag|>",
+    before_name=JSON_NAME,
+    before_arguments='", "parameters": ',
+    end="}",
+    parallel=False,
+)
+
+PYTHONIC = LiteralArguments(
+    equals="=", separator=", ", nested_equals=": ", true="True", false="False", null="None", close=")"
+)
+
+LLAMA4 = ToolFormat(
+    name="llama4-pythonic",
+    models="Llama 4 and Llama 3.2 where they are told to write Python",
+    source="Llama 4's prompt format page, and the pythonic template that vLLM ships for it",
+    template_signs=("[func_name1(",),
+    marker="[",
+    before_arguments="(",
+    end=")",
+    separator=", ",
+    calls_end="]",
+    arguments=PYTHONIC,
+    calls_are_all=True,
+)
+
+LFM2 = ToolFormat(
+    name="lfm2",
+    models="LFM2, LFM2.5",
+    source="LFM2's model card and LFM2.5's chat template",
+    template_signs=("<|tool_call_start|>",),
+    tokens=("<|tool_call_start|>", "<|tool_call_end|>"),
+    marker="<|tool_call_start|>",
+    calls_begin="[",
+    before_arguments="(",
+    end=")",
+    separator=", ",
+    calls_end="]<|tool_call_end|>",
+    arguments=PYTHONIC,
+    reasoning=Reasoning(begin="<think>", end="</think>", history_key="thinking"),
+)
+
+MISTRAL_IDS = CallIds(pattern="[a-zA-Z0-9]{9}", written="{digest}", history="{digest}")
+
+MISTRAL_V7 = ToolFormat(
+    name="mistral-v7",
+    models="Mistral with tekken tokenizers up to v7: Nemo, Small 3.0 and 3.1",
+    source="mistral-common's instruct tokenizers v3 and v7",
+    template_signs=("[TOOL_CALLS]",),
+    tokens=("[TOOL_CALLS]",),
+    marker="[TOOL_CALLS]",
+    calls_begin="[",
+    before_name=JSON_NAME,
+    before_arguments=JSON_ARGUMENTS,
+    end=', "id": "{id}"}',
+    separator=", ",
+    calls_end="]",
+    call_ids=MISTRAL_IDS,
+    reasoning=None,
+)
+
+MISTRAL_V3 = replace(
+    MISTRAL_V7,
+    name="mistral-v3",
+    models="Mistral with SentencePiece tokenizers: Mistral 7B v0.3, Mixtral 8x22B, Mistral Large 2",
+    template_signs=("[TOOL_CALLS] [",),
+    tokens=(),
+    calls_begin=" [",
+)
+
+MISTRAL_V11 = ToolFormat(
+    name="mistral-v11",
+    models="Mistral with tokenizer v11: Mistral Small 3.2",
+    source="mistral-common's instruct tokenizer v11",
+    template_signs=("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"),
+    marker="[TOOL_CALLS]",
+    before_arguments="[CALL_ID]{id}[ARGS]",
+    end="",
+    separator="[TOOL_CALLS]",
+    call_ids=MISTRAL_IDS,
+    reasoning=None,
+)
+
+MISTRAL = ToolFormat(
+    name="mistral",
+    models="Mistral with tokenizer v13 and later: Magistral, Devstral, Ministral 3",
+    source="mistral-common's instruct tokenizer v13",
+    template_signs=("[TOOL_CALLS]", "[ARGS]"),
+    tokens=("[TOOL_CALLS]", "[ARGS]"),
+    marker="[TOOL_CALLS]",
+    before_arguments="[ARGS]",
+    end="",
+    separator="[TOOL_CALLS]",
+    call_ids=MISTRAL_IDS,
+    reasoning=Reasoning(begin="[THINK]", end="[/THINK]"),
+)
+
+HARMONY = ToolFormat(
+    name="harmony",
+    models="gpt-oss",
+    source="OpenAI's harmony format page",
+    template_signs=("<|channel|>", "commentary"),
+    tokens=("<|channel|>", "<|message|>", "<|constrain|>", "<|call|>"),
+    marker="<|channel|>commentary to=functions.",
+    before_arguments=" <|constrain|>json<|message|>",
+    end="",  # <|call|> ends the turn
+    parallel=False,
+    text_begin="<|channel|>final<|message|>",
+    preamble=Block(begin="<|channel|>commentary<|message|>", end="<|end|>", after="<|start|>assistant"),
+    reasoning=Reasoning(
+        begin="<|channel|>analysis<|message|>", end="<|end|>", after="<|start|>assistant", history_key="thinking"
+    ),
+)
+
+GEMMA4 = ToolFormat(
+    name="gemma4",
+    models="Gemma 4",
+    source="gemma-4's chat template",
+    template_signs=("<|tool_call>", "<tool_call|>"),
+    tokens=("<|tool_call>", "<tool_call|>"),
+    marker="<|tool_call>",
+    before_name="call:",
+    before_arguments="{",
+    end="}<tool_call|>",
+    separator="<|tool_call>",
+    arguments=LiteralArguments(
+        equals=":",
+        separator=",",
+        nested_equals=":",
+        true="true",
+        false="false",
+        null="null",
+        quote='<|"|>',
+        close="}",
+    ),
+    reasoning=Reasoning(begin="<|channel>thought\n", end="<channel|>"),
+)
+
+FUNCTION_GEMMA = ToolFormat(
+    name="function-gemma",
+    models="FunctionGemma",
+    source="FunctionGemma's formatting page and mlx-lm's tool parser",
+    template_signs=("<start_function_call>", "<escape>"),
+    tokens=("<start_function_call>", "<end_function_call>", "<escape>"),
+    marker="<start_function_call>",
+    before_name="call:",
+    before_arguments="{",
+    end="}<end_function_call>",
+    separator="<start_function_call>",
+    arguments=LiteralArguments(
+        equals=":",
+        separator=",",
+        nested_equals=":",
+        true="true",
+        false="false",
+        null="null",
+        quote="<escape>",
+        close="}",
+    ),
+    reasoning=None,
+)
+
+DEEPSEEK_V3 = ToolFormat(
+    name="deepseek-v3",
+    models="DeepSeek V3 and R1, and R1's distillates where their vocabulary has the tokens",
+    source="the chat templates of DeepSeek-V3 and DeepSeek-R1",
+    template_signs=("<｜tool▁calls▁begin｜>", "```json"),
+    tokens=("<｜tool▁calls▁begin｜>", "<｜tool▁sep｜>"),
+    marker="<｜tool▁calls▁begin｜>",
+    calls_begin="<｜tool▁call▁begin｜>",
+    before_name="function<｜tool▁sep｜>",
+    before_arguments="\n```json\n",
+    end="\n```<｜tool▁call▁end｜>",
+    separator="\n<｜tool▁call▁begin｜>",
+    calls_end="<｜tool▁calls▁end｜>",
+    before_input="\n```\n",
+    input_end="<｜tool▁call▁end｜>",
+)
+
+DEEPSEEK_V31 = ToolFormat(
+    name="deepseek-v3.1",
+    models="DeepSeek V3.1",
+    source="DeepSeek-V3.1's chat template",
+    template_signs=("<｜tool▁calls▁begin｜>", "</think>", "thinking"),
+    marker="<｜tool▁calls▁begin｜>",
+    calls_begin="<｜tool▁call▁begin｜>",
+    before_arguments="<｜tool▁sep｜>",
+    end="<｜tool▁call▁end｜>",
+    separator="<｜tool▁call▁begin｜>",
+    calls_end="<｜tool▁calls▁end｜>",
+    before_input="<｜tool▁sep｜>",
+    input_end="<｜tool▁call▁end｜>",
+    reasoning=Reasoning(begin="<think>", end="</think>"),
+)
+
+KIMI_K2 = ToolFormat(
+    name="kimi-k2",
+    models="Kimi K2",
+    source="Kimi-K2-Instruct's tool call page and mlx-lm's tool parser",
+    template_signs=("<|tool_calls_section_begin|>",),
+    tokens=("<|tool_calls_section_begin|>", "<|tool_call_argument_begin|>"),
+    marker="<|tool_calls_section_begin|>",
+    calls_begin="<|tool_call_begin|>",
+    before_name="functions.",
+    before_arguments=":{id}<|tool_call_argument_begin|>",
+    end="<|tool_call_end|>",
+    separator="<|tool_call_begin|>",
+    calls_end="<|tool_calls_section_end|>",
+    before_input=":{id}<|tool_call_argument_begin|>",
+    input_end="<|tool_call_end|>",
+    call_ids=CallIds(pattern="[0-9]{1,4}", written="{index}", history="functions.{name}:{index}"),
+    reasoning=Reasoning(begin="<think>", end="</think>"),
+)
+
+PHI4 = ToolFormat(
+    name="phi4-mini",
+    models="Phi-4-mini",
+    source="Phi-4-mini-instruct's vocabulary and the template that its maker gives for tool calls",
+    template_signs=("<|tool|>", "<|/tool|>"),
+    tokens=("<|tool_call|>", "<|/tool_call|>", "<|tool|>"),
+    marker="<|tool_call|>",
+    calls_begin="[",
+    before_name=JSON_NAME,
+    before_arguments=JSON_ARGUMENTS,
+    end="}",
+    separator=", ",
+    calls_end="]<|/tool_call|>",
+)
+
+GRANITE = ToolFormat(
+    name="granite",
+    models="Granite 3.0 to 3.3",
+    source="granite-3.3-2b-instruct's chat template",
+    template_signs=("<|tool_call|>", "JSON list of tools"),
+    tokens=("<|tool_call|>", "<|start_of_role|>"),
+    marker="<|tool_call|>",
+    calls_begin="[",
+    before_name=JSON_NAME,
+    before_arguments=JSON_ARGUMENTS,
+    end="}",
+    separator=", ",
+    calls_end="]",
+    reasoning=None,
+)
+
+TOOL_FORMATS = (
+    QWEN3_CODER,
+    GLM,
+    SMOLLM3,
+    HERMES,
+    MINIMAX,
+    LLAMA4,
+    LLAMA3,
+    LFM2,
+    MISTRAL_V11,
+    MISTRAL,
+    MISTRAL_V3,
+    MISTRAL_V7,
+    HARMONY,
+    GEMMA4,
+    FUNCTION_GEMMA,
+    DEEPSEEK_V3,
+    DEEPSEEK_V31,
+    KIMI_K2,
+    GRANITE,
+    PHI4,
+    LLAMA3_PYTHON_TAG,
+    PLAIN,
+)
 
 
-def _strings(literals: Any) -> Iterator[str]:
-    for field in fields(literals):
-        value = getattr(literals, field.name)
-        if type(value) is str:
-            yield value
-        elif is_dataclass(value):
-            yield from _strings(value)
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """Which family a model is of, and by what that was seen."""
+
+    family: ToolFormat
+    why: str
 
 
-def _rewritten(literals: Any, rewrite: Callable[[str], str]) -> Any:
-    changed: dict[str, Any] = {}
-    for field in fields(literals):
-        value = getattr(literals, field.name)
-        if type(value) is str:
-            changed[field.name] = rewrite(value)
-        elif is_dataclass(value):
-            changed[field.name] = _rewritten(value, rewrite)
-    return replace(literals, **changed)
+def detect(chat_template: str | None, vocabulary: Collection[str] = ()) -> Detected:
+    """The family whose signs are in the chat template; else the one whose tokens are in the vocabulary; else plain.
 
-
-def detect_format(chat_template: str | None) -> ToolFormat:
-    """The family whose signs are all in the chat template; plain where there is none."""
+    vocabulary: the spellings of the added tokens.
+    """
+    template = (chat_template or "").replace("\\n", "\n")  # as it stands in Jinja's strings
     for family in TOOL_FORMATS:
-        if family.template_shows_tools and all(sign in (chat_template or "") for sign in family.template_signs):
+        if family.template_signs and all(sign in template for sign in family.template_signs):
+            return Detected(family, f"the chat template has {' and '.join(map(repr, family.template_signs))}")
+    for family in TOOL_FORMATS:
+        if family.tokens and all(token in vocabulary for token in family.tokens):
+            return Detected(family, f"the vocabulary has {' and '.join(family.tokens)}")
+    return Detected(PLAIN, "neither the chat template nor the vocabulary has the signs of a family that calls tools")
+
+
+def detect_format(chat_template: str | None, vocabulary: Collection[str] = ()) -> ToolFormat:
+    """As detect, without the reason."""
+    return detect(chat_template, vocabulary).family
+
+
+def format_named(name: str) -> ToolFormat:
+    """Raises ConfigError for a name that no family has."""
+    for family in TOOL_FORMATS:
+        if family.name == name:
             return family
-    return PLAIN
-
-
-def describe_tool(tool: OfferedTool) -> dict[str, object]:
-    """The tool in the form in which chat templates expect it: OpenAI's."""
-    if isinstance(tool, CustomTool):
-        form = "any text" if tool.format is None else f"{tool.format.kind.value}: {tool.format.source}"
-        return {"type": "custom", "custom": {"name": tool.name, "description": tool.description, "input": form}}
-    parameters = dict(tool.parameters) if tool.parameters else {"type": "object", "properties": {}}
-    function = {"name": tool.name, "description": tool.description, "parameters": parameters}
-    return {"type": "function", "function": function}
-
-
-def describe_tools(tools: tuple[OfferedTool, ...], style: ToolStyle) -> str:
-    """The tools as text for a prompt, one after the other."""
-    if style is ToolStyle.JSON:
-        described = (describe_tool(tool) for tool in tools)
-        return "\n".join(json.dumps(each[str(each["type"])], ensure_ascii=False) for each in described)
-    return "\n".join(_signature(tool) for tool in tools)
-
-
-def _signature(tool: OfferedTool) -> str:
-    if isinstance(tool, CustomTool):
-        return f"{tool.name}, which takes plain text: {tool.description}".rstrip(": ")
-    parameters = tool.parameters or {}
-    properties: JsonObject = parameters.get("properties", {})
-    required = parameters.get("required", ())
-    shown = (f"{name}{'' if name in required else '?'}: {_type(schema)}" for name, schema in properties.items())
-    lines = [f"{tool.name}({', '.join(shown)}): {tool.description}".rstrip(": ")]
-    for name, schema in properties.items():
-        if isinstance(schema, dict) and schema.get("description"):
-            lines.append(f"  {name}: {schema['description']}")
-    return "\n".join(lines)
-
-
-def _type(schema: object) -> str:
-    """A type in a few characters; what has no short form is shown as JSON."""
-    if not isinstance(schema, dict) or not schema:
-        return "any"
-    if "enum" in schema:
-        return " | ".join(json.dumps(value, ensure_ascii=False) for value in schema["enum"])
-    types = schema.get("type")
-    if types == "array":
-        return f"{_type(schema.get('items'))}[]"
-    if types == "object" and "properties" in schema:
-        return "{" + ", ".join(f"{name}: {_type(each)}" for name, each in schema["properties"].items()) + "}"
-    if types is None:
-        return json.dumps(schema, ensure_ascii=False)
-    return types if isinstance(types, str) else " | ".join(types)
+    known = ", ".join(family.name for family in TOOL_FORMATS)
+    raise ConfigError(f"tool_format is {name!r}; it must be one of {known}")

@@ -14,7 +14,7 @@ so: one look at the turn's start tells which it is, and a marker inside the resp
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,8 @@ from engine.grammars.lark_source import check_callers
 from engine.grammars.literals import ANY_TEXT, regex_literal, string_literal
 from engine.grammars.matcher import GrammarCompiler, Matcher
 from engine.grammars.strict import check_strict
-from engine.grammars.tool_formats import Opening, ToolFormat
-from engine.types import CustomTool, GrammarKind, Request, Tool, ToolChoiceMode
+from engine.grammars.tool_format import Opening, ToolFormat, split_at_id
+from engine.types import CustomTool, GrammarKind, JsonObject, Request, Tool, ToolChoiceMode
 
 MAX_WORDS = 2**15  # of a bitmask: a million tokens
 
@@ -77,6 +77,8 @@ class Turn:
     bound: Any = None  # on what completes the turn, from any of its states; None: not known
     vetoes: bool = False  # whether the matcher may refuse tokens that its mask allows
     reasoning_begin: str | None = None  # what may open reasoning, where that is ordinary text
+    has_text_begin: bool = False  # the family marks text, so that no response is taken for a call
+    schemas: Mapping[str, JsonObject] = field(default_factory=dict)  # of the arguments, by the tool's name
 
     def compile(self, compiler: GrammarCompiler) -> Matcher | None:
         """A matcher at the turn's start. Raises GrammarError that names the one tool or response to blame."""
@@ -94,9 +96,9 @@ class Turn:
         for probe in self.probes:
             if probe.compiles(compiler):
                 raise may_write("<", probe.path)
-        if self.has_response and self.has_calls:
+        if self.has_response and self.has_calls and not self.has_text_begin:
             self._check_response(compiler, self.marker, "a call of a tool does; both cannot be offered together")
-        if self.has_response and self.reasoning_begin is not None:
+        if self.has_response and not self.has_text_begin and self.reasoning_begin is not None:
             begin = string_literal(self.reasoning_begin)
             self._check_response(compiler, begin, "the model's reasoning does")
         return matcher
@@ -135,6 +137,7 @@ class TurnBuilder:
         self._subgrammars: list[dict[str, object]] = []
         self._parts: list[Part] = []
         self._probes: list[Part] = []
+        self._schemas: dict[str, JsonObject] = {}
         self._has_calls = bool(request.callable_tools)
         self._call_rules = self._calls() if self._has_calls else []
         self._response_body = self._response()
@@ -149,7 +152,9 @@ class TurnBuilder:
             receipt=Receipt(tuple(self._entries)),
             has_calls=self._has_calls,
             has_response=self._request.response is not None and not self._must_call,
-            reasoning_begin=self._text_begin(opening),
+            reasoning_begin=self._reasoning_text(opening),
+            has_text_begin=bool(self._family.text_begin),
+            schemas=self._schemas,
         )
 
     @property
@@ -183,75 +188,123 @@ class TurnBuilder:
     def _begins_with_token(self, text: str) -> bool:
         return any(text.startswith(token) for token in self._special_tokens)
 
-    def _text_begin(self, opening: Opening) -> str | None:
-        """What opens the reasoning, where that is ordinary text: no other text may begin so."""
+    def _reasoning_text(self, opening: Opening) -> str | None:
+        """With what text the reasoning may begin, where that is no token: no other text may begin so."""
         literals = self._family.reasoning
-        if opening is not Opening.BEFORE or literals is None or self._begins_with_token(literals.begin):
+        if opening is not Opening.BEFORE or literals is None:
             return None
-        return literals.begin
+        return self._before_tokens(literals.begin) or None
+
+    def _before_tokens(self, text: str) -> str:
+        """The text up to the first special token in it."""
+        return min((text.partition(token)[0] for token in self._special_tokens), key=len, default=text)
 
     def _body(self, opening: Opening) -> list[str]:
-        response = self._response_body
+        response, begin = self._response_body, self._terminals(self._family.text_begin)
         if not self._has_calls:
             if response:
-                return [f"body: {response}"]
-            is_free = not self._request.tools and opening is Opening.NONE
-            return [] if is_free else ["body: TEXT", self._text(opening, marker=bool(self._request.tools))]
+                return [f"body: {begin} {response}"]
+            is_free = not self._request.tools and opening is Opening.NONE and not begin
+            return [] if is_free else [f"body: {begin} TEXT", self._text(opening, marker=bool(self._request.tools))]
         marker = self._terminals(self._family.marker)
         if self._must_call:
             start = [f"body: {marker} calls"]
         elif response:
-            start = [f"body: {response} | {marker} calls"]
+            start = [f"body: {begin} {response} | {marker} calls"]
         else:
             start = self._text_then_calls(marker, opening)
         return [*start, *self._call_rules]
 
     def _text_then_calls(self, marker: str, opening: Opening) -> list[str]:
+        text = self._text(opening, marker=True)
+        if begin := self._terminals(self._family.text_begin):
+            preamble = "preamble?" if self._family.preamble is not None else ""
+            return [f"body: {begin} TEXT | {preamble} {marker} calls", text, *self._preamble()]
+        if self._family.calls_are_all:
+            return [f"body: TEXT | {marker} calls", text]
         if self._begins_with_token(self._family.marker):
-            return [f"body: TEXT | TEXT? {marker} calls", self._text(opening, marker=True)]
+            return [f"body: TEXT | TEXT? {marker} calls", text]
         # A terminal that ends as soon as the marker is whole. One that merely excluded the marker would swallow
         # the marker's beginning and then forbid its end, because the lexer is greedy.
+        text = self._text(opening, marker=False)
         return [
             "body: TEXT | before_call calls",
             f"before_call[suffix={string_literal(self._family.marker)}]: BEFORE_CALL",
-            self._text(opening, marker=False).replace("TEXT", "BEFORE_CALL", 1),
-            self._text(opening, marker=False),
+            text.replace("TEXT", "BEFORE_CALL", 1),
+            text,
         ]
 
+    def _preamble(self) -> list[str]:
+        block = self._family.preamble
+        if block is None:
+            return []
+        whole = f"preamble: {self._terminals(block.begin)} preamble_text {self._terminals(block.after)}"
+        return [whole, *self._ended("preamble_text", block.end)]
+
     def _text(self, opening: Opening, *, marker: bool) -> str:
-        """Any text; marker: without the family's marker in it."""
+        """Any text; marker: without the family's marker."""
         text = f"TEXT: {ANY_TEXT}"
-        if marker:
+        if marker and self._family.calls_are_all:
+            text += f" & ~({string_literal(self._family.marker)} {ANY_TEXT})"
+        elif marker:
             # Where the marker is a token, this is about its spelling: read back by a template, it would be the token.
-            text += f" & ~({ANY_TEXT} {string_literal(self._family.marker)} {ANY_TEXT})"
-        begin = self._text_begin(opening)
+            text += f" & ~({ANY_TEXT} {string_literal(self._spelled_marker)} {ANY_TEXT})"
+        begin = self._reasoning_text(opening)
         return text if begin is None else text + f" & ~({string_literal(begin)} {ANY_TEXT})"
 
+    @property
+    def _spelled_marker(self) -> str:
+        """What opens a call, as text: its first token alone where it begins with one."""
+        marker = self._family.marker
+        return next((token for token in self._special_tokens if marker.startswith(token)), marker)
+
     def _calls(self) -> list[str]:
-        one_call = not self._request.parallel_tool_calls or self._request.tool_choice.exactly_one
-        more = "" if one_call else f" ({self._terminals(self._family.separator + self._family.marker)} call)*"
+        family = self._family
+        one_call = not (self._request.parallel_tool_calls and family.parallel) or self._request.tool_choice.exactly_one
+        more = "" if one_call else f" ({self._terminals(family.separator)} call)*"
         allowed = self._request.callable_tools
         offered = {position: tool for position, tool in enumerate(self._request.tools) if tool in allowed}
-        rules = [f"calls: call{more}", "call: " + " | ".join(f"call_{position}" for position in offered)]
+        rules = [
+            f"calls: {self._terminals(family.calls_begin)} call{more} {self._terminals(family.calls_end)}",
+            "call: " + " | ".join(f"call_{position}" for position in offered),
+        ]
+        if family.call_ids is not None:
+            rules.append(f"CALL_ID: /{family.call_ids.pattern}/")
         for position, tool in offered.items():
             is_custom = isinstance(tool, CustomTool)
-            before = self._family.before_input if is_custom else self._family.before_arguments
-            header = self._terminals(f"{self._family.before_name}{tool.name}{before}")
+            before = family.before_input if is_custom else family.before_arguments
+            header = self._with_id(f"{family.before_name}{tool.name}{before}")
             body = (
-                self._input(tool, position, rules) if isinstance(tool, CustomTool) else self._arguments(tool, position)
+                self._input(tool, position, rules)
+                if isinstance(tool, CustomTool)
+                else self._arguments(tool, position, rules)
             )
             rules.append(f"call_{position}: {header} {body}")
         return rules
 
-    def _arguments(self, tool: Tool, position: int) -> str:
-        path = f"tools[{position}].parameters"
+    def _with_id(self, literal: str) -> str:
+        return " CALL_ID ".join(map(self._terminals, split_at_id(literal)))
+
+    def _arguments(self, tool: Tool, position: int, rules: list[str]) -> str:
+        path, name = f"tools[{position}].parameters", f"arguments_{position}"
         checked = check_arguments_schema(tool.parameters, path, open_objects=self._request.open_objects)
         if tool.strict:
             check_strict(tool.parameters, path)
-        return f"{self._json(checked, path)} {self._terminals(self._family.end)}"
+        self._json(checked, path)
+        found = self._family.arguments.grammar(checked, name=name, path=path, terminals=self._terminals)
+        self._entries.extend(found.entries)
+        if found.rules:
+            self._parts.append(Part(path, path, "\n".join([f"start: {found.body} END", 'END: "."', *found.rules])))
+        rules.extend(found.rules)
+        assert isinstance(checked.schema, dict)
+        self._schemas[tool.name] = checked.schema
+        return f"{found.body} {self._with_id(self._family.end)}"
 
     def _input(self, tool: CustomTool, position: int, rules: list[str]) -> str:
         path, end = f"tools[{position}].format", self._family.input_end
+        if not end:
+            reason = f"the model's format, {self._family.name}, has no way to call a custom tool"
+            raise GrammarError(f"tools[{position}] cannot be enforced: {reason}", param=f"tools[{position}]")
         found = input_grammar(
             tool, end=end, end_token=self._special_tokens.get(end), name=f"input_{position}", path=path
         )
@@ -261,7 +314,7 @@ class TurnBuilder:
         self._entries += found.entries
         if found.subgrammar is not None:
             self._subgrammars.append({"name": f"input_{position}", "lark_grammar": found.subgrammar})
-        return found.body
+        return f"{found.body} {self._terminals(self._family.after_input)}"
 
     def _response(self) -> str | None:
         grammar = self._request.response

@@ -1,61 +1,23 @@
 """One turn's text, read back: text in, Events out. No I/O, no ids; the same ToolFormat wrote the grammar.
 
-A state is a method that takes what it can from the buffer and says whether there may be more to take.
-A call ends where its JSON ends, never where a marker is seen.
+A state is a method that takes what it can from the buffer; where it changes the state, that may have more to take.
+A call ends where its arguments end, never where a marker is seen.
 """
 
 import copy
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Self
 
 from engine.errors import MatcherError
 from engine.events import ReasoningDelta, TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart
-from engine.grammars.marks import Marks
-from engine.grammars.tool_formats import Opening, Reasoning, ToolFormat
+from engine.grammars.marks import Marks, held_back
+from engine.grammars.tool_format import Opening, Reasoning, ToolFormat, split_at_id
+from engine.types import JsonObject
+
+__all__ = ["ParsedEvent", "TurnParser", "held_back"]
 
 ParsedEvent = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | ToolCallEnd
 State = Callable[["TurnParser"], Iterator[ParsedEvent]]
-
-
-@dataclass(slots=True)
-class _JsonScanner:
-    """Finds the end of one JSON object or array in text that comes in pieces."""
-
-    depth: int = 0
-    in_string: bool = False
-    escaped: bool = False
-
-    def end(self, text: str) -> int | None:
-        """The position after the value's last character; None where it does not end in this piece."""
-        for position, character in enumerate(text):
-            if self.in_string:
-                self._inside_string(character)
-            elif character == '"':
-                self.in_string = True
-            elif character in "{[":
-                self.depth += 1
-            elif character in "}]":
-                self.depth -= 1
-                if self.depth == 0:
-                    return position + 1
-        return None
-
-    def _inside_string(self, character: str) -> None:
-        if self.escaped:
-            self.escaped = False
-        elif character == "\\":
-            self.escaped = True
-        elif character == '"':
-            self.in_string = False
-
-
-def held_back(text: str, marker: str) -> int:
-    """How many characters at the text's end may be the beginning of the marker."""
-    for length in range(min(len(text), len(marker) - 1), 0, -1):
-        if text.endswith(marker[:length]):
-            return length
-    return 0
 
 
 class TurnParser:
@@ -70,13 +32,15 @@ class TurnParser:
         call_id: Callable[[int], str],
         has_response: bool = False,
         custom_names: Collection[str] = (),
+        schemas: Mapping[str, JsonObject] | None = None,
         opening: Opening = Opening.NONE,
     ) -> None:
         """has_calls: whether the turn may call at all; if not, everything but its reasoning is text.
 
         special_tokens: spellings of the tokens that are one symbol each, so that their spelling in text means nothing.
         has_response: whether text is bound by a grammar. Then only a turn that begins with the marker calls.
-        custom_names: tools that take raw input. opening: whether the turn begins with reasoning, or inside of it.
+        custom_names: tools that take raw input. schemas: of the other tools' arguments, as the grammar has them.
+        opening: whether the turn begins with reasoning, or inside of it.
         """
         self._marks = Marks(family.literals, special_tokens)
         self._family = family.rewritten(self._marks.of_literal)
@@ -84,23 +48,26 @@ class TurnParser:
         self._call_id = call_id
         self._has_response = has_response
         self._custom_names = custom_names
+        self._schemas = schemas or {}
+        self._may_reason = opening is Opening.BEFORE
         self._buffer = ""
         self._num_calls = 0
-        self._scanner = _JsonScanner()
+        self._is_custom = False
+        self._reader = self._family.arguments.reader({})
         self._blank_lines = ""  # at the reasoning's end so far
         self._has_reasoned = False
-        self._state: State = _FIRST_STATES[opening]
+        self._state: State = TurnParser._reasoning if opening is Opening.INSIDE else TurnParser._start
 
     def copy(self) -> Self:
         """An independent parser in the same state."""
         other = copy.copy(self)
-        other._scanner = copy.copy(self._scanner)
+        other._reader = self._reader.copy()
         return other
 
     @property
     def in_text(self) -> bool:
         """Whether the turn is in free text, or may still become it."""
-        return self._state in (TurnParser._start, TurnParser._text)
+        return self._state in (TurnParser._start, TurnParser._text, TurnParser._preamble)
 
     def feed(self, text: str, *, special: bool = False) -> list[ParsedEvent]:
         """Take more text. special: it is the spelling of one special token."""
@@ -113,7 +80,8 @@ class TurnParser:
         cut: the turn did not end by itself. Beside a response, the beginning of a marker is then one that was cut.
         """
         text, self._buffer = self._marks.spelled(self._buffer), ""
-        is_text = self.in_text and not (cut and self._has_response and self._has_calls)
+        is_tag = self._family.text_begin and self._state == TurnParser._start
+        is_text = self.in_text and not is_tag and not (cut and self._has_response and self._has_calls)
         return [TextDelta(text)] if text and is_text else []
 
     def _run(self) -> list[ParsedEvent]:
@@ -124,19 +92,41 @@ class TurnParser:
             events.extend(state(self))
         return events
 
-    def _end_call(self) -> list[ParsedEvent]:
-        self._num_calls += 1
-        self._state = TurnParser._next_call
-        return [ToolCallEnd(self._num_calls - 1)]
+    # Before calls.
 
     def _start(self) -> Iterator[ParsedEvent]:
-        begin = self._reasoning_literals.begin
-        if self._buffer.startswith(begin):
-            self._buffer = self._buffer[len(begin) :]
-            self._state = TurnParser._reasoning
-        elif not begin.startswith(self._buffer):
-            self._state = TurnParser._text
-        return iter(())
+        """What the turn, or the rest of it, begins with tells what it is; anything else is text."""
+        if (found := self._begun_by(self._beginnings())) is None:
+            return
+        literal, state = found
+        self._buffer = self._buffer[len(literal) :]
+        # A marker that is not the turn's beginning is text in these.
+        is_text = state == TurnParser._text
+        self._has_calls &= not (is_text and (self._has_response or self._family.calls_are_all or literal != ""))
+        self._may_reason = False
+        self._state = state
+        yield from ()
+
+    def _beginnings(self) -> Iterator[tuple[str, State]]:
+        family = self._family
+        if self._may_reason:
+            yield self._reasoning_literals.begin, TurnParser._reasoning
+        if self._has_calls:
+            if family.preamble is not None:
+                yield family.preamble.begin, TurnParser._preamble
+            if self._has_response or family.calls_are_all or family.text_begin:
+                yield family.marker, TurnParser._open
+        if family.text_begin:
+            yield family.text_begin, TurnParser._text
+
+    def _begun_by(self, choices: Iterator[tuple[str, State]]) -> tuple[str, State] | None:
+        """The one of the literals that the buffer begins with; none of them is text. None while that is open."""
+        for literal, state in choices:
+            if self._buffer.startswith(literal):
+                return literal, state
+            if literal.startswith(self._buffer):
+                return None
+        return "", TurnParser._text
 
     @property
     def _reasoning_literals(self) -> Reasoning:
@@ -158,21 +148,32 @@ class TurnParser:
 
     def _after_reasoning(self) -> Iterator[ParsedEvent]:
         if self._skip(self._reasoning_literals.after):
-            self._state = TurnParser._text
-        return iter(())
+            self._state = TurnParser._start
+        yield from ()
 
     def _text(self) -> Iterator[ParsedEvent]:
-        marker = self._family.marker
-        if self._has_response and not marker.startswith(self._buffer[: len(marker)]):
-            self._has_calls = False
         if self._has_calls:
-            text, found = self._up_to(marker)
+            text, found = self._up_to(self._family.marker)
         else:
             text, found, self._buffer = self._buffer, False, ""
         if text:
             yield TextDelta(self._marks.spelled(text))
         if found:
-            self._state = TurnParser._before_name
+            self._state = TurnParser._open
+
+    def _preamble(self) -> Iterator[ParsedEvent]:
+        assert self._family.preamble is not None
+        text, found = self._up_to(self._family.preamble.end)
+        if text:
+            yield TextDelta(self._marks.spelled(text))
+        if found:
+            self._state = TurnParser._after_preamble
+
+    def _after_preamble(self) -> Iterator[ParsedEvent]:
+        assert self._family.preamble is not None
+        if self._skip(self._family.preamble.after + self._family.marker):
+            self._state = TurnParser._open
+        yield from ()
 
     def _up_to(self, literal: str) -> tuple[str, bool]:
         """Take the text before the literal, and the literal; without it, what cannot be its beginning."""
@@ -183,24 +184,34 @@ class TurnParser:
         self._buffer = rest
         return text, bool(found)
 
-    def _before_name(self) -> Iterator[ParsedEvent]:
-        if self._skip(self._family.before_name):
+    # Calls.
+
+    def _open(self) -> Iterator[ParsedEvent]:
+        if self._skip(self._family.calls_begin + self._family.before_name):
             self._state = TurnParser._name
-        return iter(())
+        yield from ()
 
     def _name(self) -> Iterator[ParsedEvent]:
-        end = min((self._buffer.find(each) for each in self._delimiters() if each in self._buffer), default=None)
-        if end is None:
+        found = (self._buffer.find(each) for each in self._delimiters() if each in self._buffer)
+        if (end := min(found, default=None)) is None:
             return
         name, self._buffer = self._buffer[:end], self._buffer[end:]
-        custom = name in self._custom_names
-        self._skip(self._family.before_input if custom else self._family.before_arguments)
-        self._scanner = _JsonScanner()
-        self._state = TurnParser._input if custom else TurnParser._arguments
-        yield ToolCallStart(self._num_calls, self._call_id(self._num_calls), name, custom)
+        self._is_custom = name in self._custom_names
+        self._reader = self._family.arguments.reader(self._schemas.get(name, {}))
+        self._state = TurnParser._header
+        yield ToolCallStart(self._num_calls, self._call_id(self._num_calls), name, self._is_custom)
 
-    def _delimiters(self) -> tuple[str, str]:
-        return self._family.before_arguments, self._family.before_input
+    def _delimiters(self) -> Iterator[str]:
+        for before in (self._family.before_arguments, self._family.before_input):
+            if before:
+                yield split_at_id(before)[0]
+
+    def _header(self) -> Iterator[ParsedEvent]:
+        """Between the name and the arguments."""
+        before = self._family.before_input if self._is_custom else self._family.before_arguments
+        if self._skip_with_id(before):
+            self._state = TurnParser._input if self._is_custom else TurnParser._arguments
+        yield from ()
 
     def _input(self) -> Iterator[ParsedEvent]:
         """Raw input of a custom tool."""
@@ -208,24 +219,49 @@ class TurnParser:
         if text:
             yield ToolCallDelta(self._num_calls, self._marks.spelled(text))
         if found:
-            yield from self._end_call()
-
-    def _arguments(self) -> Iterator[ParsedEvent]:
-        end = self._scanner.end(self._buffer)
-        arguments, self._buffer = self._buffer[:end], self._buffer[len(self._buffer) if end is None else end :]
-        if arguments:
-            yield ToolCallDelta(self._num_calls, self._marks.spelled(arguments))
-        if end is not None:
             self._state = TurnParser._end
 
+    def _arguments(self) -> Iterator[ParsedEvent]:
+        text, self._buffer = self._buffer, ""
+        read = self._reader.feed(text)
+        if read.json:
+            yield ToolCallDelta(self._num_calls, self._marks.spelled(read.json))
+        if read.rest is not None:
+            self._buffer, self._state = read.rest, TurnParser._end
+
     def _end(self) -> Iterator[ParsedEvent]:
-        if self._skip(self._family.end):
-            yield from self._end_call()
+        if self._skip_with_id(self._family.after_input if self._is_custom else self._family.end):
+            self._num_calls += 1
+            self._state = TurnParser._next_call
+            yield ToolCallEnd(self._num_calls - 1)
 
     def _next_call(self) -> Iterator[ParsedEvent]:
-        if self._skip(self._family.separator + self._family.marker):
-            self._state = TurnParser._before_name
-        return iter(())
+        """Another call, or the end of them."""
+        again, over = self._family.separator + self._family.before_name, self._family.calls_end
+        written = self._marks.spelled(self._buffer)
+        if over and self._marks.spelled(over).startswith(written[: len(self._marks.spelled(over))]):
+            if self._skip(over):
+                self._state = TurnParser._over
+        elif self._skip(again):
+            self._state = TurnParser._name
+        yield from ()
+
+    def _over(self) -> Iterator[ParsedEvent]:
+        if self._buffer:
+            raise MatcherError(f"the turn's text goes on after its calls: {self._marks.spelled(self._buffer)!r}")
+        yield from ()
+
+    def _skip_with_id(self, literal: str) -> bool:
+        """As _skip, of a literal that may have an id in it."""
+        first, *others = split_at_id(literal)
+        if not others:
+            return self._skip(first)
+        (last,) = others
+        end = self._buffer.find(last, len(first))
+        if not self._buffer.startswith(first) or end < 0:
+            return False
+        self._buffer = self._buffer[end + len(last) :]
+        return True
 
     def _skip(self, literal: str) -> bool:
         """Take the literal off the buffer once it is there whole. Nothing else can come: its spelling will do."""
@@ -236,10 +272,3 @@ class TurnParser:
         if not literal.startswith(written):
             raise MatcherError(f"the turn's text left its format: {written!r} where {literal!r} must be")
         return False
-
-
-_FIRST_STATES: dict[Opening, State] = {
-    Opening.NONE: TurnParser._text,
-    Opening.BEFORE: TurnParser._start,
-    Opening.INSIDE: TurnParser._reasoning,
-}

@@ -16,7 +16,8 @@ from benchmarks.bfcl import (
     to_json_schema,
 )
 from engine.config import default_cache_dir
-from engine.grammars.tool_formats import HERMES, PLAIN, ToolFormat
+from engine.grammars.tool_format import ToolFormat
+from engine.grammars.tool_formats import HERMES, PLAIN
 from engine.grammars.turn import build_turn
 from engine.types import Request, Role, ToolChoice, ToolChoiceMode
 

@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from engine.errors import GrammarError, RequestError, SchemaError
 from engine.events import Enforcement, ToolCallDelta, ToolCallEnd, ToolCallStart
-from engine.grammars.tool_formats import HERMES, PLAIN, ToolFormat
+from engine.grammars.tool_format import ToolFormat
+from engine.grammars.tool_formats import HERMES, PLAIN
 from engine.grammars.turn_parser import TurnParser
 from engine.types import CustomTool, Grammar, Tool, ToolChoice
-from tests.grammars.turns import FAMILIES, accepts, an_object, compiler_of, request, tokenizer_of, turn_of
+from tests.grammars.turns import FAMILIES, accepts, an_object, between, compiler_of, request, tokenizer_of, turn_of
 
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 ONLY_RUN = ToolChoice.named("run")
@@ -31,7 +32,7 @@ def read_back(family: ToolFormat, texts: list[str]) -> list[object]:
         custom_names={"run"},
     )
     tokenizer = tokenizer_of(family)
-    written = family.separator.join(family.write_input("run", text) for text in texts)
+    written = between(family).join(family.write_input("run", text) for text in texts)
     detokenizer = tokenizer.detokenizer()
     events = []
     for token in tokenizer.encode(written):
@@ -131,7 +132,7 @@ def test_a_format_that_does_not_compile_or_allows_nothing_is_refused_by_path(fam
 @each_family
 def test_functions_and_custom_tools_stand_side_by_side(family: ToolFormat) -> None:
     asked = request(Tool("clock"), CustomTool("run", "", SUM))
-    both = family.separator.join([family.write_input("run", "1+1"), family.write_call("clock", "{}")])
+    both = between(family).join([family.write_input("run", "1+1"), family.write_call("clock", "{}")])
     assert accepts(asked, family, both)
     assert not accepts(asked, family, family.write_input("clock", "1+1"))
     assert not accepts(asked, family, family.write_call("run", "{}"))

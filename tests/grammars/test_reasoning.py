@@ -7,7 +7,8 @@ from engine.events import ReasoningDelta, TextDelta, ToolCallStart
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.matcher import Matcher
 from engine.grammars.reasoning_budget import ReasoningBudget, reasoning_tags
-from engine.grammars.tool_formats import HERMES, THINK, Opening, ToolFormat
+from engine.grammars.tool_format import THINK, Opening, ToolFormat
+from engine.grammars.tool_formats import HERMES
 from engine.grammars.turn import build_turn
 from engine.grammars.turn_parser import ParsedEvent, TurnParser
 from engine.tokenizer import Tokenizer

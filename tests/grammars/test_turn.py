@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from engine.errors import GrammarError, SchemaError
 from engine.events import Enforcement
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
-from engine.grammars.tool_formats import HERMES, PLAIN, ToolFormat
+from engine.grammars.tool_format import ToolFormat
+from engine.grammars.tool_formats import HERMES, PLAIN
 from engine.grammars.turn import build_turn
 from engine.types import Grammar, Tool, ToolCall, ToolChoice, ToolChoiceMode
 from tests.fakes import fake_tokenizer
@@ -24,6 +25,7 @@ from tests.grammars.turns import (
     accepted,
     accepts,
     an_object,
+    between,
     call_of,
     calls,
     compiler_of,
@@ -89,7 +91,7 @@ def test_after_the_last_call_only_the_end_of_the_turn_or_another_call_can_follow
     matcher.accept(tokenizer.encode(calls(family, ("clock", {}))))
     assert matcher.is_accepting
     assert not matcher.is_terminated
-    separator = tokenizer.encode(family.separator)[0]
+    separator = tokenizer.encode(between(family))[0]
     allowed = {token for token in range(tokenizer.num_tokens) if matcher.validate([token])}
     assert allowed == {separator} | tokenizer.eos_ids
 

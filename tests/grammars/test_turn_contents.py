@@ -5,7 +5,8 @@ import pytest
 
 from engine.errors import GrammarError
 from engine.grammars.matcher import Matcher
-from engine.grammars.tool_formats import HERMES, PLAIN, ToolFormat
+from engine.grammars.tool_format import ToolFormat
+from engine.grammars.tool_formats import HERMES, PLAIN
 from engine.types import Grammar, Request, Tool, ToolChoice
 from tests.grammars.turns import (
     BOTH,

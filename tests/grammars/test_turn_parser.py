@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from engine.errors import MatcherError
 from engine.events import TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart
-from engine.grammars.tool_formats import HERMES, PLAIN, ToolFormat
+from engine.grammars.tool_format import ToolFormat
+from engine.grammars.tool_formats import HERMES, PLAIN
 from engine.grammars.turn_parser import ParsedEvent, held_back
-from tests.grammars.turns import FAMILIES, call_of, parse, parser_of, tokenizer_of, written
+from tests.grammars.turns import FAMILIES, between, call_of, parse, parser_of, tokenizer_of, written
 
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 
@@ -50,12 +51,12 @@ TEXTS = st.lists(
 def segments(family: ToolFormat, text: str, calls: Sequence[tuple[str, Any]]) -> list[tuple[str, bool]]:
     """A turn in its natural parts, each with whether it is one token."""
     if family is PLAIN:
-        return [(text + PLAIN.separator.join(call_of(PLAIN, *call) for call in calls), False)]
-    parts, between = [(text, False)], ""
+        return [(text + between(PLAIN).join(call_of(PLAIN, *call) for call in calls), False)]
+    parts, parted_by = [(text, False)], ""
     for name, arguments in calls:
         inside = call_of(HERMES, name, arguments).removeprefix(HERMES.marker).removesuffix("</tool_call>")
-        parts += [(between, False), (HERMES.marker, True), (inside, False), ("</tool_call>", True)]
-        between = HERMES.separator
+        parts += [(parted_by, False), (HERMES.marker, True), (inside, False), ("</tool_call>", True)]
+        parted_by = between(HERMES)
     return parts
 
 
@@ -302,7 +303,7 @@ def test_a_turn_that_begins_with_the_marker_is_a_call_beside_a_response_too(fami
 @each_family
 def test_a_call_that_is_cut_anywhere_is_not_complete_and_leaves_no_markup(family: ToolFormat) -> None:
     """F1, F12."""
-    turn = family.write_call("f", written({"a": '}"'})) + family.separator + call_of(family, "g", {"b": {}})
+    turn = family.write_call("f", written({"a": '}"'})) + between(family) + call_of(family, "g", {"b": {}})
     first = len(call_of(family, "f", {"a": '}"'}))
     for length in range(len(family.marker), len(turn)):
         part = turn[:length]

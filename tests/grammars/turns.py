@@ -11,7 +11,8 @@ from engine.errors import MatcherError
 from engine.grammars.json_schema import CheckedSchema, check_arguments_schema, check_schema
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.matcher import Matcher
-from engine.grammars.tool_formats import HERMES, PLAIN, ToolFormat
+from engine.grammars.tool_format import ToolFormat
+from engine.grammars.tool_formats import HERMES, PLAIN
 from engine.grammars.turn import Turn, build_turn
 from engine.grammars.turn_parser import ParsedEvent, TurnParser
 from engine.tokenizer import Tokenizer
@@ -135,7 +136,13 @@ each_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: fam
 
 def calls(family: ToolFormat, *named: tuple[str, Any]) -> str:
     """Calls one after the other, as the family writes them."""
-    return family.separator.join(call_of(family, name, arguments) for name, arguments in named)
+    return between(family).join(call_of(family, name, arguments) for name, arguments in named)
+
+
+def between(family: ToolFormat) -> str:
+    """What parts two whole calls of a family that opens each with its marker."""
+    assert family.separator.endswith(family.marker)
+    return family.separator.removesuffix(family.marker)
 
 
 def refused(asked: Request, family: ToolFormat, texts: list[str]) -> list[str]:

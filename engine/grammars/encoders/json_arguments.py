@@ -1,0 +1,64 @@
+"""Arguments as one JSON object: what is written is what is meant."""
+
+import copy
+from dataclasses import dataclass
+from typing import Self
+
+from engine.grammars.encoders.arguments import ArgumentsGrammar, Read, Terminals
+from engine.grammars.json_schema import CheckedSchema
+from engine.types import JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class JsonArguments:
+    """Most families' way. They end where their JSON ends, never where a marker is seen."""
+
+    def grammar(self, checked: CheckedSchema, *, name: str, path: str, terminals: Terminals) -> ArgumentsGrammar:
+        del name, path, terminals
+        return ArgumentsGrammar(checked.lark())
+
+    def reader(self, schema: JsonObject) -> "JsonReader":
+        del schema
+        return JsonReader()
+
+    def write(self, arguments: str) -> str:
+        return arguments
+
+
+@dataclass(slots=True)
+class JsonReader:
+    """Finds the end of one JSON object or array in text that comes in pieces."""
+
+    depth: int = 0
+    in_string: bool = False
+    escaped: bool = False
+
+    def feed(self, text: str) -> Read:
+        end = self.end(text)
+        return Read(text) if end is None else Read(text[:end], text[end:])
+
+    def copy(self) -> Self:
+        return copy.copy(self)
+
+    def end(self, text: str) -> int | None:
+        """The position after the value's last character; None where it does not end in this piece."""
+        for position, character in enumerate(text):
+            if self.in_string:
+                self._inside_string(character)
+            elif character == '"':
+                self.in_string = True
+            elif character in "{[":
+                self.depth += 1
+            elif character in "}]":
+                self.depth -= 1
+                if self.depth == 0:
+                    return position + 1
+        return None
+
+    def _inside_string(self, character: str) -> None:
+        if self.escaped:
+            self.escaped = False
+        elif character == "\\":
+            self.escaped = True
+        elif character == '"':
+            self.in_string = False

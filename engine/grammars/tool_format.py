@@ -1,0 +1,191 @@
+"""How one model family writes reasoning, text and tool calls: a frozen object that the grammar and the parser read."""
+
+import enum
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+from engine.grammars.encoders.arguments import Arguments
+from engine.grammars.encoders.json_arguments import JsonArguments
+from engine.grammars.tool_descriptions import ToolStyle
+from engine.types import ToolCall
+
+JSON_ARGUMENTS = JsonArguments()
+ID = "{id}"  # in a literal: where the model writes an id of the call
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Text between tags: reasoning, say. All fields are literal text.
+
+    A block is: begin, any text without end, end, after. Markers of calls inside it are its text.
+    """
+
+    begin: str
+    end: str
+    after: str = ""  # between the block and what follows it
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning(Block):
+    """How a family writes what it thinks before it answers."""
+
+    history_key: str = "reasoning_content"  # of a message, where the chat template looks for it
+
+    def is_in(self, chat_template: str | None) -> bool:
+        """Whether models of this chat template reason so."""
+        tags = (self.begin.strip(), self.end.strip())
+        return any(tag in (chat_template or "") for tag in tags)
+
+    def opening(self, prompt: str, *, may_open: bool) -> "Opening":
+        """Where a turn after this prompt begins. may_open: whether the model reasons at all."""
+        end = prompt.rstrip()
+        if end.endswith(self.begin.strip()):
+            return Opening.INSIDE
+        is_over = end.endswith((self.end + self.after).rstrip())
+        return Opening.BEFORE if may_open and not is_over else Opening.NONE
+
+
+class Opening(enum.StrEnum):
+    """Where a turn begins."""
+
+    NONE = "none"  # after the reasoning, or there is none
+    BEFORE = "before"  # the model may open its reasoning
+    INSIDE = "inside"  # the prompt has opened it already
+
+
+THINK = Reasoning(begin="<think>", end="</think>", after="\n\n")
+
+
+@dataclass(frozen=True, slots=True)
+class CallIds:
+    """The ids of calls in a family that writes them."""
+
+    pattern: str  # a regex of what the model writes in the place of {id}
+    written: str  # by us, in that place; {name}, {index} and {digest} are filled in
+    history: str  # likewise, of a message for the chat template
+
+    def of(self, name: str, index: int) -> str:
+        """What stands in the place of {id} in the turn's call number `index`."""
+        return self.written.format(name=name, index=index, digest=_digest(f"{name}{index}"))
+
+    def of_history(self, call: ToolCall, index: int) -> str:
+        """A call's id in a message for the chat template."""
+        return self.history.format(name=call.name, index=index, digest=_digest(f"{call.id}{call.name}{index}"))
+
+
+def _digest(text: str) -> str:
+    """9 letters and digits, always the same for the same text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:9]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolFormat:
+    """One family's way of writing. All fields but the first ones are literal text, as it stands in the vocabulary.
+
+    A turn's calls are: marker, calls_begin, call, separator, call, ..., calls_end; then the turn ends.
+    A call is: before_name, the tool's name, before_arguments, the arguments, end.
+    A custom tool's call is: before_name, name, before_input, the raw input, input_end, after_input.
+    Text is: text_begin, the text. Before calls it is a preamble, where the family has one, or else just the text.
+    """
+
+    name: str
+    models: str = ""
+    source: str = ""  # where the format was read
+    template_signs: tuple[str, ...] = ()  # a chat template with all of these has this format
+    tokens: tuple[str, ...] = ()  # so has a model whose vocabulary has all of these, whatever its template shows
+
+    marker: str  # opens the calls, and only this does; often a single special token
+    calls_begin: str = ""  # between it and the first call
+    before_name: str = ""
+    before_arguments: str
+    end: str
+    separator: str = ""  # between two calls, what opens the next one included
+    calls_end: str = ""
+    arguments: Arguments = JSON_ARGUMENTS
+    before_input: str = ""  # of a custom tool's call, in place of before_arguments; then comes its raw input
+    input_end: str = ""  # ends a custom tool's input: text, or one token; none: custom tools cannot be called
+    after_input: str = ""
+    call_ids: CallIds | None = None
+    parallel: bool = True  # whether a turn may have several calls
+    calls_are_all: bool = False  # whether calls are the whole turn: the marker counts at the turn's start only
+    text_begin: str = ""
+    preamble: Block | None = None
+    reasoning: Reasoning | None = THINK  # where the chat template has it
+
+    response_begin: str = "<tool_response>\n"  # around a tool's result, where the chat template does not know tools
+    response_end: str = "\n</tool_response>"
+    # Shown to models whose chat template does not show tools; {tools} and {example} are filled in. Of the ways that
+    # benchmarks/tool_prompts.py compares, the one with most right calls.
+    instructions: str = "You answer with a tool call, like this:\n{example}\n\nThe tools are:\n{tools}"
+    tool_style: ToolStyle = ToolStyle.SIGNATURE
+
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """Everything that it writes between what a request brings."""
+        return tuple(_strings(self))
+
+    def rewritten(self, rewrite: Callable[[str], str]) -> "ToolFormat":
+        """The same with each literal rewritten."""
+        family: ToolFormat = _rewritten(self, rewrite)
+        return family
+
+    def write_call(self, name: str, arguments: str) -> str:
+        """A whole call, alone in its turn, as the model would write it. arguments: JSON text."""
+        return self._whole([self._call(name, arguments, 0)])
+
+    def write_input(self, name: str, text: str) -> str:
+        """A whole call of a custom tool, alone in its turn, as the model would write it."""
+        return self._whole([self._input(name, text, 0)])
+
+    def write_calls(self, calls: tuple[ToolCall, ...]) -> str:
+        """A turn's calls as the model would write them; nothing where there are none."""
+        written = [
+            (self._input if call.custom else self._call)(call.name, call.arguments, index)
+            for index, call in enumerate(calls)
+        ]
+        return self._whole(written) if calls else ""
+
+    def _whole(self, calls: list[str]) -> str:
+        return f"{self.marker}{self.calls_begin}{self.separator.join(calls)}{self.calls_end}"
+
+    def _call(self, name: str, arguments: str, index: int) -> str:
+        before, end = (self._with_id(literal, name, index) for literal in (self.before_arguments, self.end))
+        return f"{self.before_name}{name}{before}{self.arguments.write(arguments)}{end}"
+
+    def _input(self, name: str, text: str, index: int) -> str:
+        before = self._with_id(self.before_input, name, index)
+        return f"{self.before_name}{name}{before}{text}{self.input_end}{self.after_input}"
+
+    def _with_id(self, literal: str, name: str, index: int) -> str:
+        return literal if self.call_ids is None else literal.replace(ID, self.call_ids.of(name, index))
+
+
+NOT_WRITTEN = frozenset({"name", "models", "source", "instructions", "history_key", "pattern", "written", "history"})
+
+
+def _strings(literals: Any) -> Iterator[str]:
+    for field in fields(literals):
+        value = getattr(literals, field.name)
+        if is_dataclass(value):
+            yield from _strings(value)
+        elif type(value) is str and field.name not in NOT_WRITTEN:
+            yield value
+
+
+def _rewritten(literals: Any, rewrite: Callable[[str], str]) -> Any:
+    changed: dict[str, Any] = {}
+    for field in fields(literals):
+        value = getattr(literals, field.name)
+        if is_dataclass(value):
+            changed[field.name] = _rewritten(value, rewrite)
+        elif type(value) is str and field.name not in NOT_WRITTEN:
+            changed[field.name] = rewrite(value)
+    return replace(literals, **changed)
+
+
+def split_at_id(literal: str) -> tuple[str, ...]:
+    """The literal's parts around the ids in it."""
+    return tuple(re.split(re.escape(ID), literal))
