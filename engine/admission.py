@@ -14,12 +14,14 @@ from engine.errors import BudgetError, ContextLengthError, GrammarError, Matcher
 from engine.events import Enforcement, Receipt, ReceiptEntry
 from engine.generation import Deliver, Run
 from engine.grammars.closing import ClosingSearch
-from engine.grammars.closing_hints import ClosingHints
+from engine.grammars.closing_hints import ClosingHints, schema_hints
 from engine.grammars.matcher import GrammarCompiler, Matcher
 from engine.grammars.reasoning_budget import ReasoningBudget, reasoning_tags
 from engine.grammars.tool_format import Opening, ToolFormat
-from engine.grammars.turn import Turn, TurnBuilder
+from engine.grammars.turn import Turn, TurnBuilder, VetoedPart
 from engine.grammars.turn_parser import TurnParser
+from engine.grammars.veto import Veto
+from engine.grammars.veto_matcher import TurnReader, TurnVetoes, VetoMatcher
 from engine.guard import Guard
 from engine.model import LoadedModel
 from engine.output import OutputStream
@@ -65,7 +67,7 @@ class Admission:
         opening = self._opening(request, prompt)
         turn = builder.build(opening)
         self._check_special_ids(request, turn)
-        matcher = self._with_budget(request, turn.compile(self._compiler), opening)
+        matcher = self._with_budget(request, self._compiled(request, turn, opening), opening)
         seed, max_tokens = seed_of(request.sampling), self._max_tokens(request, len(prompt))
         try:
             sequence = Sequence(
@@ -92,6 +94,25 @@ class Admission:
         end = tokenizer.decode(prompt[-MAX_TOKENS_OF_TAG:])
         return reasoning.opening(end, may_open=reasoning.is_in(tokenizer.chat_template))
 
+    def _compiled(self, request: Request, turn: Turn, opening: Opening) -> Matcher | None:
+        matcher = turn.compile(self._compiler)
+        if matcher is None or not turn.vetoed:
+            return matcher
+        vetoes = {part.tool: Veto(part.checked.source, part.checked.vetoed) for part in turn.vetoed}
+        for part in turn.vetoed:
+            self._check_can_be_satisfied(part, vetoes[part.tool])
+        of_tools = {name: veto for name, veto in vetoes.items() if name is not None}
+        parser = self._parser(request, turn, opening)
+        return VetoMatcher(matcher, TurnReader(parser, TurnVetoes(of_tools, vetoes.get(None)), self._tokenizer))
+
+    def _check_can_be_satisfied(self, part: VetoedPart, veto: Veto) -> None:
+        """A grammar that is too wide compiles where no value passes the veto. Raises GrammarError."""
+        alone = self._compiler.compile(f"start: {part.checked.lark()}", param=part.path)
+        text = TurnParser(self._tool_format, has_calls=False, special_tokens={}, call_id=str)
+        matcher = VetoMatcher(alone, TurnReader(text, TurnVetoes(response=veto), self._tokenizer))
+        if self.closing.path(matcher, self._model.context_length, schema_hints(part.checked.schema)) is None:
+            raise GrammarError(f"{part.path} cannot be enforced: no value was found that satisfies it", param=part.path)
+
     def _with_budget(self, request: Request, matcher: Matcher | None, opening: Opening) -> Matcher | None:
         reasoning, budget = self._tool_format.reasoning, request.reasoning_budget
         if budget is None:
@@ -103,7 +124,7 @@ class Admission:
 
     def _guard(self, request: Request, turn: Turn, matcher: Matcher, num_prompt: int, max_tokens: int) -> Guard:
         """Raises BudgetError where no complete answer fits into max_tokens, naming what would."""
-        guard = Guard(self.closing, self._tokenizer.token_bytes, turn.hints, turn.bound, turn.vetoes)
+        guard = Guard(self.closing, self._tokenizer.token_bytes, turn.hints, turn.bound, bool(turn.vetoed))
         least = guard.begin(matcher, max_tokens, self._model.context_length - num_prompt)
         param = "tools" if request.response is None else "response"
         if least is None:
@@ -117,22 +138,24 @@ class Admission:
             )
         return guard
 
-    def _output(self, request: Request, turn: Turn, opening: Opening) -> OutputStream:
-        tokenizer = self._tokenizer
+    def _parser(self, request: Request, turn: Turn, opening: Opening) -> TurnParser:
         turn_id = uuid.uuid4().hex[:20]
-        parser = TurnParser(
+        return TurnParser(
             self._tool_format,
             has_calls=turn.has_calls,
-            special_tokens=tokenizer.unspellable,
+            special_tokens=self._tokenizer.unspellable,
             call_id=lambda index: f"call_{turn_id}{index}",
             has_response=request.response is not None,
             custom_names=frozenset(tool.name for tool in request.callable_tools if isinstance(tool, CustomTool)),
             schemas=turn.schemas,
             opening=opening,
         )
+
+    def _output(self, request: Request, turn: Turn, opening: Opening) -> OutputStream:
+        parser = self._parser(request, turn, opening)
         stop = request.stop if request.response is None else ()
-        special_ids = frozenset(tokenizer.unspellable.values())
-        return OutputStream(tokenizer.detokenizer(), parser, stop=stop, special_ids=special_ids)
+        special_ids = frozenset(self._tokenizer.unspellable.values())
+        return OutputStream(self._tokenizer.detokenizer(), parser, stop=stop, special_ids=special_ids)
 
     def _check_token_ids(self, request: Request) -> None:
         num_tokens = self._tokenizer.num_tokens

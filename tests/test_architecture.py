@@ -36,7 +36,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.encoders.json_arguments engine.grammars.encoders.raw_strings",
         "engine.grammars.encoders.tagged engine.grammars.encoders.literal_reader",
         "engine.grammars.tool_format engine.grammars.encoders.literal",
-        "engine.grammars.tool_formats engine.grammars.turn_parser engine.template_skills",
+        "engine.grammars.tool_formats engine.grammars.turn_parser engine.grammars.turn_closing engine.template_skills",
         "engine.prompt",
         "engine.grammars.turn engine.grammars.veto_matcher engine.outlines_terms",
         "engine.guard engine.output",

@@ -45,7 +45,6 @@ class ReasoningBudget:
     _tokens: list[int] = field(default_factory=list)  # accepted until the reasoning was over, or was none
     _begun_at: int | None = None  # the number of them when it began
     _is_over: bool = False
-    _num_after: int = 0  # tokens accepted since
 
     def __post_init__(self) -> None:
         if not self.tags.begin:
@@ -60,7 +59,6 @@ class ReasoningBudget:
 
     def _note(self, token: int) -> None:
         if self._is_over:
-            self._num_after += 1
             return
         self._tokens.append(token)
         if self._begun_at is None:
@@ -97,16 +95,6 @@ class ReasoningBudget:
                 return number
         return len(tokens)
 
-    def rollback(self, num_tokens: int) -> None:
-        self.inner.rollback(num_tokens)
-        num_after = min(num_tokens, self._num_after)
-        self._num_after -= num_after
-        if num_before := num_tokens - num_after:
-            del self._tokens[-num_before:]
-            self._is_over = False
-            if self._begun_at is not None and self._begun_at > len(self._tokens):
-                self._begun_at = None
-
     def forced_tokens(self) -> list[int]:
         return self._closing() or self.inner.forced_tokens()
 
@@ -123,6 +111,10 @@ class ReasoningBudget:
     @property
     def is_terminated(self) -> bool:
         return self.inner.is_terminated
+
+    @property
+    def grammar(self) -> Matcher:
+        return self.inner.grammar
 
     @property
     def must_look_ahead(self) -> bool:

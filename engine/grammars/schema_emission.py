@@ -163,7 +163,9 @@ class _Emission:
         self._num_schemas += 1
         if self._num_schemas > self._tableau.limits.max_compiled:
             limit = self._tableau.limits.max_compiled
-            raise SchemaError(f"{self._path}: its grammar has more than {limit} schemas (max_compiled)", param=self._path)
+            raise SchemaError(
+                f"{self._path}: its grammar has more than {limit} schemas (max_compiled)", param=self._path
+            )
 
     def _written(self, state: State, depth: int) -> Any:
         if state.union:

@@ -122,9 +122,7 @@ class Formulas:
         blame = asked.blame or asked.pointer
         return any_of((self.negative(schema, keyword, asked) for keyword in schema), blame)
 
-    def positive(
-        self, schema: JsonObject, keyword: str, asked: _Asked, siblings: Mapping[str, Formula]
-    ) -> Formula:
+    def positive(self, schema: JsonObject, keyword: str, asked: _Asked, siblings: Mapping[str, Formula]) -> Formula:
         if keyword == "oneOf":
             return self.one_of(schema["oneOf"], asked, all_of(siblings.values()))
         if keyword in POSITIVE and TYPE_OF.get(keyword, asked.kind) == asked.kind:
@@ -338,7 +336,9 @@ class Formulas:
 
     def not_others(self, keyword: str, schema: JsonObject, asked: _Asked) -> Formula:
         value = schema[keyword]
-        if value in (True, {}) or (keyword == "patternProperties" and all(each in (True, {}) for each in value.values())):
+        if value in (True, {}) or (
+            keyword == "patternProperties" and all(each in (True, {}) for each in value.values())
+        ):
             return False
         return all_of([asked.atom(keyword, "minProperties", 1), veto(asked.blame_for(keyword))])
 

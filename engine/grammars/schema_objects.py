@@ -226,4 +226,3 @@ def _case(
         optional = [name for name, state in named.items() if state != NEVER and name not in required]
         assert not optional
     return given.case(schema, list(dict.fromkeys(needs)))
-

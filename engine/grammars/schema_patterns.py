@@ -261,4 +261,3 @@ def _member(code: int) -> str:
 
 def _members(ranges: Ranges) -> str:
     return "".join(_member(low) + (f"-{_member(high)}" if high > low else "") for low, high in ranges)
-

@@ -189,7 +189,9 @@ class _Writer:
 
     def one_schema(self, written: dict[str, Any], keyword: str, value: Any, place: _Place, schema: JsonObject) -> None:
         if isinstance(value, list):
-            self.list_of_schemas(written, "prefixItems", value, replace(place, pointer=_sibling(place, "prefixItems")), schema)
+            self.list_of_schemas(
+                written, "prefixItems", value, replace(place, pointer=_sibling(place, "prefixItems")), schema
+            )
             return
         negated = place.negated or keyword in ("not", "if", "contains", "propertyNames")
         in_place = keyword in IN_PLACE
@@ -258,7 +260,9 @@ class _Writer:
     def move(self, old: str, new: str) -> None:
         """What was written at one pointer stands at another now."""
         for table in (self.origins,):
-            moved = {pointer: path for pointer, path in table.items() if pointer == old or pointer.startswith(f"{old}/")}
+            moved = {
+                pointer: path for pointer, path in table.items() if pointer == old or pointer.startswith(f"{old}/")
+            }
             table |= {new + pointer[len(old) :]: path for pointer, path in moved.items()}
         for keys, pointer in self.pointers.items():
             if pointer == old or pointer.startswith(f"{old}/"):

@@ -35,7 +35,17 @@ BUILDERS: dict[str, Callable[[CaseOf], list[Case]]] = {
 }
 LOOK_AHEAD = 3  # levels into a value that are searched for a contradiction
 CHECKED_ALONE = frozenset(  # atoms that are keywords of their own
-    ["minLength", "maxLength", "pattern", "format", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"]
+    [
+        "minLength",
+        "maxLength",
+        "pattern",
+        "format",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+    ]
 )
 SOURCE_URI = "urn:toolmask:source"
 
@@ -67,7 +77,9 @@ class Tableau:
         if [keyword for keyword in schema if keyword not in ("$defs", "definitions", "$schema")] != ["anyOf"]:
             return None
         branches = [
-            state_of(self.schemas, [state.literals[0]._replace(pointer=child_pointer(child_pointer(pointer, "anyOf"), each))])
+            state_of(
+                self.schemas, [state.literals[0]._replace(pointer=child_pointer(child_pointer(pointer, "anyOf"), each))]
+            )
             for each in range(len(schema["anyOf"]))
         ]
         kept = tuple(dict.fromkeys(branch for branch in branches if branch != NEVER))

@@ -15,12 +15,14 @@ so: one look at the turn's start tells which it is, and a marker inside the resp
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from engine.errors import GrammarError, MatcherError
 from engine.events import Receipt, ReceiptEntry
+from engine.grammars.closing_bounds import ClosingBound, longest_closing
+from engine.grammars.closing_hints import ClosingHints
 from engine.grammars.custom_tools import input_grammar, may_write
 from engine.grammars.json_schema import CheckedSchema, check_arguments_schema, check_schema
 from engine.grammars.lark_source import check_callers
@@ -28,11 +30,17 @@ from engine.grammars.literals import ANY_TEXT, regex_literal, string_literal
 from engine.grammars.matcher import GrammarCompiler, Matcher
 from engine.grammars.strict import check_strict
 from engine.grammars.tool_format import Opening, ToolFormat, split_at_id
-from engine.types import CustomTool, GrammarKind, JsonObject, Request, Tool, ToolChoiceMode
+from engine.grammars.turn_closing import TurnClosing
+from engine.types import CustomTool, Grammar, GrammarKind, JsonObject, Request, Tool, ToolChoiceMode
 
 MAX_WORDS = 2**15  # of a bitmask: a million tokens
 
 _REASONING = {Opening.NONE: "", Opening.BEFORE: "reasoning?", Opening.INSIDE: "reasoning_rest"}
+
+
+class _SchemaOptions(TypedDict):
+    lenient: bool
+    strict_formats: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,15 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class VetoedPart:
+    """A schema of which the grammar leaves keywords to the veto."""
+
+    path: str
+    checked: CheckedSchema
+    tool: str | None  # whose arguments it is about; None: the response
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """What one turn may write."""
 
@@ -74,8 +91,9 @@ class Turn:
     receipt: Receipt
     has_calls: bool
     has_response: bool  # text is bound by a grammar
-    bound: Any = None  # on what completes the turn, from any of its states; None: not known
-    vetoes: bool = False  # whether the matcher may refuse tokens that its mask allows
+    bound: ClosingBound | None = None  # on what completes the turn, from any of its states; None: not known
+    hints: ClosingHints = field(default_factory=ClosingHints)  # at what completes it
+    vetoed: tuple[VetoedPart, ...] = ()  # what the grammar does not hold alone
     reasoning_begin: str | None = None  # what may open reasoning, where that is ordinary text
     has_text_begin: bool = False  # the family marks text, so that no response is taken for a call
     schemas: Mapping[str, JsonObject] = field(default_factory=dict)  # of the arguments, by the tool's name
@@ -138,6 +156,8 @@ class TurnBuilder:
         self._parts: list[Part] = []
         self._probes: list[Part] = []
         self._schemas: dict[str, JsonObject] = {}
+        self._vetoed: list[VetoedPart] = []
+        self._closing = TurnClosing()
         self._has_calls = bool(request.callable_tools)
         self._call_rules = self._calls() if self._has_calls else []
         self._response_body = self._response()
@@ -155,7 +175,14 @@ class TurnBuilder:
             reasoning_begin=self._reasoning_text(opening),
             has_text_begin=bool(self._family.text_begin),
             schemas=self._schemas,
+            bound=self._closing.bound(self._family, [tool.name for tool in self._request.callable_tools]),
+            hints=self._closing.hints,
+            vetoed=tuple(self._vetoed),
         )
+
+    @property
+    def _options(self) -> _SchemaOptions:
+        return {"lenient": self._request.lenient, "strict_formats": self._request.strict_formats}
 
     @property
     def _must_call(self) -> bool:
@@ -287,14 +314,16 @@ class TurnBuilder:
 
     def _arguments(self, tool: Tool, position: int, rules: list[str]) -> str:
         path, name = f"tools[{position}].parameters", f"arguments_{position}"
-        checked = check_arguments_schema(tool.parameters, path, open_objects=self._request.open_objects)
+        is_open = self._request.open_objects
+        checked = check_arguments_schema(tool.parameters, path, open_objects=is_open, **self._options)
         if tool.strict:
             check_strict(tool.parameters, path)
-        self._json(checked, path)
+        self._json(checked, path, tool.name)
         found = self._family.arguments.grammar(checked, name=name, path=path, terminals=self._terminals)
+        self._closing.add_schema(checked, found.bound)
         self._entries.extend(found.entries)
         if found.rules:
-            self._parts.append(Part(path, path, "\n".join([f"start: {found.body} END", 'END: "."', *found.rules])))
+            self._parts.append(Part(path, "\n".join([f"start: {found.body} END", 'END: "."', *found.rules])))
         rules.extend(found.rules)
         assert isinstance(checked.schema, dict)
         self._schemas[tool.name] = checked.schema
@@ -312,9 +341,18 @@ class TurnBuilder:
         self._parts.append(Part(path, found.source, may_be_empty=tool.format is not None))
         self._probes += [Part(path, probe) for probe in found.probes]
         self._entries += found.entries
+        self._add_input_closing(tool.format)
         if found.subgrammar is not None:
             self._subgrammars.append({"name": f"input_{position}", "lark_grammar": found.subgrammar})
         return f"{found.body} {self._terminals(self._family.after_input)}"
+
+    def _add_input_closing(self, written: Grammar | None) -> None:
+        if written is None:
+            self._closing.add_texts([""])  # it may end anywhere
+        elif written.kind is GrammarKind.REGEX:
+            self._closing.add_regex(written.source)
+        else:
+            self._closing.add_unknown()
 
     def _response(self) -> str | None:
         grammar = self._request.response
@@ -322,17 +360,25 @@ class TurnBuilder:
             return None
         match grammar.kind:
             case GrammarKind.JSON_SCHEMA:
-                return self._json(check_schema(json.loads(grammar.source), "response"), "response")
+                checked = check_schema(json.loads(grammar.source), "response", **self._options)
+                self._closing.add_schema(checked, longest_closing(checked.schema))
+                return self._json(checked, "response", None)
             case GrammarKind.CHOICE:
-                return self._subgrammar(_choice_lark(grammar.source))
+                options = _options(grammar.source)
+                self._closing.add_texts(options)
+                return self._subgrammar("start: " + " | ".join(map(string_literal, options)))
             case GrammarKind.REGEX:
+                self._closing.add_regex(grammar.source)
                 return self._subgrammar(f"start: {regex_literal(grammar.source)}")
             case GrammarKind.LARK:
+                self._closing.add_unknown()
                 check_callers(grammar.source, "response")
                 return self._subgrammar(grammar.source)
 
-    def _json(self, checked: CheckedSchema, path: str) -> str:
+    def _json(self, checked: CheckedSchema, path: str, tool: str | None) -> str:
         self._entries.extend(checked.entries)
+        if checked.vetoed:
+            self._vetoed.append(VetoedPart(path, checked, tool))
         for where, pattern in checked.patterns.items():
             string = CheckedSchema({"type": "string", "pattern": pattern})
             self._parts.append(Part(where, f"start: {string.lark()}", may_outgrow="{" in pattern))
@@ -362,8 +408,8 @@ class TurnBuilder:
         return json.dumps({"grammars": [{"name": "turn", "lark_grammar": lark}, *self._subgrammars]})
 
 
-def _choice_lark(source: str) -> str:
-    options = json.loads(source)
+def _options(source: str) -> list[str]:
+    options: list[str] = list(dict.fromkeys(json.loads(source)))
     if not options or "" in options:
         raise GrammarError("a choice must have at least one option, and no empty one", param="response")
-    return "start: " + " | ".join(string_literal(option) for option in dict.fromkeys(options))
+    return options

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from engine.events import ReceiptEntry
+from engine.grammars.closing_bounds import ClosingBound
 from engine.grammars.json_schema import CheckedSchema
 from engine.types import JsonObject
 
@@ -19,6 +20,7 @@ class ArgumentsGrammar:
     body: str
     rules: tuple[str, ...] = ()  # that the body refers to
     entries: tuple[ReceiptEntry, ...] = ()
+    bound: ClosingBound | None = None  # on what completes the arguments, from any of their states; None: not known
     sources: tuple[tuple[str, str], ...] = ()  # (path, whole grammar) of the parts, to see which is to blame
 
 

@@ -4,6 +4,7 @@ import copy
 from dataclasses import dataclass
 from typing import Self
 
+from engine.grammars.closing_bounds import longest_closing
 from engine.grammars.encoders.arguments import ArgumentsGrammar, Read, Terminals
 from engine.grammars.json_schema import CheckedSchema
 from engine.types import JsonObject
@@ -15,7 +16,7 @@ class JsonArguments:
 
     def grammar(self, checked: CheckedSchema, *, name: str, path: str, terminals: Terminals) -> ArgumentsGrammar:
         del name, path, terminals
-        return ArgumentsGrammar(checked.lark())
+        return ArgumentsGrammar(checked.lark(), bound=longest_closing(checked.schema))
 
     def reader(self, schema: JsonObject) -> "JsonReader":
         del schema

@@ -1,0 +1,51 @@
+"""How far from complete a turn can be, and hints at how to complete it, put together from its parts."""
+
+from dataclasses import dataclass, field
+
+from engine.grammars.closing_bounds import ClosingBound, text_closing
+from engine.grammars.closing_hints import ClosingHints, regex_hints, schema_hints
+from engine.grammars.json_schema import CheckedSchema
+from engine.grammars.tool_format import ToolFormat
+
+MAX_CALL_ID = 64  # bytes of an id that a family writes into its calls
+
+
+@dataclass(slots=True)
+class TurnClosing:
+    """Takes the parts one by one; of several, one has to be completed."""
+
+    hints: ClosingHints = field(default_factory=ClosingHints)
+    _bounds: list[ClosingBound] = field(default_factory=list)
+    _is_known: bool = True
+
+    def add_schema(self, checked: CheckedSchema, bound: ClosingBound | None) -> None:
+        """A JSON value. What a veto asks for beside the grammar, no bound knows."""
+        self.hints += schema_hints(checked.schema)
+        self._add(None if checked.vetoed else bound)
+
+    def add_regex(self, regex: str) -> None:
+        """A text that a regex matches as a whole."""
+        self.hints += regex_hints(regex)
+        longest = text_closing(regex)
+        self._add(None if longest is None else ClosingBound(longest, 0))
+
+    def add_texts(self, texts: list[str]) -> None:
+        """One of these texts."""
+        self._add(ClosingBound(max(len(text.encode()) for text in texts), 0))
+
+    def add_unknown(self) -> None:
+        """A part of which nothing is known."""
+        self._add(None)
+
+    def _add(self, bound: ClosingBound | None) -> None:
+        self._is_known &= bound is not None
+        self._bounds += [] if bound is None else [bound]
+
+    def bound(self, family: ToolFormat, names: list[str]) -> ClosingBound | None:
+        """Of the whole turn: the worst part, and all that the family writes around it. None where a part has none."""
+        if not self._is_known:
+            return None
+        literals = sum(len(literal.encode()) for literal in family.literals) + MAX_CALL_ID
+        around = literals + max((len(name) for name in names), default=0)
+        base = max((bound.base for bound in self._bounds), default=0)
+        return ClosingBound(around + base, max((bound.per_level for bound in self._bounds), default=0))
