@@ -76,6 +76,9 @@ class ToolMessage(RequestModel):
     role: Literal["tool"]
     content: Content
     tool_call_id: Text
+    name: Text | None = Field(
+        default=None, description="The called tool's; some clients send it, and it must be right."
+    )
 
 
 Message = Annotated[

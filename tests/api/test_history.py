@@ -36,6 +36,8 @@ GOOD = {
     "two in another order": [USER, calls("a", "b"), result("b"), result("a"), USER],
     "a custom one": [USER, custom_call("a"), result("a")],
     "the same id in two turns": [USER, calls("a"), result("a"), calls("a"), result("a")],
+    "with the tool's name, as Instructor sends it": [USER, calls("a"), {**result("a"), "name": "f"}],
+    "with a custom tool's name": [USER, custom_call("a"), {**result("a"), "name": "sql"}],
 }
 
 
@@ -53,6 +55,7 @@ BAD: dict[str, tuple[list[dict[str, Any]], str, str]] = {
     "one of two": ([USER, calls("a", "b"), result("a"), USER], "messages[1].tool_calls[1].id", "'b'"),
     "no result at the end": ([USER, calls("a")], "messages[1].tool_calls[0].id", "at the end"),
     "two alike": ([USER, calls("a", "a"), result("a")], "messages[1].tool_calls[1].id", "messages[1].tool_calls[0].id"),
+    "another tool's name": ([USER, calls("a"), {**result("a"), "name": "g"}], "messages[2].name", "'f'"),
     "many calls": ([USER, calls(*"abcdefg"), result("x")], "messages[2].tool_call_id", "'d', and 3 more"),
 }
 

@@ -112,7 +112,11 @@ def test_a_custom_call_goes_back_with_its_result(client: openai.OpenAI) -> None:
     call = first.choices[0].message.tool_calls[0]
     assert (call.type, call.custom.name) == ("custom", "get_weather")
     assert call.custom.input in {"Paris", "Rome"}
-    messages += [first.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": "rain"}]
+    calls = first.choices[0].message.tool_calls
+    messages += [
+        first.choices[0].message,
+        *({"role": "tool", "tool_call_id": each.id, "content": "rain"} for each in calls),
+    ]
     second = client.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER])
     assert second.choices[0].message.content == ANSWER
 
