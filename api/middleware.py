@@ -136,7 +136,7 @@ class Bounded:
             except CutOffError as error:
                 await self._cut_off(scope, receive, error)
             finally:
-                await client.forget()
+                client.forget()
 
     async def _cut_off(self, scope: Scope, receive: Receive, error: CutOffError) -> None:
         """Close the connection without waiting for its client to take what was written. Raises where it cannot."""
@@ -182,11 +182,10 @@ class _Client:
         except WireError as error:
             raise CutOffError(str(error)) from error
 
-    async def forget(self) -> None:
-        """Watch no longer."""
+    def forget(self) -> None:
+        """Watch no longer. Waits for nothing: a client's next request must not be logged before this one."""
         if self._watcher is not None:
             self._watcher.cancel()
-            await asyncio.wait([self._watcher])
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -129,7 +129,7 @@ def test_choices_that_do_not_fit_into_the_queue_leave_none_behind(gate: Gate) ->
 
 
 def test_an_answer_that_takes_too_long_is_a_504_and_stops(gate: Gate, cancelled: threading.Event) -> None:
-    with served(with_hook(fake_loaded(bonus=NEVER_ENDS), gate), request_timeout_s=0.05) as server:
+    with served(with_hook(fake_loaded(bonus=NEVER_ENDS), gate), request_timeout_s=0.5) as server:
         late = server.chat(max_tokens=500)
         assert (late.status_code, late.json()["error"]["code"]) == (504, "request_timeout")
         assert late.headers["x-should-retry"] == "false"

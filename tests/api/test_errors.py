@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 
 from api.convert.chat import ChatStream
-from tests.api.servers import WEATHER, LiveServer, chat_body, custom_tool, events_of, function_tool, served
+from api.routes import responses
+from tests.api.servers import (
+    WEATHER,
+    LiveServer,
+    chat_body,
+    custom_tool,
+    events_of,
+    function_tool,
+    is_idle,
+    served,
+    wait_until,
+)
 
 
 @pytest.fixture(scope="module")
@@ -321,4 +332,12 @@ def test_a_stream_that_fails_of_a_bug_of_ours_says_so(server: LiveServer, monkey
     *chunks, last = events_of(server.chat(stream=True))
     assert (chunks, last["error"]["code"]) == ([], "internal_error")
     assert "secret" not in str(last)
-    assert server.manager.num_requests == 0
+    wait_until(lambda: is_idle(server))
+
+
+def test_a_request_that_fails_before_its_answer_is_begun_leaves_nothing_behind(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(responses, "ResponseAnswer", fail)  # made when the model is at work already
+    assert server.http.post("/v1/responses", json={"model": "fake", "input": "Hi"}).status_code == 500
+    wait_until(lambda: is_idle(server))

@@ -227,7 +227,7 @@ def test_a_load_that_runs_when_the_server_stops_ends_when_it_next_tells_how_far_
 
     has_begun, may_go_on = threading.Event(), threading.Event()
     asyncio.run(run())
-    assert len(reports) == 1
+    wait_until(lambda: len(reports) == 1)  # nobody waits for its thread
 
 
 def test_an_unloaded_model_answers_nothing_until_it_is_loaded_again() -> None:
