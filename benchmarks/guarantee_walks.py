@@ -17,13 +17,13 @@ import jsonschema_rs
 from benchmarks.random_model import MOODS, random_model
 from engine.engine import Engine
 from engine.errors import BudgetError, GenerationError, RequestError
-from engine.events import Completion, Enforcement, StopReason
+from engine.events import Completion, StopReason
 from engine.grammars.tool_formats import PLAIN
 from engine.tokenizer import Tokenizer
 from engine.types import Grammar, Message, Request, Role, SamplingParams, Tool, ToolChoice, ToolChoiceMode
 
 SHAPES = ("response", "required", "named", "auto", "two_tools")
-MAX_TOKENS = 400  # of a walk whose budget is not near
+MAX_TOKENS = 120  # of a walk whose budget is not near
 ENGINE_SEEDS = range(2)
 
 
@@ -33,6 +33,7 @@ class Walk:
 
     schema_id: str
     shape: str
+    mood: str  # of the model
     seed: int
     max_tokens: int
     least: int  # 0 where any budget will do
@@ -56,11 +57,12 @@ class Coverage:
     enforcements: Counter[str] = field(default_factory=Counter)
     budgets: Counter[str] = field(default_factory=Counter)
     values: Counter[str] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)  # schemas
+    refused: Counter[str] = field(default_factory=Counter)  # reasons, by schema and shape
 
     def add(self, walk: Walk) -> None:
         self.outcomes[walk.outcome] += 1
         self.shapes[walk.shape] += 1
+        self.moods[walk.mood] += 1
         self.enforcements.update(walk.enforcements)
         distance = walk.max_tokens - walk.least
         self.budgets["least" if distance == 0 else "least + 1 to 8" if distance <= 8 else "more"] += 1
@@ -92,39 +94,38 @@ class Walker:
             for number, mood in enumerate(MOODS)
         }
         self.coverage = Coverage()
+        self.num_refused = 0  # schemas that are refused in some shape
 
     def close(self) -> None:
         for engine in self._engines.values():
             engine.close()
 
     def walks(self, schema_id: str, schema: dict[str, Any], *, num_walks: int, seed: int) -> Iterator[Walk]:
-        """Walks through one schema; none where it is refused."""
+        """Walks through one schema; none of a shape in which it is refused."""
         rng = random.Random(f"{schema_id} {seed}")
         validator = jsonschema_rs.validator_for(schema, validate_formats=True)
-        for number in range(num_walks):
-            shape = rng.choice(SHAPES if schema.get("type") == "object" else SHAPES[:1])
-            request = _request(schema, shape, rng.randrange(2**32))
-            try:
-                least = self._least(request)
-            except RequestError as error:
-                self.coverage.refused[_reason(error)] += 1
-                if number == 0:
-                    return
-                continue
-            mood = rng.choice(list(MOODS))
-            self.coverage.moods[mood] += 1
-            begun = Walk(schema_id, shape, request.sampling.seed or 0, _budget(least, rng), least)
-            walk = _walked(begun, _with_budget(request, begun.max_tokens), self._engines[mood], validator)
+        shapes = SHAPES if schema.get("type") == "object" else SHAPES[:1]
+        budgets = {shape: self._least(_request(schema, shape, 0)) for shape in shapes[:num_walks]}
+        self.num_refused += None in budgets.values()
+        possible = [shape for shape, least in budgets.items() if least is not None]
+        for number in range(num_walks if possible else 0):
+            shape, mood = possible[number % len(possible)], rng.choice(list(MOODS))
+            least = budgets[shape] or 0
+            begun = Walk(schema_id, shape, mood, rng.randrange(2**32), _budget(least, rng), least)
+            request = replace(_request(schema, shape, begun.seed), max_tokens=begun.max_tokens)
+            walk = _walked(begun, request, self._engines[mood], validator)
             self.coverage.add(walk)
             yield walk
 
-    def _least(self, request: Request) -> int:
-        """The least budget; 0 where a request with one token is taken. Raises RequestError where it is refused."""
-        engine = next(iter(self._engines.values()))
+    def _least(self, request: Request) -> int | None:
+        """The least budget; 0 where a request with one token is taken, None where no budget will do."""
         try:
-            engine.submit(_with_budget(request, 1)).cancel()
+            self._engines["noise"].submit(replace(request, max_tokens=1)).cancel()
         except BudgetError as error:
             return error.least
+        except RequestError as error:
+            self.coverage.refused[_reason(error)] += 1
+            return None
         return 0
 
 
@@ -156,18 +157,6 @@ def _request(schema: dict[str, Any], shape: str, seed: int) -> Request:
     choices = {"auto": ToolChoice(), "named": ToolChoice.named("walk")}
     choice = choices.get(shape, ToolChoice(ToolChoiceMode.REQUIRED))
     return Request(messages=messages, tools=tools, tool_choice=choice, open_objects=True, sampling=sampling)
-
-
-def _with_budget(request: Request, max_tokens: int) -> Request:
-    return Request(
-        messages=request.messages,
-        tools=request.tools,
-        tool_choice=request.tool_choice,
-        response=request.response,
-        open_objects=request.open_objects,
-        sampling=request.sampling,
-        max_tokens=max_tokens,
-    )
 
 
 def _budget(least: int, rng: random.Random) -> int:
@@ -204,8 +193,3 @@ def _judge(
 def _reason(error: RequestError) -> str:
     text = str(error)
     return text.partition(": ")[2] or text
-
-
-def vetoes(coverage: Coverage) -> int:
-    """Walks whose receipt names a veto."""
-    return coverage.enforcements[Enforcement.VETO.value]

@@ -16,6 +16,7 @@ from engine.grammars.matcher import Matcher
 
 MARGIN = 16  # tokens; the search begins so much earlier than it must, so that one that finds nothing does no harm
 MAX_NODES = 64  # of a search in the midst of a turn: some 10 ms; a token for which no way is found so soon is vetoed
+MAX_FIRST_NODES = 512  # of the first look for a way that fits; where there is none, the shortest is looked for
 OPENING = (b"{", b"[")
 
 
@@ -60,7 +61,9 @@ class Guard:
         surely_fits = self._need(0) <= room and not self.vetoes
         if surely_fits and self._need(0) + MARGIN <= room:
             return 0
-        self.path = self.finder.shortest(matcher, most, self.hints)
+        self.path = self.finder.path(matcher, room, self.hints, MAX_FIRST_NODES)
+        if self.path is None:
+            self.path = self.finder.shortest(matcher, most, self.hints)
         if self.path is None:
             return 0 if surely_fits else None
         self._known = len(self.path)

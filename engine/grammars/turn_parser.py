@@ -4,7 +4,6 @@ A state is a method that takes what it can from the buffer; where it changes the
 A call ends where its arguments end, never where a marker is seen.
 """
 
-import copy
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Self
 
@@ -60,7 +59,8 @@ class TurnParser:
 
     def copy(self) -> Self:
         """An independent parser in the same state."""
-        other = copy.copy(self)
+        other = object.__new__(type(self))  # copy.copy does the same four times as slowly
+        other.__dict__ |= self.__dict__
         other._reader = self._reader.copy()
         return other
 

@@ -1,6 +1,5 @@
 """Arguments as one JSON object: what is written is what is meant."""
 
-import copy
 from dataclasses import dataclass
 from typing import Self
 
@@ -39,7 +38,7 @@ class JsonReader:
         return Read(text) if end is None else Read(text[:end], text[end:])
 
     def copy(self) -> Self:
-        return copy.copy(self)
+        return type(self)(self.depth, self.in_string, self.escaped)
 
     def end(self, text: str) -> int | None:
         """The position after the value's last character; None where it does not end in this piece."""
