@@ -14,7 +14,7 @@ class StopReason(enum.StrEnum):
     STOP_STRING = "stop_string"
     STOP_TOKEN = "stop_token"
     GRAMMAR_END = "grammar_end"  # nothing but the turn's end could follow
-    LENGTH = "length"  # max_tokens or the context's end; a call cut here is not reported
+    LENGTH = "length"  # max_tokens or the context's end cut a text; calls and responses are always whole
     CANCELLED = "cancelled"
     FAILED = "failed"
 
@@ -104,7 +104,7 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallEnd:
-    """A call is complete. A call without this event was cut off and must not be used."""
+    """A call is complete. A call without this event was cancelled, or failed, and must not be used."""
 
     index: int
 

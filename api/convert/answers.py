@@ -13,6 +13,7 @@ from api.schemas.common import (
     ToolmaskInfo,
     Usage,
 )
+from engine.errors import GenerationError
 from engine.events import Event, Finished, Receipt, StopReason, TokenLogprob, ToolCallEnd, ToolCallStart
 from engine.events import Usage as EngineUsage
 
@@ -39,29 +40,21 @@ class CallTracker:
         self.num_complete += isinstance(event, ToolCallEnd)
 
     def finish_reason(self, finished: Finished) -> FinishReason:
-        """How the turn ended, as clients know it. Raises WireError where a call was cut off, or the turn cancelled."""
-        lacks_call = self.must_call and self.num_complete == 0
-        if self.num_begun > self.num_complete or lacks_call:
-            raise _incomplete(finished)
+        """How the turn ended, as clients know it. Raises WireError where it was cancelled.
+
+        Raises GenerationError where a call was cut off otherwise: no engine without a fault ends a turn there.
+        """
         if finished.stop_reason not in FINISH_REASONS:
             raise cancelled()
-        reason = FINISH_REASONS[finished.stop_reason]
-        return "tool_calls" if reason == "stop" and self.num_complete else reason
+        lacks_call = self.must_call and self.num_complete == 0
+        if self.num_begun > self.num_complete or lacks_call:
+            raise GenerationError(f"the turn ended ({finished.stop_reason.value}) before its call was complete")
+        return "tool_calls" if self.num_complete else FINISH_REASONS[finished.stop_reason]
 
 
 def cancelled() -> WireError:
     """Told to nobody: the client is gone. 499 is how logs know that."""
     return WireError(499, "the client went away", kind=SERVER, code="cancelled", headers=DO_NOT_RETRY)
-
-
-def _incomplete(finished: Finished) -> WireError:
-    if finished.stop_reason is StopReason.LENGTH:
-        why = f"at {finished.usage.completion_tokens} tokens; allow more with max_completion_tokens"
-    else:
-        why = f"({finished.stop_reason.value})"
-    return WireError(
-        500, f"a tool call was cut off {why}", kind=SERVER, code="incomplete_tool_call", headers=DO_NOT_RETRY
-    )
 
 
 def to_usage(usages: Sequence[EngineUsage]) -> Usage:

@@ -59,7 +59,7 @@ class ChatAnswer:
 
 
 def to_completion(answer: ChatAnswer, choices: Sequence[Sequence[Event]]) -> chat.ChatCompletion:
-    """choices: all events of each. Raises WireError where a call was cut off."""
+    """choices: all events of each. Raises WireError and GenerationError, as CallTracker does."""
     finished = [events[-1] for events in choices]
     ends = [each for each in finished if isinstance(each, Finished)]
     return chat.ChatCompletion(
@@ -158,7 +158,7 @@ class ChatStream:
         self._choices = [_Choice(i, CallTracker(answer.must_call)) for i in range(num_choices)]
 
     def chunks(self, index: int, event: Event) -> Iterator[chat.ChatChunk]:
-        """What one choice's next event adds. Raises WireError where a call was cut off."""
+        """What one choice's next event adds. Raises WireError and GenerationError, as CallTracker does."""
         choice = self._choices[index]
         choice.calls.add(event)
         if not choice.has_begun:

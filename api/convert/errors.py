@@ -9,6 +9,7 @@ from typing import Any
 from api.convert.paths import UNCHANGED, Paths, json_path
 from api.schemas.errors import ErrorBody, ErrorResponse
 from engine.errors import (
+    BudgetError,
     ContextLengthError,
     EngineClosedError,
     EngineError,
@@ -97,6 +98,7 @@ class Row:
 # The first that fits counts.
 ROWS: Sequence[tuple[type[EngineError], Row]] = (
     (ContextLengthError, Row(400, INVALID, "context_length_exceeded")),
+    (BudgetError, Row(400, INVALID, "max_tokens_too_small")),
     (RequestError, Row(400, INVALID, None)),
     (QueueFullError, Row(429, "rate_limit_error", "queue_full", RETRY_SOON)),
     (EngineClosedError, Row(503, SERVER, "shutting_down", RETRY_SOON)),

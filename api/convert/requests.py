@@ -8,6 +8,7 @@ from api.convert.history import check_messages
 from api.convert.paths import Paths, from_rules, inside
 from api.convert.sampling import EXTENSION_RULES, schema_grammar, to_grammar, to_sampling, to_stop
 from api.schemas import chat, messages, tools
+from api.schemas.common import SchemaOptions
 from engine.types import CustomTool, Grammar, Message, Request, Role, Tool, ToolCall, ToolChoice, ToolChoiceMode
 
 WireMessages = Sequence[messages.Message]
@@ -27,14 +28,16 @@ class Prompted:
 
 def to_request(body: chat.ChatRequest, server_tools: ServerTools) -> Request:
     """The engine's form. Raises WireError, or RequestError whose path `paths_of` translates."""
-    extension = body.toolmask
+    extension = body.toolmask or SchemaOptions()
     response = _response(body)
     return Request(
         messages=to_messages(body.messages),
         tools=to_tools(body.tools or (), server_tools),
         tool_choice=to_tool_choice(body.tool_choice, body.tools or ()),
         parallel_tool_calls=body.parallel_tool_calls is not False,
-        open_objects=extension is not None and extension.open_objects is True,
+        open_objects=extension.open_objects is True,
+        lenient=extension.lenient is True,
+        strict_formats=extension.strict_formats is True,
         response=None if response is None else response[0],
         sampling=to_sampling(body, _top_logprobs(body)),
         stop=to_stop(body.stop),

@@ -11,7 +11,7 @@ from api.convert.sampling import EXTENSION_RULES, schema_grammar, to_grammar, to
 from api.schemas import response_items as flat
 from api.schemas import tools as nested
 from api.schemas.common import SamplingOptions
-from api.schemas.responses import JsonObjectFormat, JsonSchemaFormat, ResponseRequest
+from api.schemas.responses import JsonObjectFormat, JsonSchemaFormat, ResponseRequest, ResponseToolmaskOptions
 from engine.types import Grammar, Message, Request, Role, ToolCall, ToolChoice, ToolChoiceMode
 
 Items = Sequence[flat.InputItem]
@@ -51,15 +51,16 @@ class Asked:
 def to_request(asked: Asked, server_tools: ServerTools) -> Request:
     """The engine's form. Raises WireError, or RequestError whose path `paths_of` translates."""
     body, response = asked.body, _response(asked.body)
-    extension = body.toolmask
-    seed = None if extension is None else extension.seed
-    options = SamplingOptions(temperature=body.temperature, top_p=body.top_p, seed=seed, toolmask=extension)
+    extension = body.toolmask or ResponseToolmaskOptions()
+    options = SamplingOptions(temperature=body.temperature, top_p=body.top_p, seed=extension.seed, toolmask=extension)
     return Request(
         messages=_messages(asked),
         tools=to_tools([_nested(tool) for tool in body.tools or ()], server_tools),
         tool_choice=_tool_choice(body),
         parallel_tool_calls=body.parallel_tool_calls is not False,
-        open_objects=extension is not None and extension.open_objects is True,
+        open_objects=extension.open_objects is True,
+        lenient=extension.lenient is True,
+        strict_formats=extension.strict_formats is True,
         response=None if response is None else response[0],
         sampling=to_sampling(options, None),
         max_tokens=body.max_output_tokens,

@@ -67,7 +67,7 @@ class ResponseAnswer:
 
 
 def to_response(answer: ResponseAnswer, turn: Sequence[Event], keep: Keep) -> wire.Response:
-    """The whole answer. Raises WireError where a call was cut off."""
+    """The whole answer. Raises WireError and GenerationError, as CallTracker does."""
     whole: list[wire.Response] = []
     stream = ResponseStream(answer, whole.append)
     for event in turn:
@@ -92,7 +92,7 @@ class ResponseStream:
         self._open: wire.OutputMessage | wire.OutputCall | None = None
 
     def chunks(self, _: int, event: Event) -> Iterator[events.ResponseEvent]:
-        """What the turn's next event adds. Raises WireError where a call was cut off."""
+        """What the turn's next event adds. Raises WireError and GenerationError, as CallTracker does."""
         self._calls.add(event)
         yield from self._begin()
         match event:

@@ -6,7 +6,7 @@ from api.schemas.common import JsonSchema, SamplingOptions, ToolmaskOptions
 from engine.errors import RequestError
 from engine.types import Grammar, SamplingParams
 
-EXTENSION_RULES = tuple((name, f"toolmask.{name}") for name in ("top_k", "min_p", "repetition_penalty", "open_objects"))
+EXTENSION_RULES = tuple((name, f"toolmask.{name}") for name in ("top_k", "min_p", "repetition_penalty"))
 
 
 def to_sampling(body: SamplingOptions, top_logprobs: int | None) -> SamplingParams:

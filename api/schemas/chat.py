@@ -10,6 +10,7 @@ from api.schemas.common import (
     RequestModel,
     ResponseModel,
     SamplingOptions,
+    SchemaOptions,
     Text,
     ToolmaskInfo,
     Usage,
@@ -58,6 +59,7 @@ class ChatRequest(SamplingOptions):
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1, description="The newer name of max_tokens.")
     logprobs: bool | None = None
+    toolmask: SchemaOptions | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
 
     # Accepted where they change nothing.

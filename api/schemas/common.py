@@ -71,8 +71,19 @@ class ToolmaskOptions(RequestModel):
     grammar: Text | None = Field(
         default=None, description="A Lark grammar, llguidance's dialect, of the answer's text."
     )
+
+
+class SchemaOptions(ToolmaskOptions):
+    """The same, and how the JSON schemas of tools and answers are taken."""
+
     open_objects: bool | None = Field(
         default=None, description="Allow arguments that a tool's schema does not name, where it does not forbid them."
+    )
+    lenient: bool | None = Field(
+        default=None, description="Drop what cannot be enforced of a schema, and say so in the receipt."
+    )
+    strict_formats: bool | None = Field(
+        default=None, description="Refuse formats that JSON Schema does not know, which else are annotations."
     )
 
 

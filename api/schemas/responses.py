@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from api.schemas.common import JsonSchema, RequestModel, ResponseModel, Text, ToolmaskInfo, ToolmaskOptions
+from api.schemas.common import JsonSchema, RequestModel, ResponseModel, SchemaOptions, Text, ToolmaskInfo
 from api.schemas.response_items import FlatAnyTool, FlatTool, FlatToolChoice, InputItem, Status
 from api.schemas.tools import TextFormat
 
@@ -44,7 +44,7 @@ class ResponseStreamOptions(RequestModel):
     include_obfuscation: Literal[False] | None = Field(default=None, description="Only false: events are never padded.")
 
 
-class ResponseToolmaskOptions(ToolmaskOptions):
+class ResponseToolmaskOptions(SchemaOptions):
     """Options beyond OpenAI's. At most one of regex, choice and grammar, and none beside a text.format."""
 
     seed: int | None = Field(

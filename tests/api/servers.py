@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import socket
 import threading
@@ -149,6 +150,18 @@ def fake_that_answers(answer: Callable[[str], str], *, hermes: bool = True) -> L
         return {_token_after(tokenizer, whole, len(written)): 100}
 
     return scripted(loaded, script)
+
+
+def failing_after(num_tokens: int, text: str) -> Callable[[str], str]:
+    """Answers with the text, for so many tokens; from then on the model fails."""
+    numbers = itertools.count()
+
+    def answer(_: str) -> str:
+        if next(numbers) >= num_tokens:
+            raise ValueError("secret path /home/me")
+        return text
+
+    return answer
 
 
 def _token_after(tokenizer: Tokenizer, text: str, num_bytes: int) -> int:

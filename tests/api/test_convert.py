@@ -3,15 +3,27 @@
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
+from api.convert import response_requests
 from api.convert.answers import TextLogprobs
 from api.convert.chat import ChatAnswer, ChatStream, to_completion
 from api.convert.errors import WireError, from_exception
 from api.convert.paths import json_path
 from api.convert.requests import must_call, paths_of, to_request
+from api.convert.response_requests import Asked
 from api.schemas.chat import ChatRequest
-from engine.errors import EngineClosedError, MatcherError, ModelNotFoundError, QueueFullError, RequestError
+from api.schemas.completions import CompletionRequest
+from api.schemas.responses import ResponseRequest
+from engine.errors import (
+    BudgetError,
+    EngineClosedError,
+    GenerationError,
+    MatcherError,
+    ModelNotFoundError,
+    QueueFullError,
+    RequestError,
+)
 from engine.events import (
     Event,
     Finished,
@@ -130,7 +142,7 @@ def test_what_binds_the_answers_text(wire: Any, grammar: Grammar | None) -> None
 
 
 def test_every_sampling_option_arrives() -> None:
-    extension = {"min_p": 0.1, "top_k": 4, "repetition_penalty": 1.5, "open_objects": True}
+    extension = {"min_p": 0.1, "top_k": 4, "repetition_penalty": 1.5}
     body = chat_request(
         temperature=0.5,
         top_p=0.9,
@@ -151,7 +163,23 @@ def test_every_sampling_option_arrives() -> None:
     assert (sampling.presence_penalty, sampling.frequency_penalty, sampling.logit_bias) == (1, -1, {7: 2})
     assert (sampling.min_p, sampling.top_k, sampling.repetition_penalty, sampling.top_logprobs) == (0.1, 4, 1.5, 5)
     assert (request.stop, request.max_tokens, request.parallel_tool_calls) == (("END",), 9, False)
-    assert request.open_objects
+
+
+@pytest.mark.parametrize("option", ["open_objects", "lenient", "strict_formats"])
+@pytest.mark.parametrize("given", [True, False, None])
+def test_how_schemas_are_taken_arrives_from_chats_and_responses(option: str, given: bool | None) -> None:
+    extension = {option: given}
+    of_chat = to_request(chat_request(toolmask=extension), {})
+    asked = Asked(ResponseRequest.model_validate({"model": "m", "input": "Hi", "toolmask": extension}))
+    for request in (of_chat, response_requests.to_request(asked, {})):
+        taken = {name: getattr(request, name) for name in ("open_objects", "lenient", "strict_formats")}
+        assert taken == {"open_objects": False, "lenient": False, "strict_formats": False, option: given is True}
+
+
+@pytest.mark.parametrize("option", ["open_objects", "lenient", "strict_formats"])
+def test_a_completion_has_no_schemas_and_so_no_option_for_them(option: str) -> None:
+    with pytest.raises(ValidationError, match=option):
+        CompletionRequest.model_validate({"model": "m", "prompt": "Hi", "toolmask": {option: True}})
 
 
 PATHS = [
@@ -213,6 +241,7 @@ def test_a_validation_errors_path_leads_through_the_body(
         (QueueFullError("full"), 429, "queue_full"),
         (EngineClosedError("closed"), 503, "shutting_down"),
         (ModelNotFoundError("no"), 404, "model_not_found"),
+        (BudgetError("max_tokens is 2", param="max_tokens", least=9), 400, "max_tokens_too_small"),
         (MatcherError("lost"), 500, "internal_error"),
         (KeyError("secret"), 500, "internal_error"),
     ],
@@ -263,35 +292,35 @@ def test_usage_counts_the_prompt_once_and_tells_what_was_cached_and_forced() -> 
     assert usage.completion_tokens_details.forced_tokens == 4
 
 
-@pytest.mark.parametrize(
-    ("reason", "status", "code"),
-    [
-        (StopReason.LENGTH, 500, "incomplete_tool_call"),
-        (StopReason.CANCELLED, 500, "incomplete_tool_call"),
-        (StopReason.STOP_STRING, 500, "incomplete_tool_call"),
-    ],
-)
-def test_a_call_without_its_end_is_never_an_answer(reason: StopReason, status: int, code: str) -> None:
-    events: list[Event] = [ToolCallStart(0, "call_1", "f"), ToolCallDelta(0, "{"), finished(reason)]
+HALF_A_CALL: list[Event] = [ToolCallStart(0, "call_1", "f"), ToolCallDelta(0, "{")]
+A_CALL: list[Event] = [*HALF_A_CALL, ToolCallDelta(0, "}"), ToolCallEnd(0)]
+
+
+@pytest.mark.parametrize("reason", [reason for reason in StopReason if reason is not StopReason.CANCELLED])
+@pytest.mark.parametrize(("events", "must_call"), [(HALF_A_CALL, False), ([*A_CALL, *HALF_A_CALL], False), ([], True)])
+def test_a_turn_that_lacks_a_call_or_its_end_is_the_engines_fault_and_never_an_answer(
+    events: list[Event], must_call: bool, reason: StopReason
+) -> None:
+    """F1: only a fault of ours ends a turn there."""
+    answer, turn = ChatAnswer("m", "fp_1", must_call=must_call), [*events, finished(reason)]
+    with pytest.raises((GenerationError, WireError)):
+        to_completion(answer, [turn])
+    stream = ChatStream(answer, 1)
+    with pytest.raises((GenerationError, WireError)):
+        [chunk for event in turn for chunk in stream.chunks(0, event)]
+
+
+@pytest.mark.parametrize("events", [[TextDelta("x")], HALF_A_CALL, A_CALL], ids=["text", "half a call", "a call"])
+def test_a_turn_that_was_cancelled_is_never_an_answer(events: list[Event]) -> None:
     with pytest.raises(WireError) as failed:
-        to_completion(ANSWER, [events])
-    assert (failed.value.status, failed.value.body.code) == (status, code)
+        to_completion(ANSWER, [[*events, finished(StopReason.CANCELLED)]])
+    assert (failed.value.status, failed.value.body.code) == (499, "cancelled")
 
 
-def test_a_text_that_was_cancelled_is_never_an_answer() -> None:
-    with pytest.raises(WireError):
-        to_completion(ANSWER, [[TextDelta("x"), finished(StopReason.CANCELLED)]])
-
-
-def test_complete_calls_before_the_limit_are_told_with_length() -> None:
-    events: list[Event] = [
-        ToolCallStart(0, "call_1", "f"),
-        ToolCallDelta(0, "{}"),
-        ToolCallEnd(0),
-        finished(StopReason.LENGTH),
-    ]
-    choice = to_completion(ANSWER, [events]).choices[0]
-    assert choice.finish_reason == "length"
+@pytest.mark.parametrize("reason", [StopReason.EOS, StopReason.GRAMMAR_END, StopReason.LENGTH])
+def test_complete_calls_are_told_as_tool_calls_whatever_ended_the_turn(reason: StopReason) -> None:
+    choice = to_completion(ANSWER, [[*A_CALL, finished(reason)]]).choices[0]
+    assert choice.finish_reason == "tool_calls"
     assert choice.message.tool_calls is not None
 
 

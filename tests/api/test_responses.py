@@ -10,7 +10,7 @@ import pytest
 from openai import pydantic_function_tool
 from pydantic import BaseModel
 
-from tests.api.servers import MODEL, WEATHER, LiveServer, call_text, fake_that_answers, served
+from tests.api.servers import MODEL, WEATHER, LiveServer, call_text, failing_after, fake_that_answers, served
 from tests.fakes import EOS, fake_loaded, with_hook
 
 FORECAST: dict[str, Any] = {"type": "function", **WEATHER["function"]}
@@ -183,20 +183,30 @@ def test_text_that_is_cut_off_is_incomplete(server: LiveServer) -> None:
     assert answer["output"][0]["status"] == "incomplete"
 
 
-def test_a_call_that_is_cut_off_fails_and_is_never_complete(server: LiveServer) -> None:
+def test_a_call_that_fails_in_its_midst_is_never_complete() -> None:
     """F1; rule 5 of the design."""
-    body = {"input": "text and long call", "tools": [NOTE], "max_output_tokens": 40}
-    whole = respond(server, **body)
-    assert (whole.status_code, whole.json()["error"]["code"]) == (500, "incomplete_tool_call")
-    assert whole.headers["x-should-retry"] == "false"
-    *events, error, failed = streamed(server, **body)
-    assert (error["type"], error["code"]) == ("error", "incomplete_tool_call")
+    with served(fake_that_answers(failing_after(24, SCRIPT["text and long call"]))) as server:
+        body = {"tools": [NOTE], "max_output_tokens": 400}
+        *events, error, failed = streamed(server, **body)
+        whole = respond(server, **body)
+    assert (whole.status_code, whole.json()["error"]["code"]) == (500, "internal_error")
+    assert (error["type"], error["code"]) == ("error", "internal_error")
     assert (failed["type"], failed["response"]["status"]) == ("response.failed", "failed")
     assert failed["response"]["error"] == {"code": "server_error", "message": error["message"]}
     begun = [event["item"]["type"] for event in events if event["type"] == "response.output_item.added"]
     done = [event["item"]["type"] for event in events if event["type"] == "response.output_item.done"]
     assert (begun, done) == (["message", "function_call"], ["message"])
     assert [item["type"] for item in failed["response"]["output"]] == ["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_that_cannot_be_complete_in_its_limit_is_refused(server: LiveServer, stream: bool) -> None:
+    """F1."""
+    refused = respond(server, tools=[NOTE], tool_choice="required", max_output_tokens=4, stream=stream)
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"]) == (400, "max_tokens_too_small")
+    assert error["param"] == "max_output_tokens"
+    assert error["message"].startswith("max_output_tokens is 4; ")
 
 
 def test_a_response_that_fails_says_so_without_internals() -> None:

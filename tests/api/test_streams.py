@@ -15,6 +15,7 @@ from tests.api.servers import (
     call_text,
     custom_tool,
     events_of,
+    failing_after,
     fake_that_answers,
     function_tool,
     served,
@@ -170,23 +171,48 @@ LONG_CALL = call_text("note", '{"text": "' + "word " * 50 + '"}')
 NOTE = function_tool("note", {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]})
 
 
-def test_a_call_that_is_cut_off_is_an_error_and_never_tool_calls() -> None:
-    with served(fake_that_answers(lambda _: LONG_CALL)) as server:
-        body = {"tools": [NOTE], "max_tokens": 40}
-        whole = server.chat(**body)
-        assert whole.status_code == 500
-        assert whole.json()["error"]["code"] == "incomplete_tool_call"
-        assert whole.headers["x-should-retry"] == "false"
+def test_a_call_that_fails_in_its_midst_is_an_error_and_never_tool_calls() -> None:
+    with served(fake_that_answers(failing_after(20, LONG_CALL))) as server:
+        body = {"tools": [NOTE], "max_tokens": 400}
         *chunks, last = events_of(server.chat(**body, stream=True))
-        assert last == whole.json()
-        assert added_up(chunks)[0]["message"]["tool_calls"]
+        (begun,) = added_up(chunks)[0]["message"]["tool_calls"]
+        assert begun["function"]["arguments"].startswith('{"text": "word')
+        assert not begun["function"]["arguments"].endswith("}")
         assert all(chunk["choices"][0]["finish_reason"] is None for chunk in chunks)
+        whole = server.chat(**body)
+        assert (whole.status_code, whole.json()["error"]["code"]) == (500, "internal_error")
+        assert last == whole.json()
 
 
-def test_a_required_call_that_was_not_even_begun_is_an_error_too() -> None:
-    with served(fake_loaded()) as server:
-        error = server.chat(tools=[NOTE], tool_choice="required", max_tokens=3).json()["error"]
-        assert error["code"] in {"incomplete_tool_call", "max_tokens_too_small"}
+@pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])
+def test_a_required_call_has_its_least_budget_and_below_it_is_refused(limit: str) -> None:
+    """F1."""
+    with served(fake_that_answers(lambda _: LONG_CALL)) as server:
+        body = {"max_tokens": None, "tools": [NOTE], "tool_choice": "required"}
+        for stream in (False, True):
+            refused = server.chat(**body | {limit: 3, "stream": stream})
+            error = refused.json()["error"]
+            assert (refused.status_code, error["param"], error["code"]) == (400, limit, "max_tokens_too_small")
+        least = re.fullmatch(rf"{limit} is 3; the shortest .* has (\d+) tokens", error["message"])
+        assert least is not None
+        assert server.chat(**body | {limit: int(least[1]) - 1}).status_code == 400
+        choice = server.chat(**body | {limit: int(least[1])}).json()["choices"][0]
+        assert choice["finish_reason"] == "tool_calls"
+        assert json.loads(choice["message"]["tool_calls"][0]["function"]["arguments"])["text"] in "word " * 50
+
+
+@pytest.mark.parametrize("max_tokens", [*range(1, 50, 4), 200])
+def test_where_calls_are_free_they_are_whole_or_not_there_at_every_budget(max_tokens: int) -> None:
+    """F1."""
+    with served(fake_that_answers(lambda _: LONG_CALL)) as server:
+        body = {"tools": [NOTE], "max_tokens": max_tokens}
+        choice = server.chat(**body).json()["choices"][0]
+        calls = choice["message"].get("tool_calls", [])
+        assert choice["finish_reason"] == ("tool_calls" if calls else "length")
+        for call in calls:
+            assert json.loads(call["function"]["arguments"])["text"] in "word " * 50
+        streamed = added_up(events_of(server.chat(**body, stream=True))[:-1])
+        assert without_call_ids(streamed) == without_call_ids([choice])
 
 
 def test_a_generation_that_fails_ends_its_stream_with_an_error_without_internals() -> None:
