@@ -91,11 +91,12 @@ class _Frame(NamedTuple):
 
 
 def grown(blocks: tuple[Block, ...], new: Block, merge: Callable[[Block, Block], Block]) -> tuple[Block, ...]:
-    """The blocks and a new one, merged so that each is longer than the next: there are few, and they are seldom copied.
+    """The blocks and a new one, merged so that each is more than twice as long as the next.
 
-    n times this costs O(n log n). The blocks themselves are not changed.
+    So there are at most log2(n) + 1 of them for n elements, which are copied O(n log n) times in all. What was a block
+    before is not changed.
     """
-    while blocks and len(blocks[-1]) <= len(new):
+    while blocks and len(blocks[-1]) <= 2 * len(new):
         new = merge(blocks[-1], new)
         blocks = blocks[:-1]
     return (*blocks, new)

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import operator
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import MatcherError, VetoError
-from engine.grammars.json_stream import Closed, JsonEvent, JsonStream, Named, Opened, Separated
+from engine.grammars.json_stream import Closed, JsonEvent, JsonStream, Named, Opened, Separated, grown
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 HARD_STRINGS = st.sampled_from(["", '"', "\\", '\\"', "\\\\", "]}", "{[,:", "\n\t\u2028", "😀", "null", "1"])
@@ -150,8 +151,19 @@ def test_a_copy_goes_its_own_way(value: Any, places: list[int], other: Any) -> N
     assert repr(events + stream.finish()) == repr(read([text]))
 
 
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=60), is_sorted=st.booleans())
+def test_what_grows_is_kept_in_few_blocks_in_whatever_pieces_it_comes(lengths: list[int], is_sorted: bool) -> None:
+    """So a copy, and the next piece, cost the same late as early."""
+    pieces = [chr(65 + number) * number for number in (sorted(lengths, reverse=True) if is_sorted else lengths)]
+    blocks: tuple[str, ...] = ()
+    for piece in pieces:
+        before = blocks
+        blocks = grown(blocks, piece, operator.add)
+        assert "".join(blocks) == "".join(before) + piece
+    assert len(blocks) <= sum(lengths).bit_length()
+
+
 def test_an_array_of_ten_thousand_items_and_a_long_string_are_kept_in_few_blocks() -> None:
-    """So a copy, and the next piece, cost the same after them as before."""
     stream = JsonStream()
     stream.feed("[" + "1, " * 10_000 + '"')
     for _ in range(10_000):

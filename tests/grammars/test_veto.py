@@ -282,6 +282,13 @@ def test_deep_inside_a_value_what_is_opened_must_be_closed_in_time() -> None:
     assert refused_at(veto, "[" * (MAX_OPEN + 1)) == MAX_OPEN
 
 
+def test_the_deepest_values_are_compared_too() -> None:
+    deep = '{"a": ' * (MAX_OPEN - 1) + "1" + "}" * (MAX_OPEN - 1)
+    other = deep.replace("1", "2")
+    assert refused_after(UNIQUE, f"[{deep}, {other}, {deep}") == f"[{deep}, {other}, {deep}"
+    assert refused_after(UNIQUE, f"[{deep}, {other}]") is None
+
+
 def test_half_a_surrogate_pair_cannot_be_judged_and_is_vetoed() -> None:
     assert refused_after(an_object({"a": {"not": {"const": 1}}}), '{"a": "\\ud800"}') == '{"a": "\\ud800"'
 

@@ -47,8 +47,8 @@ def under_veto(asked: Request, family: ToolFormat, response: Any = None) -> Veto
     held = replace(asked, tools=loose)
     if response is not None:
         held = replace(held, response=Grammar(GrammarKind.JSON_SCHEMA, written(without_vetoed(response))))
-    parser = parser_of(family, has_calls=bool(asked.tools), has_response=response is not None)
-    parser._custom_names = frozenset(each.name for each in asked.tools if isinstance(each, CustomTool))
+    custom = [each.name for each in asked.tools if isinstance(each, CustomTool)]
+    parser = parser_of(family, has_calls=bool(asked.tools), has_response=response is not None, custom_names=custom)
     vetoes = TurnVetoes(
         {each.name: veto_of(each.parameters) for each in tools if each.name != NOTE.name},
         None if response is None else veto_of(response),

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -106,13 +106,17 @@ def allows_arguments(parameters: Any, value: Any, *, open_objects: bool = False)
     return allows_text(checked, written(value))
 
 
-def parser_of(family: ToolFormat, *, has_calls: bool = True, has_response: bool = False) -> TurnParser:
+def parser_of(
+    family: ToolFormat, *, has_calls: bool = True, has_response: bool = False, custom_names: Collection[str] = ()
+) -> TurnParser:
     return TurnParser(
         family,
         has_calls=has_calls,
         special_tokens=tokenizer_of(family).unspellable,
         call_id=lambda index: f"call_{index}",
         has_response=has_response,
+        custom_names=custom_names,
+        input_end_is_special=family is HERMES,
     )
 
 
