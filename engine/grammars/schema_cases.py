@@ -114,8 +114,8 @@ def string_cases(given: CaseOf) -> list[Case]:
         high = min(own.max_length or 10**9, 10**9 if high is None else high) if own.max_length else high
     rules += _exclusions(given)
     if high is not None and high > given.limits.max_length:
-        high = given.limits.max_length
-        given.narrowed(given.path, f"maxLength moved to {high}")
+        given.vetoed += [atom.blame for atom in given.atoms_of("maxLength")]
+        high = None
     if high is not None and low > high:
         return []
     schema = {"type": "string"} | ({"minLength": low} if low else {}) | ({} if high is None else {"maxLength": high})

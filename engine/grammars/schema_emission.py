@@ -5,6 +5,8 @@ to `#` or into `$defs`, and nothing beside these but what the types' own keyword
 is recursive and what would stand too deep.
 """
 
+import itertools
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,11 +55,14 @@ class _Emission:
         self._path = path
         self._uses: Counter[State] = Counter()
         self._names: dict[State, str] = {tableau.root: "#"}
+        self._taken = {ANY_NAME}  # names in $defs
         self._waiting: list[State] = []
         self._num_schemas = 0
         self._vetoed: dict[str, None] = {}
         self._entries: dict[ReceiptEntry, None] = {}
         self._alive: set[State] = set()
+        self._leaves: Counter[str] = Counter()  # schemas without others inside, as text: how often they stand
+        self._leaf_names: dict[str, str] = {}
         self._any: Any = {"$ref": f"#/$defs/{ANY_NAME}"}
         self._current = "#"  # what is being written
         self._leads: dict[str, list[str]] = {}  # definition -> those that it refers to, in order
@@ -65,6 +70,7 @@ class _Emission:
     def emit(self) -> Emitted:
         states = self._reach()
         self._alive = self._filled(states)
+        self._leaves.update(filter(None, map(self._leaf, states)))
         if self._tableau.root not in self._alive:
             raise refusal(self._path, "no value satisfies it")
         schema = self._root()
@@ -73,6 +79,7 @@ class _Emission:
             state = self._waiting.pop()
             self._current = self._names[state]
             definitions[self._current] = self._written(state, 1)
+        definitions |= {name: json.loads(text) for text, name in self._leaf_names.items()}
         if self._uses[ANY]:
             definitions[ANY_NAME] = ANY_VALUE
         if _longest_chain(self._leads) > MAX_CHAIN:
@@ -152,12 +159,25 @@ class _Emission:
         cases = self._tableau.cases(state)
         return len(cases) == 1 and not any(_states_of(cases[0].schema)) and len(cases[0].schema.get("enum", ())) < 5
 
+    def _leaf(self, state: State) -> str:
+        """Its schema as text, where it has no others inside and the library takes long to read it; else nothing."""
+        if state.union or state in (ANY, NEVER) or state not in self._alive:
+            return ""
+        cases = self._tableau.cases(state)
+        is_leaf = len(cases) == 1 and {"pattern", "format", "allOf", "minimum", "maximum"} & cases[0].schema.keys()
+        return json.dumps(cases[0].schema) if is_leaf and not any(_states_of(cases[0].schema)) else ""
+
     def _name(self, state: State) -> str:
         holder, _, name = state.literals[0].pointer.rpartition("/") if len(state.literals) == 1 else ("", "", "")
-        taken = {*self._names.values(), ANY_NAME}
-        if holder in ("/$defs", "/definitions") and name.isidentifier() and name not in taken:
-            return name
-        return next(name for number in range(len(taken), 2 * len(taken) + 1) if (name := f"s{number}") not in taken)
+        if holder not in ("/$defs", "/definitions") or not name.isidentifier() or name in self._taken:
+            return self._free_name("s")
+        self._taken.add(name)
+        return name
+
+    def _free_name(self, stem: str) -> str:
+        name = next(name for number in itertools.count(len(self._taken)) if (name := f"{stem}{number}") not in self._taken)
+        self._taken.add(name)
+        return name
 
     def _count(self) -> None:
         self._num_schemas += 1
@@ -174,6 +194,11 @@ class _Emission:
         for case in cases:
             self._vetoed |= dict.fromkeys(case.vetoed)
             self._entries |= dict.fromkeys(case.entries)
+        text = self._leaf(state)
+        if self._leaves[text] > 1 and state != self._tableau.root:
+            if text not in self._leaf_names:
+                self._leaf_names[text] = self._free_name("leaf")
+            return {"$ref": f"#/$defs/{self._leaf_names[text]}"}
         return _any_of(_together([self._filled_in(case, depth) for case in cases]))
 
     def _filled_in(self, case: Case, depth: int) -> dict[str, Any]:

@@ -10,10 +10,10 @@ class SchemaLimits:
     """Bounds of one schema's work. Counts, not seconds: the same schema is taken or refused on every machine."""
 
     max_bytes: int = 4 * 2**20  # of the schema, as JSON text
-    max_depth: int = 400  # levels of objects and arrays
+    max_depth: int = 256  # levels of objects and arrays
     max_enum: int = 20_000  # values in one enum
     max_properties: int = 5_000  # names in one object
-    max_length: int = 1_000_000  # characters that minLength may ask for; a longer maxLength is moved to here
+    max_length: int = 10_000  # characters that a grammar counts; the veto holds a longer maxLength
     max_items: int = 2_000  # items that minItems may ask for; a longer maxItems is moved to here
     max_alternatives: int = 128  # that rewriting makes of one schema; past it, the veto holds the keyword
     max_subschemas: int = 10_000  # that rewriting makes of all schemas
