@@ -89,7 +89,7 @@ class ModelManager:
     @property
     def load_now(self) -> EngineLoad:
         """How busy the engine is that answers now."""
-        return EngineLoad(0, 0, 0.0) if self._serving is None else self._serving.engine.load_now()
+        return EngineLoad(0, 0) if self._serving is None else self._serving.engine.load_now()
 
     @contextlib.asynccontextmanager
     async def use(self, name: str | None) -> AsyncIterator[Serving]:

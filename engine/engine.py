@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Rows
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -41,7 +41,7 @@ from engine.requests import AnyMessage, AnyTool, AnyToolChoice, to_messages, to_
 from engine.sampling.sampler import choice_key
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
-from engine.step import Progress, Stepper
+from engine.step import Progress, Stepper, Work
 from engine.types import CustomTool, Grammar, GrammarKind, Request, SamplingParams
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,12 @@ class EngineLoad:
 
     num_running: int  # sequences in turn
     num_waiting: int  # sequences that wait for one to end
-    mask_seconds: float  # of host time spent filling masks, since the start
+    work: Work = field(default_factory=Work)  # since the start
+
+    @property
+    def mask_seconds(self) -> float:
+        """Host time spent filling masks, since the start."""
+        return self.work.mask_s
 
 
 class Engine:
@@ -82,7 +87,9 @@ class Engine:
         tokenizer = model.tokenizer
         self.tool_format = tool_format or detect_format(tokenizer.chat_template)
         self._compiler = LLGuidanceCompiler(tokenizer.backend_json(), eos_ids=sorted(tokenizer.eos_ids))
-        self._stepper = Stepper(model, self._compiler, prefill_chunk=self.config.prefill_chunk)
+        self._stepper = Stepper(
+            model, self._compiler, prefill_chunk=self.config.prefill_chunk, kv_bits=self.config.kv_bits
+        )
         self._scheduler = Scheduler(self.config.max_running, self.config.max_waiting)
         self._runs: dict[Sequence, Run] = {}
         self._new: list[Run] = []  # what is forced at their start has not been reported
@@ -174,7 +181,7 @@ class Engine:
         """How busy the engine is. Cheap; any thread may ask."""
         with self._wake:
             running, waiting = len(self._scheduler.running), len(self._scheduler.waiting)
-        return EngineLoad(running, waiting, self._stepper.mask_seconds)
+        return EngineLoad(running, waiting, replace(self._stepper.work))
 
     def close(self) -> None:
         """End the decoding thread. Generations that still run raise EngineClosedError.
@@ -368,6 +375,7 @@ class Engine:
         with self._wake:
             self._scheduler.remove(run.sequence)
             del self._runs[run.sequence]
+        run.sequence.release()
 
 
 def _check_options(model: object, config: object, adapter_path: object) -> None:

@@ -62,6 +62,12 @@ class Sequence:
     def usage(self) -> Usage:
         return Usage(len(self.prompt), len(self.output), self.num_forced, self.num_forward_passes)
 
+    def release(self) -> None:
+        """Give the cache's memory back."""
+        if self.cache is not None:
+            self.cache.release()
+            self.cache = None
+
     def take(self, token: int) -> None:
         """Go on by a sampled token and by those that the grammar then forces. May raise MatcherError."""
         if token in self.eos_ids:

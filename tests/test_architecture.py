@@ -14,8 +14,8 @@ MAX_LINES = 450
 ROWS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
-        "engine.errors engine.blas engine.grammars engine.sampling "
-        "api api.schemas api.convert api.routes",  # all but the first two are empty
+        "engine.errors engine.blas engine.grammars engine.sampling engine.passes "
+        "api api.schemas api.convert api.routes",  # the packages are empty
         "engine engine.checks",  # the package itself: it chooses the BLAS, before anything imports mlx
         "engine.types engine.config",
         "engine.events",
@@ -27,7 +27,9 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.schema_references engine.grammars.number_bounds engine.grammars.schema_formats "
         "engine.grammars.turn_parser engine.sampling.sampler "
         "engine.tokenizer engine.cache engine.tools.calculate engine.tools.web_search",
-        "engine.model engine.prompt engine.tools engine.grammars.json_schema",
+        "engine.slots engine.prompt engine.tools engine.grammars.json_schema",
+        "engine.memory",
+        "engine.model",
         "engine.grammars.turn",
         "engine.sequence engine.output",
         "engine.step engine.scheduler",
@@ -55,7 +57,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
 # A library that is not named here may be imported anywhere.
 HOMES: dict[str, frozenset[str]] = {
     "llguidance": frozenset({"engine.grammars.llguidance_backend"}),
-    "mlx_lm": frozenset({"engine.model", "engine.cache"}),
+    "mlx_lm": frozenset({"engine.model", "engine.cache", "engine.slots"}),
     "transformers": frozenset({"engine.tokenizer"}),
     "tokenizers": frozenset({"engine.tokenizer"}),
     "huggingface_hub": frozenset({"engine.model"}),

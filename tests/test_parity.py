@@ -7,8 +7,8 @@ are less than TOLERANCE apart, computed alone.
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
-import mlx.core as mx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,11 +25,13 @@ from engine.events import (
     ToolCallEnd,
     ToolCallStart,
 )
-from engine.model import LoadedModel
+from engine.model import Chunk, LoadedModel, load
 from engine.types import Grammar, Message, Request, Role, SamplingParams, Tool, ToolChoice, ToolChoiceMode
 from tests.fakes import CALCULATE, EOS, REQUIRED, SEARCH, fake_loaded, fake_model
+from tests.tiny_models import CONFIG, random_weights, write_folder
 
 TOLERANCE = 1e-3  # float32
+LONG = CONFIG | {"max_position_embeddings": 2048}
 
 FAMILIES = pytest.mark.parametrize("hermes", [False, True], ids=["plain", "hermes"])
 EXAMPLES = settings(deadline=None, max_examples=25)
@@ -226,8 +228,8 @@ def assert_same_up_to_rounding(loaded: LoadedModel, prompt: Sequence[int], one: 
         return
     position = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
     assert position is not None, "one is longer: they do not end alike"
-    tokens = mx.array([[*prompt, *one[:position]]], dtype=mx.int32)
-    logits = loaded.model.forward(tokens, loaded.model.make_cache(), num_logits=1)[0, -1]
+    cache = loaded.model.make_memory().make_cache()
+    logits = loaded.model.forward([Chunk([*prompt, *one[:position]], cache, num_logits=1)])[-1]
     gap = abs(logits[one[position]].item() - logits[other[position]].item())
     assert gap < TOLERANCE, f"token {position} differs, and the two are {gap} apart"
 
@@ -261,3 +263,22 @@ def test_real_weights_say_the_same_alone_streamed_among_others_and_token_by_toke
         assert_same_up_to_rounding(embedded_model, prompt, tokens(expected), tokens(slow))
         assert expected.usage.forced_tokens > 10
         assert expected.usage.forward_passes < slow.usage.forward_passes
+
+
+@pytest.mark.parametrize("temperature", [0, 0.8])
+def test_small_real_weights_say_the_same_alone_and_among_others(tmp_path: Path, temperature: float) -> None:
+    loaded = load(write_folder(tmp_path / "model", LONG, random_weights(LONG)), cache_dir=tmp_path)
+    requests = [
+        replace(weather_request(question), sampling=SamplingParams(temperature, seed=seed, top_logprobs=0), **turn)
+        for seed, question in enumerate(QUESTIONS[:5])
+        for turn in ({}, {"tools": (), "tool_choice": ToolChoice(), "max_tokens": 20})
+    ]
+    with Engine(loaded, config=EngineConfig(max_running=4, prefill_chunk=64)) as engine:
+        prompts = [engine.render_prompt(request) for request in requests]
+        alone = [engine.submit(request).completion() for request in requests]
+        together = [stream.completion() for stream in [engine.submit(request) for request in requests]]
+        num_passes = engine.load_now().work.num_passes
+
+    for prompt, one, other in zip(prompts, alone, together, strict=True):
+        assert_same_up_to_rounding(loaded, prompt, tokens(one), tokens(other))
+    assert num_passes < 1.7 * sum(answer.usage.forward_passes for answer in alone)
