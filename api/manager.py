@@ -16,7 +16,8 @@ import anyio.to_thread
 
 from api.convert.errors import RETRY_SOON, SERVER, WireError, from_exception
 from engine.catalog import OnProgress, Progress
-from engine.engine import Engine, EngineLoad
+from engine.decoding import EngineLoad
+from engine.engine import Engine
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 from engine.cache import Cache, Planes, SequenceCache
-from engine.slots import Slots, capacity_class
+from engine.capacity import capacity_class
+from engine.slots import Slots
 
 
 class Memory(Protocol):

@@ -8,6 +8,8 @@ from engine.events import StopReason, TokenLogprob, Usage
 from engine.grammars.matcher import Matcher
 from engine.types import Request, SamplingParams
 
+MAX_NARROW = 16  # pending tokens of a row that goes along with rows that decode
+
 
 @dataclass(slots=True, eq=False)  # told apart by identity
 class Sequence:
@@ -33,8 +35,11 @@ class Sequence:
     # Set when it starts to run.
     cache: Cache | None = None
 
+    _num_to_read: int = field(init=False)  # tokens that are no news: the prompt; once preempted, the output as well
+
     def __post_init__(self) -> None:
         self.pending = list(self.prompt)
+        self._num_to_read = len(self.prompt)
         self._take_forced()
 
     @property
@@ -48,8 +53,18 @@ class Sequence:
 
     @property
     def is_prefilling(self) -> bool:
-        """Whether tokens of the prompt are pending."""
-        return self.cache is None or self.cache.num_tokens < len(self.prompt)
+        """Whether so much of its prompt is pending that it reads on in a forward pass of its own."""
+        return self.num_cached_now < self._num_to_read and len(self.pending) > MAX_NARROW
+
+    @property
+    def num_cached_now(self) -> int:
+        """Tokens that its cache has seen."""
+        return 0 if self.cache is None else self.cache.num_tokens
+
+    @property
+    def num_to_keep(self) -> int:
+        """Tokens that its cache will have seen once nothing is pending."""
+        return self.num_cached_now + len(self.pending)
 
     @property
     def is_done(self) -> bool:
@@ -67,6 +82,12 @@ class Sequence:
         if self.cache is not None:
             self.cache.release()
             self.cache = None
+
+    def preempt(self) -> None:
+        """Give the cache's memory back, to read the prompt and what was written again later."""
+        self.release()
+        self.pending = [*self.prompt, *self.output]
+        self._num_to_read = len(self.pending)
 
     def take(self, token: int) -> None:
         """Go on by a sampled token and by those that the grammar then forces. May raise MatcherError."""

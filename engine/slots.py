@@ -14,20 +14,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import create_attention_mask
 
 from engine.cache import Planes
-
-STEP = 256  # tokens by which slots grow; as mlx-lm's own caches do
-FIRST_CLASS, CLASS_FACTOR = 1024, 4
-
-
-def capacity_class(num_tokens: int) -> int:
-    """Rows of one class share slots, and so a pass pads none of them to more than CLASS_FACTOR of its length.
-
-    One rectangle holds a pass's attention; a long row beside many short ones would make all of them as long.
-    """
-    number, limit = 0, FIRST_CLASS
-    while num_tokens > limit:
-        number, limit = number + 1, limit * CLASS_FACTOR
-    return number
+from engine.capacity import rounded_up
 
 
 @dataclass(slots=True, eq=False)
@@ -151,7 +138,7 @@ class Slots:
         # A pass over one slot writes into that slot alone.
         longest = offsets[start] if stop - start == 1 else max(offsets)
         self._make_room(longest + width)
-        self.frame = Frame(start, stop, tuple(offsets), width, self.capacity or _rounded(longest + width))
+        self.frame = Frame(start, stop, tuple(offsets), width, self.capacity or rounded_up(longest + width))
         return self.frame
 
     def tidy(self) -> None:
@@ -182,9 +169,9 @@ class Slots:
         if not self.layers[0].planes:
             if like is not None:
                 for layer, parts in zip(self.layers, like, strict=True):
-                    layer.allocate(parts, len(self.rows), _rounded(num_tokens))
+                    layer.allocate(parts, len(self.rows), rounded_up(num_tokens))
         elif num_tokens > self.capacity:
-            self._resize(self.num_slots, _rounded(num_tokens))
+            self._resize(self.num_slots, rounded_up(num_tokens))
 
     def _resize(self, num_slots: int, capacity: int) -> None:
         growth = [(0, num_slots - self.num_slots), (0, 0), (0, capacity - self.capacity), (0, 0)]
@@ -264,7 +251,3 @@ class _QuantizedLayer(_Layer):
         self._append([part for triple in parts for part in triple])
         fetched = self._fetch()
         return tuple(fetched[:3]), tuple(fetched[3:])
-
-
-def _rounded(num_tokens: int) -> int:
-    return -(-num_tokens // STEP) * STEP

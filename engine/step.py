@@ -78,25 +78,25 @@ class _Row:
 class Stepper:
     """A model with what a step needs beside it. Used by the decoding thread only."""
 
-    def __init__(
-        self, loaded: LoadedModel, compiler: GrammarCompiler, *, prefill_chunk: int, kv_bits: int | None = None
-    ) -> None:
+    def __init__(self, loaded: LoadedModel, compiler: GrammarCompiler, *, kv_bits: int | None = None) -> None:
         """Raises ConfigError where the model's cache cannot be quantised to kv_bits."""
         self._model: LanguageModel = loaded.model
         self._tokenizer = loaded.tokenizer
         self._compiler = compiler
-        self._prefill_chunk = prefill_chunk
         self._pass_cost = PASS_COST_CPU if mx.default_device().type == mx.cpu else PASS_COST_GPU
         self.memory = loaded.model.make_memory(kv_bits=kv_bits)
         self.work = Work()
         forbidden = loaded.tokenizer.special_ids - loaded.tokenizer.eos_ids
         self._free_row = allow_all(loaded.tokenizer.num_tokens, loaded.model.vocab_size, forbidden=forbidden)
 
-    def step(self, sequences: Rows[Sequence]) -> list[Progress]:
-        """The next tokens of each sequence, in as few forward passes as pay. What happened, in their order."""
+    def step(self, sequences: Rows[Sequence], max_chunk: int) -> list[Progress]:
+        """The next tokens of each sequence, in as few forward passes as pay. What happened, in their order.
+
+        max_chunk: tokens of a prompt, or of what is read again, in one pass.
+        """
         with self.work.timed("step_s"):
             self.work.num_steps += 1
-            rows = [self._next_row(sequence) for sequence in sequences]
+            rows = [self._next_row(sequence, max_chunk) for sequence in sequences]
             with self.work.timed("forward_s"):
                 self._launch(rows)
             drawing = [row for row in rows if row.draws]
@@ -106,13 +106,13 @@ class Stepper:
 
     # What to run.
 
-    def _next_row(self, sequence: Sequence) -> _Row:
+    def _next_row(self, sequence: Sequence, max_chunk: int) -> _Row:
         if sequence.cache is None:
             sequence.cache = self.memory.make_cache()
         num_pending = len(sequence.pending)
         num_unread = num_pending - sequence.num_unscored - 1  # before the first position whose logits are wanted
-        if num_pending > self._prefill_chunk and num_unread > 0:
-            return _Row(sequence, sequence.pending[: min(self._prefill_chunk, num_unread)], 0, draws=False)
+        if num_pending > max_chunk and num_unread > 0:
+            return _Row(sequence, sequence.pending[: min(max_chunk, num_unread)], 0, draws=False)
         if sequence.stop_reason is not None:  # forced to its end; only their logprobs are owed
             return _Row(sequence, sequence.pending[:-1], sequence.num_unscored, draws=False)
         return _Row(sequence, sequence.pending, sequence.num_unscored + 1, draws=True)

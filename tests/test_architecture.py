@@ -14,7 +14,7 @@ MAX_LINES = 450
 ROWS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
-        "engine.errors engine.blas engine.grammars engine.sampling engine.passes "
+        "engine.errors engine.blas engine.grammars engine.sampling engine.passes engine.capacity "
         "api api.schemas api.convert api.routes",  # the packages are empty
         "engine engine.checks",  # the package itself: it chooses the BLAS, before anything imports mlx
         "engine.types engine.config",
@@ -34,6 +34,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.sequence engine.output",
         "engine.step engine.scheduler",
         "engine.generation",
+        "engine.decoding",
         "engine.engine",
         "engine.agent",
         "api.settings api.toolbox api.bridge api.metrics api.schemas.common api.convert.paths",

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx_lm.models import gemma3_text, llama
 
+from engine.capacity import CLASS_FACTOR, FIRST_CLASS, STEP, capacity_class
 from engine.errors import ConfigError
 from engine.memory import LayerMemory, SlotCache, SlotMemory
 from engine.model import Chunk, MLXModel
-from engine.slots import CLASS_FACTOR, FIRST_CLASS, STEP, capacity_class
 from tests.tiny_models import CONFIG, random_weights
 
 TOLERANCE = 1e-3  # float32
@@ -126,7 +126,7 @@ def test_rows_of_very_different_length_do_not_share_a_pass() -> None:
 def test_a_row_leaves_the_slots_of_its_class_when_it_grows_out_of_it(
     model: MLXModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.slots.FIRST_CLASS", 16)
+    monkeypatch.setattr("engine.capacity.FIRST_CLASS", 16)
     walk = Walk(model, memory_of(model))
     for at, num_tokens in enumerate((15, 5, 15)):
         walk.begin()

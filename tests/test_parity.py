@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.capacity import STEP
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.events import (
@@ -133,9 +134,11 @@ def test_the_streamed_events_add_up_to_the_whole_answer(hermes: bool, request: R
 @given(requests=st.lists(REQUESTS, min_size=2, max_size=6))
 def test_a_request_gets_the_same_answer_alone_and_among_others(hermes: bool, requests: list[Request]) -> None:
     with Engine(fake(hermes=hermes), config=EngineConfig(max_running=4)) as engine:
-        alone = [said(engine.submit(request).completion()) for request in requests]
+        alone = [except_passes(engine.submit(request).completion()) for request in requests]
         with ThreadPoolExecutor(len(requests)) as threads:
-            together = [said(each) for each in threads.map(lambda each: engine.submit(each).completion(), requests)]
+            together = [
+                except_passes(each) for each in threads.map(lambda each: engine.submit(each).completion(), requests)
+            ]
     assert together == alone
 
 
@@ -185,6 +188,31 @@ def test_a_prompt_in_chunks_is_the_same_as_a_prompt_at_once(hermes: bool, reques
             answers.append(engine.submit(request).completion())
     assert except_passes(answers[0]) == except_passes(answers[1]) == except_passes(answers[2])
     assert answers[0].logprobs == answers[1].logprobs == answers[2].logprobs
+
+
+@FAMILIES
+def test_whoever_gives_way_for_lack_of_memory_writes_the_same_in_the_end(hermes: bool) -> None:
+    loaded = fake_loaded(hermes=hermes, bonus={EOS: -(10**6)})
+    requests = [
+        Request(
+            messages=(Message(Role.USER, "abc " * 60),),
+            response=response,
+            sampling=SamplingParams(0.7, seed=seed, top_logprobs=0),
+            max_tokens=60,
+        )
+        for seed, response in enumerate([None, Grammar.regex("[a-z ]{300}[0-9]{9}")] * 2)
+    ]
+    with Engine(loaded) as engine:
+        alone = [engine.submit(request).completion() for request in requests]
+    # The fake's tokens take a byte each: room for two rows, until one of them has more than a step of tokens.
+    with Engine(loaded, config=EngineConfig(kv_memory=2 * STEP)) as engine:
+        together = [stream.completion() for stream in [engine.submit(request) for request in requests]]
+        load = engine.load_now()
+
+    assert all(answer.usage.prompt_tokens < STEP < answer.usage.prompt_tokens + 60 for answer in alone)
+    assert load.num_preemptions > 0
+    assert [except_passes(answer) for answer in together] == [except_passes(answer) for answer in alone]
+    assert [answer.logprobs for answer in together] == [answer.logprobs for answer in alone]
 
 
 # Real weights.

@@ -50,7 +50,9 @@ def run(stepper: Stepper, sequences: Rows[Sequence]) -> list[list[Progress]]:
     """Step until all are done or failed; each one's progress."""
     progress: list[list[Progress]] = [[] for _ in sequences]
     while running := [index for index, sequence in enumerate(sequences) if not sequence.is_done]:
-        for index, each in zip(running, stepper.step([sequences[index] for index in running]), strict=True):
+        for index, each in zip(
+            running, stepper.step([sequences[index] for index in running], max_chunk=512), strict=True
+        ):
             progress[index].append(each)
     return progress
 
@@ -282,7 +284,7 @@ def test_a_matcher_that_loses_step_ends_its_own_sequence_at_once_and_no_other() 
     faulty = make_sequence(loaded, grammar=grammar.format("faulty"))
     bound = make_sequence(loaded, grammar=grammar.format("bound"))
     free = make_sequence(loaded)
-    stepper = Stepper(loaded, compiler_of(loaded), prefill_chunk=512)
+    stepper = Stepper(loaded, compiler_of(loaded))
 
     progress = run(stepper, [bound, faulty, free])
 
@@ -297,7 +299,7 @@ def test_a_matcher_that_loses_step_ends_its_own_sequence_at_once_and_no_other() 
 
 def alone(loaded: LoadedModel, like: Sequence) -> Sequence:
     sequence = make_sequence(loaded, grammar=None if like.matcher is None else 'start: "bound" TEXT\nTEXT: /(?s:.*)/')
-    run(Stepper(loaded, compiler_of(loaded), prefill_chunk=512), [sequence])
+    run(Stepper(loaded, compiler_of(loaded)), [sequence])
     return sequence
 
 
@@ -307,7 +309,7 @@ def test_a_matcher_that_rejects_a_token_that_it_had_allowed_is_an_error() -> Non
     sequence = make_sequence(loaded)
     sequence.matcher = _Rejecting()
 
-    (progress,) = run(Stepper(loaded, compiler_of(loaded), prefill_chunk=512), [sequence])
+    (progress,) = run(Stepper(loaded, compiler_of(loaded)), [sequence])
 
     assert [type(each.error) for each in progress] == [MatcherError]
     assert sequence.stop_reason is StopReason.FAILED
