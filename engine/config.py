@@ -33,6 +33,7 @@ class EngineConfig:
     kv_memory: int | None = None  # bytes for the keys and values of all that run; None: a quarter of the machine's
     kv_bits: int | None = None  # 4 or 8: keys and values are kept in so many bits; None: as the model computes them
     fast_forward: bool = True  # put forced tokens into one forward pass; off only to measure what it saves
+    look_ahead: bool = True  # launch a free row's next pass before its token is read; off only to measure
 
     def __post_init__(self) -> None:
         for name in ("prefill_chunk", "shared_prefill_chunk", "max_running", "max_waiting", "kv_memory"):
@@ -43,6 +44,7 @@ class EngineConfig:
                 raise ConfigError(f"{name} is {shown(value)}; it must be an integer, 1 or more")
         if self.kv_bits is not None and (not is_integer(self.kv_bits) or self.kv_bits not in KV_BITS):
             raise ConfigError(f"kv_bits is {shown(self.kv_bits)}; it must be {' or '.join(map(str, KV_BITS))}")
-        if not isinstance(self.fast_forward, bool):
-            raise ConfigError(f"fast_forward is {shown(self.fast_forward)}; it must be a bool")
+        for name in ("fast_forward", "look_ahead"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is {shown(getattr(self, name))}; it must be a bool")
         object.__setattr__(self, "cache_dir", to_path("cache_dir", self.cache_dir))

@@ -45,7 +45,7 @@ class Decoder:
     def __init__(self, loaded: LoadedModel, compiler: GrammarCompiler, config: EngineConfig) -> None:
         """Raises ConfigError where the model cannot be run as the configuration asks."""
         self._max_waiting = config.max_waiting
-        self._stepper = Stepper(loaded, compiler, kv_bits=config.kv_bits)
+        self._stepper = Stepper(loaded, compiler, kv_bits=config.kv_bits, look_ahead=config.look_ahead)
         max_room = _max_room(config, self._stepper.memory.bytes_per_token)
         most = loaded.model.context_length
         self.context_length = most if max_room is None else min(most, max_room)  # tokens that one sequence may have

@@ -23,7 +23,6 @@ from mlx.utils import tree_unflatten
 from mlx_lm.models import llama
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, dequantize_model, load_adapters, load_model
-from numpy.typing import NDArray
 
 from engine.cache import Cache, SequenceCache, arrays_in
 from engine.catalog import ModelSource, OnProgress, Progress, SourceKind, resolve
@@ -36,8 +35,6 @@ from engine.slots import Slots
 from engine.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
-
-IntArray = NDArray[np.int32]
 
 KV_GROUP_SIZE = 64  # values that share a scale where keys and values are quantised; mlx-lm's own choice
 
@@ -69,10 +66,11 @@ class LanguageModel(Protocol):
     def make_memory(self, *, kv_bits: int | None = None) -> Memory:
         """Room for the rows of one engine. Raises ConfigError where this model's cache cannot have so many bits."""
 
-    def forward(self, chunks: Sequence[Chunk]) -> mx.array:
+    def forward(self, chunks: Sequence[Chunk], drawn: mx.array | None = None) -> mx.array:
         """One forward pass: append each row's tokens to its cache; logits (N, V), row after row, N their num_logits.
 
-        Lazy. Precondition: the caches are of one memory and, where there are several, of one group.
+        drawn: (B,), int32, tokens that nobody has read yet; they stand for the one token of each chunk. Lazy.
+        Precondition: the caches are of one memory and, where there are several, of one group.
         """
 
 
@@ -112,40 +110,52 @@ class MLXModel:
         memory.bytes_per_token = sum(plane.nbytes for plane in slots.arrays()) // (2 * frame.capacity)
         return memory
 
-    def forward(self, chunks: Sequence[Chunk]) -> mx.array:
+    def forward(self, chunks: Sequence[Chunk], drawn: mx.array | None = None) -> mx.array:
         """See LanguageModel."""
         assert all(0 <= chunk.num_logits <= len(chunk.tokens) > 0 for chunk in chunks)
         caches = [chunk.cache for chunk in chunks]
         if isinstance(caches[0], SequenceCache):
             (chunk,) = chunks
-            logits = self._run(np.array([chunk.tokens]), [(0, chunk)], caches[0].layers)
+            logits = self._run(_rectangle(1, [(0, chunk)], drawn), [(0, chunk)], caches[0].layers)
             caches[0].advance(len(chunk.tokens))
             return logits
-        return self._forward_together(chunks, [cast("SlotCache", cache) for cache in caches])
+        return self._forward_together(chunks, [cast("SlotCache", cache) for cache in caches], drawn)
 
-    def _forward_together(self, chunks: Sequence[Chunk], caches: Sequence[SlotCache]) -> mx.array:
+    def _forward_together(
+        self, chunks: Sequence[Chunk], caches: Sequence[SlotCache], drawn: mx.array | None
+    ) -> mx.array:
         slots = caches[0].memory.together(caches)
         frame = slots.open({cache.row.index: len(chunk.tokens) for cache, chunk in zip(caches, chunks, strict=True)})
-        tokens = np.zeros((frame.stop - frame.start, frame.width), dtype=np.int32)
         rows = [(cache.row.index - frame.start, chunk) for cache, chunk in zip(caches, chunks, strict=True)]
-        for index, chunk in rows:
-            tokens[index, : len(chunk.tokens)] = chunk.tokens
-        logits = self._run(tokens, rows, slots.layers)
+        logits = self._run(_rectangle(frame.stop - frame.start, rows, drawn), rows, slots.layers)
         for cache, chunk in zip(caches, chunks, strict=True):
             cache.row.num_tokens += len(chunk.tokens)
         return logits
 
-    def _run(self, tokens: IntArray, rows: Sequence[tuple[int, Chunk]], layers: Sequence[Any]) -> mx.array:
+    def _run(self, tokens: mx.array, rows: Sequence[tuple[int, Chunk]], layers: Sequence[Any]) -> mx.array:
         """tokens: (B, L), padded on the right. rows: the index of each chunk in it."""
         width = tokens.shape[1]
         ends = [(index * width + len(chunk.tokens), chunk.num_logits) for index, chunk in rows]
         wanted = [position for end, num_logits in ends for position in range(end - num_logits, end)]
         with self._window.at(wanted or [0]):
-            logits: mx.array = self.module(mx.array(tokens, dtype=mx.int32), cache=layers)
+            logits: mx.array = self.module(tokens, cache=layers)
             logits = self._window.checked(logits)
         if not wanted:
             return mx.zeros((0, self.vocab_size))  # the head is in the graph, but nothing will evaluate it
         return logits
+
+
+def _rectangle(height: int, rows: Sequence[tuple[int, Chunk]], drawn: mx.array | None) -> mx.array:
+    """(height, L), int32: each chunk's tokens in the row of its index, padded on the right; junk in the other rows."""
+    if drawn is not None:
+        order = [0] * height
+        for number, (index, _) in enumerate(rows):
+            order[index] = number
+        return drawn[mx.array(order)][:, None]
+    tokens = np.zeros((height, max(len(chunk.tokens) for _, chunk in rows)), dtype=np.int32)
+    for index, chunk in rows:
+        tokens[index, : len(chunk.tokens)] = chunk.tokens
+    return mx.array(tokens)
 
 
 class _HeadWindow(threading.local):

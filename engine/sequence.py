@@ -3,6 +3,8 @@
 import itertools
 from dataclasses import dataclass, field
 
+import mlx.core as mx
+
 from engine.cache import Cache
 from engine.events import StopReason, TokenLogprob, Usage
 from engine.grammars.matcher import Matcher
@@ -34,6 +36,7 @@ class Sequence:
 
     # Set when it starts to run.
     cache: Cache | None = None
+    ahead: mx.array | None = None  # logits after all of it, (1, V), where a pass ran before its token was read
 
     _num_to_read: int = field(init=False)  # tokens that are no news: the prompt; once preempted, the output as well
 
@@ -67,6 +70,11 @@ class Sequence:
         return self.num_cached_now + len(self.pending)
 
     @property
+    def tokens_left(self) -> int:
+        """Output tokens that may still come."""
+        return self.max_tokens - len(self.output)
+
+    @property
     def is_done(self) -> bool:
         """Whether no forward pass is needed any more."""
         if self.stop_reason in (StopReason.CANCELLED, StopReason.FAILED):
@@ -77,11 +85,21 @@ class Sequence:
     def usage(self) -> Usage:
         return Usage(len(self.prompt), len(self.output), self.num_forced, self.num_forward_passes)
 
+    @property
+    def may_look_ahead(self) -> bool:
+        """Whether the next forward pass may run before its token is read: if that decides nothing but the end.
+
+        Behind a token of a grammar others may be forced; penalties and logprobs ask for the token itself.
+        """
+        plain = self.sampling.repetition_penalty == 1 and not self.sampling.presence_penalty
+        plain = plain and not self.sampling.frequency_penalty and self.sampling.top_logprobs is None
+        return plain and self.matcher is None and self.stop_reason is None
+
     def release(self) -> None:
         """Give the cache's memory back."""
         if self.cache is not None:
             self.cache.release()
-            self.cache = None
+        self.cache = self.ahead = None
 
     def preempt(self) -> None:
         """Give the cache's memory back, to read the prompt and what was written again later."""
@@ -109,8 +127,8 @@ class Sequence:
     def _take_forced(self) -> None:
         if self.matcher is None or not self.fast_forward:
             return
-        room = self.max_tokens - len(self.output)
-        forced = list(itertools.takewhile(lambda token: token not in self.eos_ids, self.matcher.forced_tokens()))[:room]
+        before_end = itertools.takewhile(lambda token: token not in self.eos_ids, self.matcher.forced_tokens())
+        forced = list(before_end)[: self.tokens_left]
         self.matcher.accept(forced)
         self.pending += forced
         self.output += forced

@@ -44,6 +44,7 @@ class Work:
     num_passes: int = 0
     num_positions: int = 0  # of all passes, padding included
     num_padding: int = 0  # of them
+    num_ahead: int = 0  # passes that were launched before their tokens were read
     num_waits: int = 0  # for the device
     forward_s: float = 0.0  # launching passes; where the device's queue is short, waiting for it too
     mask_s: float = 0.0  # filling bitmasks
@@ -78,11 +79,16 @@ class _Row:
 class Stepper:
     """A model with what a step needs beside it. Used by the decoding thread only."""
 
-    def __init__(self, loaded: LoadedModel, compiler: GrammarCompiler, *, kv_bits: int | None = None) -> None:
-        """Raises ConfigError where the model's cache cannot be quantised to kv_bits."""
+    def __init__(
+        self, loaded: LoadedModel, compiler: GrammarCompiler, *, kv_bits: int | None = None, look_ahead: bool = True
+    ) -> None:
+        """look_ahead: launch the next pass of free rows before their tokens are read.
+
+        Raises ConfigError where the model's cache cannot be quantised to kv_bits."""
         self._model: LanguageModel = loaded.model
         self._tokenizer = loaded.tokenizer
         self._compiler = compiler
+        self._looks_ahead = look_ahead
         self._pass_cost = PASS_COST_CPU if mx.default_device().type == mx.cpu else PASS_COST_GPU
         self.memory = loaded.model.make_memory(kv_bits=kv_bits)
         self.work = Work()
@@ -109,6 +115,9 @@ class Stepper:
     def _next_row(self, sequence: Sequence, max_chunk: int) -> _Row:
         if sequence.cache is None:
             sequence.cache = self.memory.make_cache()
+        if sequence.ahead is not None:
+            logits, sequence.ahead = sequence.ahead, None
+            return _Row(sequence, [], 1, draws=True, logits=logits)
         num_pending = len(sequence.pending)
         num_unread = num_pending - sequence.num_unscored - 1  # before the first position whose logits are wanted
         if num_pending > max_chunk and num_unread > 0:
@@ -119,6 +128,7 @@ class Stepper:
 
     def _launch(self, rows: Rows[_Row]) -> None:
         """Start the forward passes. What a row has run is no longer pending."""
+        rows = [row for row in rows if row.logits is None]
         caches = [_cache(row) for row in rows]
         widths = [len(row.tokens) for row in rows]
         for members in plan_passes(widths, [cache.group for cache in caches], self._pass_cost):
@@ -126,13 +136,34 @@ class Stepper:
             logits = self._model.forward([Chunk(row.tokens, _cache(row), row.num_logits) for row in together])
             unread = [array for row in together if row.num_logits == 0 for array in _cache(row).arrays()]
             mx.async_eval(logits, *unread)
-            self._count_pass([len(row.tokens) for row in together])
+            self._count_pass(together, [len(row.tokens) for row in together])
             for row in together:
                 row.logits, logits = logits[: row.num_logits], logits[row.num_logits :]
-                row.sequence.num_forward_passes += 1
                 row.sequence.pending = row.sequence.pending[len(row.tokens) :]
 
-    def _count_pass(self, widths: Rows[int]) -> None:
+    def _look_ahead(self, rows: Rows[_Row], tokens: mx.array) -> None:
+        """Where all rows are free, launch their next pass; tokens: (B,), theirs, which nobody has read yet.
+
+        A row that then ends has run one pass too many. Prompts do not start it, so that a short answer costs none.
+        """
+        if not all(row.sequence.may_look_ahead and len(row.tokens) <= 1 for row in rows):
+            return
+        going_on = [index for index, row in enumerate(rows) if row.sequence.tokens_left > 1]
+        groups = [_cache(rows[index]).group for index in going_on]
+        for members in plan_passes([1] * len(going_on), groups, self._pass_cost):
+            indices = [going_on[member] for member in members]
+            together = [rows[index] for index in indices]
+            chunks = [Chunk([0], _cache(row), num_logits=1) for row in together]
+            logits = self._model.forward(chunks, tokens[mx.array(indices)])
+            mx.async_eval(logits)
+            self._count_pass(together, [1] * len(together))
+            self.work.num_ahead += 1
+            for number, row in enumerate(together):
+                row.sequence.ahead = logits[number : number + 1]
+
+    def _count_pass(self, rows: Rows[_Row], widths: Rows[int]) -> None:
+        for row in rows:
+            row.sequence.num_forward_passes += 1
         self.work.num_passes += 1
         self.work.num_positions += len(widths) * max(widths)
         self.work.num_padding += len(widths) * max(widths) - sum(widths)
@@ -142,21 +173,29 @@ class Stepper:
     def _draw(self, rows: Rows[_Row]) -> list[int]:
         with self.work.timed("mask_s"):
             self._fill_bitmasks(rows)
-        return self._sample(rows)
+        with self.work.timed("sample_s"):
+            tokens = self._sample(rows)
+        if self._looks_ahead:
+            with self.work.timed("forward_s"):
+                self._look_ahead(rows, tokens)
+        return self._read(tokens)
 
     def _redraw(self, row: _Row, barred: Collection[int]) -> int:
         """A row's token again, from the same logits and the same noise, where some tokens may not come any more."""
         assert row.bitmask is not None
         for token in barred:
             row.bitmask.view(np.uint32)[0, token // WORD_BITS] &= ~np.uint32(1 << token % WORD_BITS)
-        return self._sample([row])[0]
+        return self._read(self._sample([row]))[0]
 
-    def _sample(self, rows: Rows[_Row]) -> list[int]:
+    def _sample(self, rows: Rows[_Row]) -> mx.array:
+        """(B,), lazily."""
+        logits = _joined([row.logits[-1:] for row in rows if row.logits is not None])
+        bitmask = mx.array(np.concatenate([row.bitmask for row in rows if row.bitmask is not None]))
+        return sample(logits, bitmask, [_sampling_row(row.sequence) for row in rows])
+
+    def _read(self, tokens: mx.array) -> list[int]:
         with self.work.timed("sample_s"):
             self.work.num_waits += 1
-            logits = _joined([row.logits[-1:] for row in rows if row.logits is not None])
-            bitmask = mx.array(np.concatenate([row.bitmask for row in rows if row.bitmask is not None]))
-            tokens = sample(logits, bitmask, [_sampling_row(row.sequence) for row in rows])
             mx.eval(tokens)
             return [int(token) for token in np.array(tokens)]
 
@@ -185,6 +224,8 @@ class Stepper:
         try:
             if token is not None:
                 sequence.take(token)
+            if sequence.ahead is not None:
+                sequence.pending = []  # it has gone through the model
         except GenerationError as error:
             sequence.stop_reason = StopReason.FAILED
             return Progress(error=error)

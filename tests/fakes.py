@@ -132,8 +132,11 @@ class FakeModel:
         self.memories.append(FakeMemory(can_batch=self.can_batch))
         return self.memories[-1]
 
-    def forward(self, chunks: Sequence[Chunk]) -> mx.array:
+    def forward(self, chunks: Sequence[Chunk], drawn: mx.array | None = None) -> mx.array:
         assert len({chunk.cache.group for chunk in chunks}) == 1
+        if drawn is not None:
+            assert all(len(chunk.tokens) == 1 for chunk in chunks)
+            chunks = [replace(chunk, tokens=[int(token)]) for chunk, token in zip(chunks, drawn.tolist(), strict=True)]
         self.num_forward_passes += 1
         self.widths.append(max(len(chunk.tokens) for chunk in chunks))
         self.num_rows.append(len(chunks))
@@ -192,9 +195,9 @@ class HookedModel(FakeModel):
 
     before_pass: Callable[[int], None] = lambda _: None
 
-    def forward(self, chunks: Sequence[Chunk]) -> mx.array:
+    def forward(self, chunks: Sequence[Chunk], drawn: mx.array | None = None) -> mx.array:
         self.before_pass(self.num_forward_passes)
-        return super().forward(chunks)
+        return super().forward(chunks, drawn)
 
 
 def with_hook(loaded: LoadedModel, before_pass: Callable[[int], None]) -> LoadedModel:

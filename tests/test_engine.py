@@ -48,8 +48,8 @@ def test_a_cancelled_generation_ends_within_a_step() -> None:
         answer = generation.completion()
 
     assert answer.stop_reason is StopReason.CANCELLED
-    assert answer.usage.completion_tokens == answer.usage.forward_passes == 5
-    assert fake_model(loaded).num_forward_passes == 5
+    assert answer.usage.completion_tokens == 4  # the fifth pass was one ahead
+    assert answer.usage.forward_passes == fake_model(loaded).num_forward_passes == 5
 
 
 def test_a_generation_that_is_cancelled_while_it_waits_never_runs() -> None:
@@ -357,7 +357,7 @@ def test_a_stream_that_nobody_holds_any_more_is_cancelled() -> None:
         gc.collect()
         gate.open()
         engine.chat([USER], max_tokens=1)
-    assert fake_model(loaded).num_forward_passes <= 3
+    assert fake_model(loaded).num_forward_passes <= 4  # one of them ahead
 
 
 def test_a_generation_with_a_callback_runs_on_unheld() -> None:

@@ -11,12 +11,12 @@ from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import GenerationError, MatcherError
 from engine.events import Completion, StopReason
-from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.model import LoadedModel
 from engine.sequence import Sequence
-from engine.step import Progress, Stepper
+from engine.step import Stepper
 from engine.types import Grammar, Request, SamplingParams, Tool
 from tests.fakes import CALCULATE, EOS, REQUIRED, SEARCH, USER, FailingCompiler, fake_loaded, fake_model, with_hook
+from tests.stepping import compiler_of, make_sequence, run
 
 FAMILIES = pytest.mark.parametrize("hermes", [False, True], ids=["plain", "hermes"])
 # Long enough to outlast the matcher's tokens, whatever the model says.
@@ -25,36 +25,6 @@ FAULTY = Tool(
     parameters={"type": "object", "properties": {"text": {"type": "string", "minLength": 60}}, "required": ["text"]},
 )
 OPENING = '<tool_call>\n{"name": "calculate", "arguments": {"expression": "'
-
-
-def compiler_of(loaded: LoadedModel) -> LLGuidanceCompiler:
-    return FailingCompiler(loaded.tokenizer.backend_json(), eos_ids=sorted(loaded.tokenizer.eos_ids))
-
-
-def make_sequence(loaded: LoadedModel, *, grammar: str | None = None, **options: object) -> Sequence:
-    """A sequence that is bound by a Lark grammar, or by none."""
-    compiler = compiler_of(loaded)
-    return Sequence(
-        request=Request(messages=(USER,), **options),
-        prompt=loaded.tokenizer.encode("hi there"),
-        key=1,
-        seed=1,
-        max_tokens=40,
-        eos_ids=loaded.tokenizer.eos_ids,
-        matcher=None if grammar is None else compiler.compile(grammar, param="grammar"),
-        fast_forward=True,
-    )
-
-
-def run(stepper: Stepper, sequences: Rows[Sequence]) -> list[list[Progress]]:
-    """Step until all are done or failed; each one's progress."""
-    progress: list[list[Progress]] = [[] for _ in sequences]
-    while running := [index for index, sequence in enumerate(sequences) if not sequence.is_done]:
-        for index, each in zip(
-            running, stepper.step([sequences[index] for index in running], max_chunk=512), strict=True
-        ):
-            progress[index].append(each)
-    return progress
 
 
 # Forward passes, counted.
