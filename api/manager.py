@@ -20,7 +20,8 @@ import anyio.to_thread
 
 from api.convert.errors import RETRY_SOON, SERVER, WireError, from_exception
 from engine.catalog import OnProgress, Progress
-from engine.engine import Engine, EngineLoad
+from engine.decoding import EngineLoad
+from engine.engine import Engine
 from engine.errors import EngineClosedError
 
 logger = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ class ModelManager:
     @property
     def load_now(self) -> EngineLoad:
         """How busy the engine is that answers now."""
-        return EngineLoad(0, 0, 0.0) if self._serving is None else self._serving.engine.load_now()
+        return EngineLoad(0, 0) if self._serving is None else self._serving.engine.load_now()
 
     @contextlib.asynccontextmanager
     async def use(self, name: str | None) -> AsyncIterator[Serving]:

@@ -39,9 +39,16 @@ class Admission:
     """What turns requests into runs, for one model. Any thread may use it."""
 
     def __init__(
-        self, loaded: LoadedModel, tool_format: ToolFormat, compiler: GrammarCompiler, config: EngineConfig
+        self,
+        loaded: LoadedModel,
+        tool_format: ToolFormat,
+        compiler: GrammarCompiler,
+        config: EngineConfig,
+        *,
+        context_length: int,
     ) -> None:
-        self._model, self._tokenizer = loaded.model, loaded.tokenizer
+        """context_length: tokens that prompt and answer may have, by the model and by the memory."""
+        self._model, self._tokenizer, self._context_length = loaded.model, loaded.tokenizer, context_length
         self._tool_format, self._compiler, self._config = tool_format, compiler, config
         self._skills = skills_of(loaded.tokenizer, tool_format)
         reasoning = tool_format.reasoning
@@ -110,7 +117,7 @@ class Admission:
         alone = self._compiler.compile(f"start: {part.checked.lark()}", param=part.path)
         text = TurnParser(self._tool_format, has_calls=False, special_tokens={}, call_id=str)
         matcher = VetoMatcher(alone, TurnReader(text, TurnVetoes(response=veto), self._tokenizer))
-        if self.closing.path(matcher, self._model.context_length, schema_hints(part.checked.schema)) is None:
+        if self.closing.path(matcher, self._context_length, schema_hints(part.checked.schema)) is None:
             raise GrammarError(f"{part.path} cannot be enforced: no value was found that satisfies it", param=part.path)
 
     def _with_budget(self, request: Request, matcher: Matcher | None, opening: Opening) -> Matcher | None:
@@ -125,7 +132,7 @@ class Admission:
     def _guard(self, request: Request, turn: Turn, matcher: Matcher, num_prompt: int, max_tokens: int) -> Guard:
         """Raises BudgetError where no complete answer fits into max_tokens, naming what would."""
         guard = Guard(self.closing, self._tokenizer.token_bytes, turn.hints, turn.bound, bool(turn.vetoed))
-        least = guard.begin(matcher, max_tokens, self._model.context_length - num_prompt)
+        least = guard.begin(matcher, max_tokens, self._context_length - num_prompt)
         param = "tools" if request.response is None else "response"
         if least is None:
             reason = f"no complete answer was found that fits into the context behind {num_prompt} prompt tokens"
@@ -191,11 +198,12 @@ class Admission:
         return frozenset(id_ for id_ in tokenizer.special_ids if f"<[{id_}]>" in turn.source)
 
     def _max_tokens(self, request: Request, num_prompt: int) -> int:
-        context = self._model.context_length
+        context = self._context_length
         room = context - num_prompt
         if room < 1:
+            limit = "the model's context" if context == self._model.context_length else "kv_memory"
             raise ContextLengthError(
-                f"the prompt has {num_prompt} tokens; the model's context has {context}, one of them for the answer",
+                f"the prompt has {num_prompt} tokens; {limit} has {context}, one of them for the answer",
                 param="messages" if request.prompt is None else "prompt",
             )
         if request.max_tokens is not None and request.max_tokens > room:

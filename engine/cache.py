@@ -1,26 +1,44 @@
 """What a model remembers of the tokens that it has seen."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Hashable, Sequence
 from typing import Any, Protocol
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
 
+Planes = list[list[mx.array]]
+"""Per layer, the arrays that hold a stretch of one row's tokens: (1, heads, tokens, size) each."""
+
 
 class Cache(Protocol):
-    """What the step needs to know of a cache."""
+    """What the step needs to know of one row's memory."""
 
     @property
     def num_tokens(self) -> int:
-        """Tokens seen, per row."""
+        """Tokens seen."""
+
+    @property
+    def group(self) -> Hashable:
+        """Rows of one group may go through one forward pass."""
+
+    @property
+    def can_trim(self) -> bool:
+        """Whether the last tokens can be forgotten."""
 
     def arrays(self) -> list[mx.array]:
         """Its arrays, for evaluation."""
 
+    def trim(self, num_tokens: int) -> None:
+        """Forget the last tokens. Precondition: can_trim, and no more than it has seen."""
+
+    def release(self) -> None:
+        """Give its memory back; it must not be used any more."""
+
 
 class SequenceCache:
-    """The layer caches of mlx-lm for rows of equal length. Forward passes append to it."""
+    """The layer caches of mlx-lm for one row, where they are rotating or recurrent. Forward passes append to it."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
         """layers: mlx-lm's cache of each layer, empty."""
@@ -30,6 +48,10 @@ class SequenceCache:
     @property
     def num_tokens(self) -> int:
         return self._num_tokens
+
+    @property
+    def group(self) -> Hashable:
+        return id(self)
 
     def arrays(self) -> list[mx.array]:
         return arrays_in([layer.state for layer in self.layers])
@@ -49,6 +71,15 @@ class SequenceCache:
         assert 0 <= num_tokens <= self._num_tokens
         trim_prompt_cache(self.layers, num_tokens)
         self._num_tokens -= num_tokens
+
+    def copy(self) -> "SequenceCache":
+        """The same memory, to go on from twice. Arrays are values: none is copied before it is changed."""
+        twin = SequenceCache(copy.deepcopy(self.layers))
+        twin.advance(self._num_tokens)
+        return twin
+
+    def release(self) -> None:
+        self.layers = []
 
 
 def arrays_in(tree: Any) -> list[mx.array]:

@@ -6,6 +6,8 @@ from pathlib import Path
 from engine.checks import is_integer, shown
 from engine.errors import ConfigError
 
+KV_BITS = (4, 8)
+
 
 def default_cache_dir() -> Path:
     """Where fetched weights are kept between runs."""
@@ -25,15 +27,24 @@ class EngineConfig:
 
     cache_dir: str | Path = field(default_factory=default_cache_dir)  # a Path once it is made
     prefill_chunk: int = 512  # prompt tokens of one forward pass
-    max_running: int = 16  # sequences that are decoded in turn; the others wait
+    shared_prefill_chunk: int = 128  # the same while other sequences decode: between two steps they wait for a chunk
+    max_running: int = 16  # sequences that are decoded together; the others wait
     max_waiting: int = 256  # sequences that may wait
+    kv_memory: int | None = None  # bytes for the keys and values of all that run; None: a quarter of the machine's
+    kv_bits: int | None = None  # 4 or 8: keys and values are kept in so many bits; None: as the model computes them
     fast_forward: bool = True  # put forced tokens into one forward pass; off only to measure what it saves
+    look_ahead: bool = True  # launch a free row's next pass before its token is read; off only to measure
 
     def __post_init__(self) -> None:
-        for name in ("prefill_chunk", "max_running", "max_waiting"):
+        for name in ("prefill_chunk", "shared_prefill_chunk", "max_running", "max_waiting", "kv_memory"):
             value = getattr(self, name)
+            if name == "kv_memory" and value is None:
+                continue
             if not is_integer(value) or value < 1:
                 raise ConfigError(f"{name} is {shown(value)}; it must be an integer, 1 or more")
-        if not isinstance(self.fast_forward, bool):
-            raise ConfigError(f"fast_forward is {shown(self.fast_forward)}; it must be a bool")
+        if self.kv_bits is not None and (not is_integer(self.kv_bits) or self.kv_bits not in KV_BITS):
+            raise ConfigError(f"kv_bits is {shown(self.kv_bits)}; it must be {' or '.join(map(str, KV_BITS))}")
+        for name in ("fast_forward", "look_ahead"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is {shown(getattr(self, name))}; it must be a bool")
         object.__setattr__(self, "cache_dir", to_path("cache_dir", self.cache_dir))

@@ -7,20 +7,21 @@ model is loaded by one thread and run by another.
 import json
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import httpx
 import mlx.core as mx
+import numpy as np
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from mlx import nn
 from mlx.utils import tree_unflatten
 from mlx_lm.models import llama
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.cache import KVCache, make_prompt_cache
 from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, dequantize_model, load_adapters, load_model
 
 from engine.cache import Cache, SequenceCache, arrays_in
@@ -29,13 +30,26 @@ from engine.checks import shown
 from engine.config import to_path
 from engine.errors import ConfigError, ModelNotFoundError, UnsupportedModelError
 from engine.gguf import GROUP_SIZE, GGUFModel, read_gguf
+from engine.memory import LayerMemory, Memory, SlotCache, SlotMemory
+from engine.slots import Slots
 from engine.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
+KV_GROUP_SIZE = 64  # values that share a scale where keys and values are quantised; mlx-lm's own choice
+
 # Where the context length stands in a config.json, by the model's age and author.
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx")
 FALLBACK_CONTEXT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What one row brings to a forward pass."""
+
+    tokens: Sequence[int]  # not empty
+    cache: Cache
+    num_logits: int  # wanted at so many of the last positions; 0 computes none
 
 
 class LanguageModel(Protocol):
@@ -49,13 +63,14 @@ class LanguageModel(Protocol):
     def context_length(self) -> int:
         """The most tokens that a cache may hold."""
 
-    def make_cache(self) -> Cache:
-        """An empty cache."""
+    def make_memory(self, *, kv_bits: int | None = None) -> Memory:
+        """Room for the rows of one engine. Raises ConfigError where this model's cache cannot have so many bits."""
 
-    def forward(self, tokens: mx.array, cache: Cache, *, num_logits: int) -> mx.array:
-        """Append tokens (B, L), int32, to the cache; logits (B, num_logits, V) at the last num_logits positions.
+    def forward(self, chunks: Sequence[Chunk], drawn: mx.array | None = None) -> mx.array:
+        """One forward pass: append each row's tokens to its cache; logits (N, V), row after row, N their num_logits.
 
-        Lazy. 0 <= num_logits <= L; 0 computes no head.
+        drawn: (B,), int32, tokens that nobody has read yet; they stand for the one token of each chunk. Lazy.
+        Precondition: the caches are of one memory and, where there are several, of one group.
         """
 
 
@@ -71,42 +86,110 @@ class MLXModel:
         # Nothing is evaluated: the shape is known from the graph.
         self.vocab_size = int(module(mx.zeros((1, 1), mx.int32), cache=make_prompt_cache(module)).shape[-1])
 
-    def make_cache(self) -> SequenceCache:
-        """An empty cache."""
-        return SequenceCache(make_prompt_cache(self.module))
+    def make_memory(self, *, kv_bits: int | None = None) -> Memory:
+        """See LanguageModel. Rows share passes where every layer keeps all tokens and takes an offset a row."""
+        layers = make_prompt_cache(self.module)
+        keeps_all = bool(layers) and all(type(layer) is KVCache for layer in layers)
+        quantisation = None if kv_bits is None else (KV_GROUP_SIZE, kv_bits)
+        memory = self._slot_memory(len(layers), quantisation) if keeps_all else None
+        if memory is None and kv_bits is not None:
+            raise ConfigError(f"kv_bits is {kv_bits}; the cache of this model's architecture cannot be quantised")
+        return memory or LayerMemory(lambda: make_prompt_cache(self.module))
 
-    def forward(self, tokens: mx.array, cache: Cache, *, num_logits: int) -> mx.array:
+    def _slot_memory(self, num_layers: int, quantisation: tuple[int, int] | None) -> SlotMemory | None:
+        """None where the model does not run on slots. Nothing is evaluated."""
+        slots = Slots(num_layers, quantisation)
+        slots.add(), slots.add()
+        frame = slots.open({0: 2, 1: 1})
+        try:
+            self.module(mx.zeros((2, 2), mx.int32), cache=slots.layers)
+        except (ValueError, TypeError, AttributeError, RuntimeError) as error:  # whatever its layers trip over
+            logger.info("rows of this model do not share forward passes: %s", error)
+            return None
+        memory = SlotMemory(num_layers, quantisation)
+        memory.bytes_per_token = sum(plane.nbytes for plane in slots.arrays()) // (2 * frame.capacity)
+        return memory
+
+    def forward(self, chunks: Sequence[Chunk], drawn: mx.array | None = None) -> mx.array:
         """See LanguageModel."""
-        assert isinstance(cache, SequenceCache)
-        num_rows, length = tokens.shape
-        assert 0 <= num_logits <= length
-        with self._window.last(max(num_logits, 1)):
-            logits: mx.array = self.module(tokens, cache=cache.layers)
-        cache.advance(length)
-        if num_logits == 0:
-            return mx.zeros((num_rows, 0, self.vocab_size))  # the head is in the graph, but nothing will evaluate it
-        return logits[:, -num_logits:]  # of an architecture whose head was not found, these are all positions
+        assert all(0 <= chunk.num_logits <= len(chunk.tokens) > 0 for chunk in chunks)
+        caches = [chunk.cache for chunk in chunks]
+        if isinstance(caches[0], SequenceCache):
+            (chunk,) = chunks
+            logits = self._run(_rectangle(1, [(0, chunk)], drawn), [(0, chunk)], caches[0].layers)
+            caches[0].advance(len(chunk.tokens))
+            return logits
+        return self._forward_together(chunks, [cast("SlotCache", cache) for cache in caches], drawn)
+
+    def _forward_together(
+        self, chunks: Sequence[Chunk], caches: Sequence[SlotCache], drawn: mx.array | None
+    ) -> mx.array:
+        slots = caches[0].memory.together(caches)
+        frame = slots.open({cache.row.index: len(chunk.tokens) for cache, chunk in zip(caches, chunks, strict=True)})
+        rows = [(cache.row.index - frame.start, chunk) for cache, chunk in zip(caches, chunks, strict=True)]
+        logits = self._run(_rectangle(frame.stop - frame.start, rows, drawn), rows, slots.layers)
+        for cache, chunk in zip(caches, chunks, strict=True):
+            cache.row.num_tokens += len(chunk.tokens)
+        return logits
+
+    def _run(self, tokens: mx.array, rows: Sequence[tuple[int, Chunk]], layers: Sequence[Any]) -> mx.array:
+        """tokens: (B, L), padded on the right. rows: the index of each chunk in it."""
+        width = tokens.shape[1]
+        ends = [(index * width + len(chunk.tokens), chunk.num_logits) for index, chunk in rows]
+        wanted = [position for end, num_logits in ends for position in range(end - num_logits, end)]
+        with self._window.at(wanted or [0]):
+            logits: mx.array = self.module(tokens, cache=layers)
+            logits = self._window.checked(logits)
+        if not wanted:
+            return mx.zeros((0, self.vocab_size))  # the head is in the graph, but nothing will evaluate it
+        return logits
+
+
+def _rectangle(height: int, rows: Sequence[tuple[int, Chunk]], drawn: mx.array | None) -> mx.array:
+    """(height, L), int32: each chunk's tokens in the row of its index, padded on the right; junk in the other rows."""
+    if drawn is not None:
+        order = [0] * height
+        for number, (index, _) in enumerate(rows):
+            order[index] = number
+        return drawn[mx.array(order)][:, None]
+    tokens = np.zeros((height, max(len(chunk.tokens) for _, chunk in rows)), dtype=np.int32)
+    for index, chunk in rows:
+        tokens[index, : len(chunk.tokens)] = chunk.tokens
+    return mx.array(tokens)
 
 
 class _HeadWindow(threading.local):
-    """How many of the last positions the head computes. None: all, as when mlx-lm itself calls the module.
+    """The positions that the head computes. None: all, as when mlx-lm itself calls the module.
 
     Each thread has its own: two engines may run one module.
     """
 
-    size: int | None = None
+    positions: list[int] | None = None
+    is_cut = False
 
     @contextmanager
-    def last(self, size: int) -> Iterator[None]:
-        self.size = size
+    def at(self, positions: list[int]) -> Iterator[None]:
+        """positions: in (B, L), counted through."""
+        self.positions, self.is_cut = positions, False
         try:
             yield
         finally:
-            self.size = None
+            self.positions = None
 
     def cut(self, hidden: mx.array) -> mx.array:
-        """hidden: (B, L, D)."""
-        return hidden if self.size is None else hidden[:, -self.size :]
+        """hidden: (B, L, D). Returns (1, N, D)."""
+        if self.positions is None:
+            return hidden
+        self.is_cut = True
+        first, stop = self.positions[0], self.positions[0] + len(self.positions)
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        if self.positions == list(range(first, stop)):  # a view will do
+            return flat[None, first:stop]
+        return flat[mx.array(self.positions)][None]
+
+    def checked(self, logits: mx.array) -> mx.array:
+        """(N, V) of logits that may be uncut, of an architecture whose head was not found."""
+        return (logits if self.is_cut else self.cut(logits))[0]
 
 
 def _install(window: _HeadWindow, module: nn.Module) -> None:

@@ -3,11 +3,15 @@
 import itertools
 from dataclasses import dataclass, field
 
+import mlx.core as mx
+
 from engine.cache import Cache
 from engine.events import StopReason, TokenLogprob, Usage
 from engine.grammars.matcher import Matcher
 from engine.guard import Guard
 from engine.types import Request, SamplingParams
+
+MAX_NARROW = 16  # pending tokens of a row that goes along with rows that decode
 
 
 @dataclass(slots=True, eq=False)  # told apart by identity
@@ -34,9 +38,13 @@ class Sequence:
 
     # Set when it starts to run.
     cache: Cache | None = None
+    ahead: mx.array | None = None  # logits after all of it, (1, V), where a pass ran before its token was read
+
+    _num_to_read: int = field(init=False)  # tokens that are no news: the prompt; once preempted, the output as well
 
     def __post_init__(self) -> None:
         self.pending = list(self.prompt)
+        self._num_to_read = len(self.prompt)
         self._take_forced()
 
     @property
@@ -50,8 +58,23 @@ class Sequence:
 
     @property
     def is_prefilling(self) -> bool:
-        """Whether tokens of the prompt are pending."""
-        return self.cache is None or self.cache.num_tokens < len(self.prompt)
+        """Whether so much of its prompt is pending that it reads on in a forward pass of its own."""
+        return self.num_cached_now < self._num_to_read and len(self.pending) > MAX_NARROW
+
+    @property
+    def num_cached_now(self) -> int:
+        """Tokens that its cache has seen."""
+        return 0 if self.cache is None else self.cache.num_tokens
+
+    @property
+    def num_to_keep(self) -> int:
+        """Tokens that its cache will have seen once nothing is pending."""
+        return self.num_cached_now + len(self.pending)
+
+    @property
+    def tokens_left(self) -> int:
+        """Output tokens that may still come."""
+        return self.max_tokens - len(self.output)
 
     @property
     def is_done(self) -> bool:
@@ -81,6 +104,28 @@ class Sequence:
     def _is_stop_token(self, token: int) -> bool:
         return self.in_free_text and token in self.request.stop_token_ids
 
+    @property
+    def may_look_ahead(self) -> bool:
+        """Whether the next forward pass may run before its token is read: if that decides nothing but the end.
+
+        Behind a token of a grammar others may be forced; penalties and logprobs ask for the token itself.
+        """
+        plain = self.sampling.repetition_penalty == 1 and not self.sampling.presence_penalty
+        plain = plain and not self.sampling.frequency_penalty and self.sampling.top_logprobs is None
+        return plain and self.matcher is None and self.stop_reason is None
+
+    def release(self) -> None:
+        """Give the cache's memory back."""
+        if self.cache is not None:
+            self.cache.release()
+        self.cache = self.ahead = None
+
+    def preempt(self) -> None:
+        """Give the cache's memory back, to read the prompt and what was written again later."""
+        self.release()
+        self.pending = [*self.prompt, *self.output]
+        self._num_to_read = len(self.pending)
+
     def take(self, token: int) -> None:
         """Go on by a sampled token and by those that the grammar then forces. May raise MatcherError."""
         if token in self.eos_ids:
@@ -101,8 +146,8 @@ class Sequence:
     def _take_forced(self) -> None:
         if self.matcher is None or not self.fast_forward:
             return
-        room = self.max_tokens - len(self.output)
-        forced = list(itertools.takewhile(lambda token: token not in self.eos_ids, self.matcher.forced_tokens()))[:room]
+        before_end = itertools.takewhile(lambda token: token not in self.eos_ids, self.matcher.forced_tokens())
+        forced = list(before_end)[: self.tokens_left]
         self.matcher.accept(forced)
         if self.guard is not None:
             self.guard.follow(forced)

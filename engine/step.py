@@ -8,17 +8,20 @@ every row: accept the token, then what the grammar forces; both become pending
 """
 
 import time
+from collections.abc import Iterator
 from collections.abc import Sequence as Rows
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import mlx.core as mx
 import numpy as np
-from numpy.typing import NDArray
 
+from engine.cache import Cache
 from engine.errors import GenerationError, MatcherError
 from engine.events import StopReason, TokenLogprob
-from engine.grammars.matcher import GrammarCompiler
-from engine.model import LanguageModel, LoadedModel
+from engine.grammars.matcher import Bitmask, GrammarCompiler
+from engine.model import Chunk, LanguageModel, LoadedModel
+from engine.passes import PASS_COST_CPU, PASS_COST_GPU, plan_passes
 from engine.sampling.bitmask import WORD_BITS, allow_all, num_words
 from engine.sampling.sampler import PositionLogprobs, SamplingRow, sample, top_logprobs
 from engine.sequence import Sequence
@@ -36,81 +39,195 @@ class Progress:
 
 
 @dataclass(slots=True)
+class Work:
+    """What the steps of an engine did since its start, counted, and where the decoding thread's time went."""
+
+    num_steps: int = 0
+    num_passes: int = 0
+    num_positions: int = 0  # of all passes, padding included
+    num_padding: int = 0  # of them
+    num_ahead: int = 0  # passes that were launched before their tokens were read
+    num_waits: int = 0  # for the device
+    forward_s: float = 0.0  # launching passes; where the device's queue is short, waiting for it too
+    mask_s: float = 0.0  # filling bitmasks
+    sample_s: float = 0.0  # launching the sampler, and waiting for its tokens
+    step_s: float = 0.0  # all of it; what is left is Python between
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Add the time of a block to one of the fields."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, part, getattr(self, part) + time.perf_counter() - start)
+
+
+@dataclass(slots=True)
 class _Row:
     """One sequence within one step."""
 
     sequence: Sequence
-    logits: mx.array  # (n, V): at the positions of the unscored tokens, then at the last; n = 0 inside a prompt
-    draws: bool  # whether a token is to be sampled
+    tokens: list[int]  # of its forward pass
+    num_logits: int  # at the last of them; 0 inside a prompt
+    draws: bool  # whether a token is to be sampled, at the last
 
-    bitmask: NDArray[np.int32] | None = None  # (W,), of the token to be sampled
+    # Set as the step goes on. They stay until the token is accepted: it may have to be sampled again.
+    logits: mx.array | None = None  # (num_logits, V)
+    bitmask: Bitmask | None = None  # (1, W)
     error: GenerationError | None = None
 
 
 class Stepper:
     """A model with what a step needs beside it. Used by the decoding thread only."""
 
-    def __init__(self, loaded: LoadedModel, compiler: GrammarCompiler, *, prefill_chunk: int) -> None:
+    def __init__(
+        self, loaded: LoadedModel, compiler: GrammarCompiler, *, kv_bits: int | None = None, look_ahead: bool = True
+    ) -> None:
+        """look_ahead: launch the next pass of free rows before their tokens are read.
+
+        Raises ConfigError where the model's cache cannot be quantised to kv_bits."""
         self._model: LanguageModel = loaded.model
         self._tokenizer = loaded.tokenizer
         self._compiler = compiler
-        self._prefill_chunk = prefill_chunk
+        self._looks_ahead = look_ahead
+        self._pass_cost = PASS_COST_CPU if mx.default_device().type == mx.cpu else PASS_COST_GPU
+        self.memory = loaded.model.make_memory(kv_bits=kv_bits)
+        self.work = Work()
         forbidden = loaded.tokenizer.special_ids - loaded.tokenizer.eos_ids
-        self.mask_seconds = 0.0  # spent on the host filling masks, since the start
         self._free_row = allow_all(loaded.tokenizer.num_tokens, loaded.model.vocab_size, forbidden=forbidden)
 
-    def step(self, sequences: Rows[Sequence]) -> list[Progress]:
-        """One forward pass for each sequence. Their states move on; what happened is returned in their order."""
-        rows = [self._launch(sequence) for sequence in sequences]
-        drawing = [row for row in rows if row.draws]
-        tokens = self._draw(drawing) if drawing else []
-        drawn = dict(zip(map(id, drawing), tokens, strict=True))
-        return [self._move_on(row, drawn.get(id(row))) for row in rows]
+    def step(self, sequences: Rows[Sequence], max_chunk: int) -> list[Progress]:
+        """The next tokens of each sequence, in as few forward passes as pay. What happened, in their order.
 
-    def _launch(self, sequence: Sequence) -> _Row:
+        max_chunk: tokens of a prompt, or of what is read again, in one pass.
+        """
+        with self.work.timed("step_s"):
+            self.work.num_steps += 1
+            rows = [self._next_row(sequence, max_chunk) for sequence in sequences]
+            with self.work.timed("forward_s"):
+                self._launch(rows)
+            drawing = [row for row in rows if row.draws]
+            tokens = self._draw(drawing) if drawing else []
+            drawn = dict(zip(map(id, drawing), tokens, strict=True))
+            return [self._move_on(row, drawn.get(id(row))) for row in rows]
+
+    # What to run.
+
+    def _next_row(self, sequence: Sequence, max_chunk: int) -> _Row:
         if sequence.cache is None:
-            sequence.cache = self._model.make_cache()
-        chunk, num_logits = self._next_chunk(sequence)
-        draws = num_logits > 0 and sequence.stop_reason is None
-        tokens = mx.array([sequence.pending[:chunk]], dtype=mx.int32)
-        logits = self._model.forward(tokens, sequence.cache, num_logits=num_logits)[0]
-        mx.async_eval([logits, *sequence.cache.arrays()] if num_logits == 0 else logits)
-        sequence.num_forward_passes += 1
-        sequence.pending = sequence.pending[chunk:]
-        return _Row(sequence, logits, draws)
-
-    def _next_chunk(self, sequence: Sequence) -> tuple[int, int]:
-        """How many pending tokens to run, and at how many positions logits are wanted."""
-        assert sequence.cache is not None
-        prompt_left = len(sequence.prompt) - sequence.cache.num_tokens
-        if len(sequence.pending) > self._prefill_chunk and prompt_left > 1:
-            # The prompt's last token stays for the last chunk: the logits that are wanted begin with it.
-            return min(self._prefill_chunk, prompt_left - 1), 0
+            sequence.cache = self.memory.make_cache()
+        if sequence.ahead is not None:
+            logits, sequence.ahead = sequence.ahead, None
+            return _Row(sequence, [], 1, draws=True, logits=logits)
+        num_pending = len(sequence.pending)
+        num_unread = num_pending - sequence.num_unscored - 1  # before the first position whose logits are wanted
+        if num_pending > max_chunk and num_unread > 0:
+            return _Row(sequence, sequence.pending[: min(max_chunk, num_unread)], 0, draws=False)
         if sequence.stop_reason is not None:  # forced to its end; only their logprobs are owed
-            return len(sequence.pending) - 1, sequence.num_unscored
-        return len(sequence.pending), sequence.num_unscored + 1
+            return _Row(sequence, sequence.pending[:-1], sequence.num_unscored, draws=False)
+        return _Row(sequence, sequence.pending, sequence.num_unscored + 1, draws=True)
 
-    def _draw(self, rows: list[_Row]) -> list[int]:
-        self._fill_bitmasks(rows)
-        return _sample(rows)
+    def _launch(self, rows: Rows[_Row]) -> None:
+        """Start the forward passes. What a row has run is no longer pending."""
+        rows = [row for row in rows if row.logits is None]
+        caches = [_cache(row) for row in rows]
+        widths = [len(row.tokens) for row in rows]
+        for members in plan_passes(widths, [cache.group for cache in caches], self._pass_cost):
+            together = [rows[index] for index in members]
+            logits = self._model.forward([Chunk(row.tokens, _cache(row), row.num_logits) for row in together])
+            unread = [array for row in together if row.num_logits == 0 for array in _cache(row).arrays()]
+            mx.async_eval(logits, *unread)
+            self._count_pass(together, [len(row.tokens) for row in together])
+            for row in together:
+                row.logits, logits = logits[: row.num_logits], logits[row.num_logits :]
+                row.sequence.pending = row.sequence.pending[len(row.tokens) :]
 
-    def _fill_bitmasks(self, rows: list[_Row]) -> None:
-        """The device computes the logits while the host fills these."""
+    def _look_ahead(self, rows: Rows[_Row], tokens: mx.array) -> None:
+        """Where all rows are free, launch their next pass; tokens: (B,), theirs, which nobody has read yet.
+
+        A row that then ends has run one pass too many. Prompts do not start it, so that a short answer costs none.
+        """
+        if not all(row.sequence.may_look_ahead and len(row.tokens) <= 1 for row in rows):
+            return
+        going_on = [index for index, row in enumerate(rows) if row.sequence.tokens_left > 1]
+        groups = [_cache(rows[index]).group for index in going_on]
+        for members in plan_passes([1] * len(going_on), groups, self._pass_cost):
+            indices = [going_on[member] for member in members]
+            together = [rows[index] for index in indices]
+            chunks = [Chunk([0], _cache(row), num_logits=1) for row in together]
+            logits = self._model.forward(chunks, tokens[mx.array(indices)])
+            mx.async_eval(logits)
+            self._count_pass(together, [1] * len(together))
+            self.work.num_ahead += 1
+            for number, row in enumerate(together):
+                row.sequence.ahead = logits[number : number + 1]
+
+    def _count_pass(self, rows: Rows[_Row], widths: Rows[int]) -> None:
+        for row in rows:
+            row.sequence.num_forward_passes += 1
+        self.work.num_passes += 1
+        self.work.num_positions += len(widths) * max(widths)
+        self.work.num_padding += len(widths) * max(widths) - sum(widths)
+
+    # Sampling.
+
+    def _draw(self, rows: Rows[_Row]) -> list[int]:
+        with self.work.timed("mask_s"):
+            self._fill_bitmasks(rows)
+        with self.work.timed("sample_s"):
+            tokens = self._sample(rows)
+        if self._looks_ahead:
+            with self.work.timed("forward_s"):
+                self._look_ahead(rows, tokens)
+        return self._read(tokens)
+
+    def _admitted(self, row: _Row, token: int) -> int:
+        """The first token, in the order of its noise, that the sequence may take. Raises MatcherError if none is found.
+
+        Most often that is the one that was sampled. One that is not admitted leaves the mask, and the row is sampled
+        again, from the same logits and the same noise.
+        """
+        assert row.bitmask is not None
+        for _ in range(MAX_REDRAWS):
+            if row.sequence.admits(token):
+                return token
+            row.bitmask.view(np.uint32)[0, token // WORD_BITS] &= ~np.uint32(1 << token % WORD_BITS)
+            if not row.bitmask.any():
+                break
+            (token,) = self._read(self._sample([row]))
+        if (way_out := row.sequence.way_out) is None:
+            raise MatcherError("no token was found after which the turn can be completed")
+        row.sequence.admits(way_out)
+        return way_out
+
+    def _sample(self, rows: Rows[_Row]) -> mx.array:
+        """(B,), lazily."""
+        logits = _joined([row.logits[-1:] for row in rows if row.logits is not None])
+        bitmask = mx.array(np.concatenate([row.bitmask for row in rows if row.bitmask is not None]))
+        return sample(logits, bitmask, [_sampling_row(row.sequence) for row in rows])
+
+    def _read(self, tokens: mx.array) -> list[int]:
+        with self.work.timed("sample_s"):
+            self.work.num_waits += 1
+            mx.eval(tokens)
+            return [int(token) for token in np.array(tokens)]
+
+    def _fill_bitmasks(self, rows: Rows[_Row]) -> None:
+        """The device computes the logits meanwhile."""
         bitmask = np.empty((len(rows), num_words(self._model.vocab_size)), dtype=np.int32)
         constrained = []
         for index, row in enumerate(rows):
+            row.bitmask = bitmask[index : index + 1]
             if row.sequence.matcher is None:
                 bitmask[index] = self._free_row
             else:
                 constrained.append((row.sequence.matcher, index))
-        start = time.perf_counter()
-        failed = self._compiler.fill_bitmasks(constrained, bitmask)
-        self.mask_seconds += time.perf_counter() - start
-        for index, error in failed.items():
+        for index, error in self._compiler.fill_bitmasks(constrained, bitmask).items():
             rows[index].error = error
             bitmask[index] = self._free_row  # its token is thrown away
-        for row, words in zip(rows, bitmask, strict=True):
-            row.bitmask = words
+
+    # What comes of it.
 
     def _move_on(self, row: _Row, token: int | None) -> Progress:
         if row.error is not None:
@@ -118,10 +235,12 @@ class Stepper:
             return Progress(error=row.error)
         sequence, before = row.sequence, len(row.sequence.output)
         try:
-            token = None if token is None else _admitted(row, token)
+            token = None if token is None else self._admitted(row, token)
             scores = self._score(row, token)
             if token is not None:
                 sequence.take(token)
+            if sequence.ahead is not None:
+                sequence.pending = []  # it has gone through the model
         except GenerationError as error:
             sequence.stop_reason = StopReason.FAILED
             return Progress(error=error)
@@ -132,12 +251,14 @@ class Stepper:
 
     def _score(self, row: _Row, token: int | None) -> list[TokenLogprob]:
         k = row.sequence.sampling.top_logprobs
-        if k is None or row.logits.shape[0] == 0:
+        if k is None or row.num_logits == 0:
             return []
+        assert row.logits is not None
         num_unscored = row.sequence.num_unscored
         unscored = row.sequence.output[len(row.sequence.output) - num_unscored :]
         written = unscored if token is None else [*unscored, token]
         own_vocabulary = row.logits[:, : self._tokenizer.num_tokens]
+        self.work.num_waits += 1
         return [self._with_text(position) for position in top_logprobs(own_vocabulary, written, k).evaluate()]
 
     def _with_text(self, position: PositionLogprobs) -> TokenLogprob:
@@ -147,32 +268,13 @@ class Stepper:
         return TokenLogprob(token, token_bytes(token), logprob, top)
 
 
-def _sample(rows: list[_Row]) -> list[int]:
-    """The token of each row, by its bitmask. Waits for the device."""
-    logits = mx.stack([row.logits[-1] for row in rows])
-    bitmask = mx.array(np.stack([row.bitmask for row in rows if row.bitmask is not None]))
-    tokens = sample(logits, bitmask, [_sampling_row(row.sequence) for row in rows])
-    mx.eval(tokens)
-    return [int(token) for token in np.array(tokens)]
+def _cache(row: _Row) -> Cache:
+    assert row.sequence.cache is not None
+    return row.sequence.cache
 
 
-def _admitted(row: _Row, token: int) -> int:
-    """The first token, in the order of its noise, that the sequence may take. Raises MatcherError where none is found.
-
-    Most often that is the one that was sampled. One that is not admitted leaves the mask, and the row is sampled again.
-    """
-    assert row.bitmask is not None
-    for _ in range(MAX_REDRAWS):
-        if row.sequence.admits(token):
-            return token
-        row.bitmask.view(np.uint32)[token // WORD_BITS] &= ~np.uint32(1 << token % WORD_BITS)
-        if not row.bitmask.any():
-            break
-        (token,) = _sample([row])
-    if (way_out := row.sequence.way_out) is None:
-        raise MatcherError("no token was found after which the turn can be completed")
-    row.sequence.admits(way_out)
-    return way_out
+def _joined(parts: list[mx.array]) -> mx.array:
+    return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
 
 def _sampling_row(sequence: Sequence) -> SamplingRow:

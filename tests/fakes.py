@@ -12,11 +12,10 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerFast
 
-from engine.cache import Cache
-from engine.errors import MatcherError
+from engine.errors import ConfigError, MatcherError
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.matcher import Matcher
-from engine.model import LoadedModel
+from engine.model import Chunk, LoadedModel
 from engine.tokenizer import Tokenizer
 from engine.types import Message, Role, Tool, ToolChoice, ToolChoiceMode
 
@@ -88,6 +87,9 @@ class FakeCache:
     """Remembers the tokens themselves."""
 
     tokens: list[int] = field(default_factory=list)
+    group: int = 0  # as with real slots, rows of another group need a pass of their own
+    can_trim: bool = True
+    is_released: bool = False
 
     @property
     def num_tokens(self) -> int:
@@ -95,6 +97,29 @@ class FakeCache:
 
     def arrays(self) -> list[mx.array]:
         return []
+
+    def trim(self, num_tokens: int) -> None:
+        assert self.can_trim
+        del self.tokens[len(self.tokens) - num_tokens :]
+
+    def release(self) -> None:
+        assert not self.is_released
+        self.is_released = True
+
+
+@dataclass
+class FakeMemory:
+    """Gives caches, and remembers them."""
+
+    bytes_per_token: int = 1
+    bytes_moved: int = 0
+    can_batch: bool = True  # off: as with rotating caches
+    caches: list[FakeCache] = field(default_factory=list)
+
+    def make_cache(self) -> FakeCache:
+        number = 0 if self.can_batch else len(self.caches)
+        self.caches.append(FakeCache(group=number, can_trim=self.can_batch))
+        return self.caches[-1]
 
 
 @dataclass
@@ -109,24 +134,37 @@ class FakeModel:
     phrases: Mapping[tuple[int, ...], int] = field(default_factory=dict)  # ids -> added to each next one of them
     seed: int = 0
     context_length: int = 4096
+    can_batch: bool = True
+    memories: list[FakeMemory] = field(default_factory=list)
     num_forward_passes: int = 0
-    widths: list[int] = field(default_factory=list)  # tokens of each forward pass
+    widths: list[int] = field(default_factory=list)  # of each forward pass: tokens of its longest row
+    num_rows: list[int] = field(default_factory=list)  # of each forward pass
 
-    def make_cache(self) -> FakeCache:
-        return FakeCache()
+    def make_memory(self, *, kv_bits: int | None = None) -> FakeMemory:
+        if kv_bits is not None:
+            raise ConfigError(f"kv_bits is {kv_bits}; this fake has none")
+        self.memories.append(FakeMemory(can_batch=self.can_batch))
+        return self.memories[-1]
 
-    def forward(self, tokens: mx.array, cache: Cache, *, num_logits: int) -> mx.array:
-        assert isinstance(cache, FakeCache)
-        assert tokens.shape[0] == 1
-        assert tokens.shape[1] > 0
+    def forward(self, chunks: Sequence[Chunk], drawn: mx.array | None = None) -> mx.array:
+        assert len({chunk.cache.group for chunk in chunks}) == 1
+        if drawn is not None:
+            assert all(len(chunk.tokens) == 1 for chunk in chunks)
+            chunks = [replace(chunk, tokens=[int(token)]) for chunk, token in zip(chunks, drawn.tolist(), strict=True)]
         self.num_forward_passes += 1
-        self.widths.append(tokens.shape[1])
-        before = len(cache.tokens)
-        cache.tokens += tokens[0].tolist()
-        ends = range(len(cache.tokens) - num_logits + 1, len(cache.tokens) + 1)
-        assert not num_logits or ends[0] > before
-        rows = [self.logits_after(cache.tokens[:end]) for end in ends]
-        return mx.array(np.array(rows, dtype=np.float32).reshape(1, num_logits, self.vocab_size))
+        self.widths.append(max(len(chunk.tokens) for chunk in chunks))
+        self.num_rows.append(len(chunks))
+        logits = [row for chunk in chunks for row in self._append(chunk)]
+        return mx.array(np.array(logits, dtype=np.float32).reshape(-1, self.vocab_size))
+
+    def _append(self, chunk: Chunk) -> list[np.ndarray]:
+        cache = chunk.cache
+        assert isinstance(cache, FakeCache)
+        assert not cache.is_released
+        assert 0 <= chunk.num_logits <= len(chunk.tokens) > 0
+        cache.tokens += chunk.tokens
+        ends = range(len(cache.tokens) - chunk.num_logits + 1, len(cache.tokens) + 1)
+        return [self.logits_after(cache.tokens[:end]) for end in ends]
 
     def logits_after(self, tokens: list[int]) -> np.ndarray:
         """(V,) integers: what the model says after these tokens."""
@@ -172,9 +210,9 @@ class HookedModel(FakeModel):
 
     before_pass: Callable[[int], None] = lambda _: None
 
-    def forward(self, tokens: mx.array, cache: Cache, *, num_logits: int) -> mx.array:
+    def forward(self, chunks: Sequence[Chunk], drawn: mx.array | None = None) -> mx.array:
         self.before_pass(self.num_forward_passes)
-        return super().forward(tokens, cache, num_logits=num_logits)
+        return super().forward(chunks, drawn)
 
 
 def with_hook(loaded: LoadedModel, before_pass: Callable[[int], None]) -> LoadedModel:

@@ -14,8 +14,8 @@ MAX_LINES = 450
 ROWS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
-        "engine.errors engine.blas engine.grammars engine.grammars.encoders engine.sampling "
-        "api api.schemas api.convert api.routes",  # all but the first two are empty
+        "engine.errors engine.blas engine.grammars engine.grammars.encoders engine.sampling engine.passes engine.capacity "
+        "api api.schemas api.convert api.routes",  # the packages are empty
         "engine engine.checks",  # the package itself: it chooses the BLAS, before anything imports mlx
         "engine.types engine.config engine.output_schema",
         "engine.events",
@@ -29,9 +29,11 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.schema_references engine.grammars.number_bounds engine.grammars.schema_formats "
         "engine.grammars.schema_places engine.sampling.sampler "
         "engine.tokenizer engine.cache engine.tools.calculate engine.tools.web_search",
-        "engine.model engine.tools engine.grammars.json_schema engine.grammars.closing "
+        "engine.slots engine.tools engine.grammars.json_schema engine.grammars.closing "
         "engine.grammars.reasoning_budget engine.grammars.closing_bounds engine.grammars.veto_arrays "
         "engine.output_types",
+        "engine.memory",
+        "engine.model",
         "engine.grammars.veto engine.grammars.encoders.arguments engine.grammars.encoders.kinds",
         "engine.grammars.encoders.json_arguments engine.grammars.encoders.raw_strings",
         "engine.grammars.encoders.tagged engine.grammars.encoders.literal_reader",
@@ -43,7 +45,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.sequence",
         "engine.step engine.scheduler",
         "engine.generation",
-        "engine.admission",
+        "engine.admission engine.decoding",
         "engine.engine",
         "engine.agent engine.structured",
         "engine.outlines_model",
@@ -69,7 +71,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
 # A library that is not named here may be imported anywhere.
 HOMES: dict[str, frozenset[str]] = {
     "llguidance": frozenset({"engine.grammars.llguidance_backend"}),
-    "mlx_lm": frozenset({"engine.model", "engine.cache"}),
+    "mlx_lm": frozenset({"engine.model", "engine.cache", "engine.slots"}),
     "transformers": frozenset({"engine.tokenizer"}),
     "tokenizers": frozenset({"engine.tokenizer"}),
     "huggingface_hub": frozenset({"engine.model"}),

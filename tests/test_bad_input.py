@@ -410,8 +410,8 @@ def test_a_chat_template_that_says_nothing_is_an_error() -> None:
         engine.chat([USER])
 
 
-@pytest.mark.parametrize("name", ["prefill_chunk", "max_running", "max_waiting"])
-@pytest.mark.parametrize("value", [0, -1, 1.5, "5", True, None, math.nan])
+@pytest.mark.parametrize("name", ["prefill_chunk", "shared_prefill_chunk", "max_running", "max_waiting", "kv_memory"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "5", True, [], math.nan])
 def test_a_limit_of_an_engine_below_1_is_an_error(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=name):
         EngineConfig(**{name: value})

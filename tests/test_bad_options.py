@@ -10,6 +10,7 @@ from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import (
     ConfigError,
+    ContextLengthError,
     ModelNotFoundError,
     RequestError,
 )
@@ -20,7 +21,7 @@ from engine.types import (
     SamplingParams,
     Tool,
 )
-from tests.fakes import EOS, fake_loaded
+from tests.fakes import EOS, USER, fake_loaded
 
 Options = Mapping[str, Any]
 
@@ -66,10 +67,42 @@ def test_an_option_of_an_engine_that_is_not_what_it_must_be_is_an_error(options:
         Engine(**options)
 
 
-@pytest.mark.parametrize("options", [{"cache_dir": 5}, {"cache_dir": ""}, {"cache_dir": None}, {"fast_forward": "no"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cache_dir": 5},
+        {"cache_dir": ""},
+        {"cache_dir": None},
+        {"fast_forward": "no"},
+        {"look_ahead": 1},
+        {"max_running": None},
+        {"kv_bits": 3},
+        {"kv_bits": "8"},
+        {"kv_bits": True},
+    ],
+)
 def test_an_option_of_a_config_that_is_not_what_it_must_be_is_an_error(options: Options) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         EngineConfig(**options)
+
+
+def test_a_cache_that_cannot_be_quantised_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="kv_bits is 8"):
+        Engine(fake_loaded(), config=EngineConfig(kv_bits=8))
+
+
+def test_memory_for_less_than_the_shortest_row_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="kv_memory is 255; 256 tokens of this model take 256 bytes"):
+        Engine(fake_loaded(), config=EngineConfig(kv_memory=255))
+
+
+def test_a_request_that_the_memory_can_never_hold_is_refused() -> None:
+    with Engine(fake_loaded(), config=EngineConfig(kv_memory=300)) as engine:
+        with pytest.raises(ContextLengthError, match="kv_memory has 256"):
+            engine.chat([Message(Role.USER, "abc" * 200)])
+        with pytest.raises(ContextLengthError, match="leave room for"):
+            engine.chat([USER], max_tokens=256)
+        assert engine.chat([USER], max_tokens=5).usage.completion_tokens <= 5
 
 
 def test_a_path_may_be_text_and_a_model_s_name_a_path(tmp_path: Path) -> None:

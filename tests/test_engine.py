@@ -3,6 +3,7 @@
 import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -47,8 +48,8 @@ def test_a_cancelled_generation_ends_within_a_step() -> None:
         answer = generation.completion()
 
     assert answer.stop_reason is StopReason.CANCELLED
-    assert answer.usage.completion_tokens == answer.usage.forward_passes == 5
-    assert fake_model(loaded).num_forward_passes == 5
+    assert answer.usage.completion_tokens == 4  # the fifth pass was one ahead
+    assert answer.usage.forward_passes == fake_model(loaded).num_forward_passes == 5
 
 
 def test_a_generation_that_is_cancelled_while_it_waits_never_runs() -> None:
@@ -195,7 +196,7 @@ def test_nobody_waits_for_a_decoding_thread_that_died_of_a_bug(monkeypatch: pyte
     deaths: list[threading.ExceptHookArgs] = []
     monkeypatch.setattr(threading, "excepthook", deaths.append)
     with Engine(fake_loaded()) as engine:
-        monkeypatch.setattr("engine.scheduler.Scheduler.next_step", broken)
+        monkeypatch.setattr("engine.scheduler.Scheduler.next_batch", broken)
         with pytest.raises(EngineClosedError):
             engine.submit(LONG).completion()
         with pytest.raises(EngineClosedError):
@@ -224,7 +225,8 @@ def test_twenty_requests_from_several_threads_each_get_their_own_answer() -> Non
 
     def said(answer: Completion) -> object:
         calls = [(call.name, call.arguments) for call in answer.tool_calls]
-        return answer.text, calls, answer.stop_reason, answer.usage, answer.seed
+        usage = replace(answer.usage, forward_passes=0)  # others make the chunks of a prompt shorter
+        return answer.text, calls, answer.stop_reason, usage, answer.seed
 
     assert list(map(said, together)) == list(map(said, alone))
     assert len({str(said(answer)) for answer in alone}) == 20
@@ -355,7 +357,7 @@ def test_a_stream_that_nobody_holds_any_more_is_cancelled() -> None:
         gc.collect()
         gate.open()
         engine.chat([USER], max_tokens=1)
-    assert fake_model(loaded).num_forward_passes <= 3
+    assert fake_model(loaded).num_forward_passes <= 4  # one of them ahead
 
 
 def test_a_generation_with_a_callback_runs_on_unheld() -> None:

@@ -14,7 +14,7 @@ from mlx_lm.models import llama
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from engine.errors import ModelNotFoundError, UnsupportedModelError
-from engine.model import LanguageModel, LoadedModel, MLXModel, load
+from engine.model import Chunk, LanguageModel, LoadedModel, MLXModel, load
 from tests.tiny_models import (
     CONFIG,
     F32,
@@ -52,8 +52,8 @@ def load_tiny(path: Path, **options: Any) -> LoadedModel:
 def logits_of(model: LanguageModel, tokens: Sequence[int] = TOKENS, num_logits: int | None = None) -> np.ndarray:
     """Of one forward pass from nothing: (num_logits, V)."""
     size = len(tokens) if num_logits is None else num_logits
-    logits = model.forward(mx.array([tokens]), model.make_cache(), num_logits=size)
-    return np.array(logits[0].astype(mx.float32))
+    logits = model.forward([Chunk(tokens, model.make_memory().make_cache(), num_logits=size)])
+    return np.array(logits.astype(mx.float32))
 
 
 def largest_difference(one: np.ndarray, other: np.ndarray) -> float:
@@ -87,37 +87,39 @@ def test_the_head_multiplies_the_asked_positions_only(
 
     monkeypatch.setattr(head_type, method, record)
     model = load_tiny(write_folder(tmp_path / "model", config, random_weights(config))).model
+    cache = model.make_memory().make_cache()
     seen.clear()
-    logits_of(model, num_logits=2)
+    model.forward([Chunk(TOKENS, cache, num_logits=2)])
     assert seen == [2]
 
 
 def test_no_logits_still_fill_the_cache(folder: Path) -> None:
     model = load_tiny(folder).model
-    cache = model.make_cache()
-    nothing = model.forward(mx.array([TOKENS[:-1]]), cache, num_logits=0)
-    assert nothing.shape == (1, 0, model.vocab_size)
+    cache = model.make_memory().make_cache()
+    nothing = model.forward([Chunk(TOKENS[:-1], cache, num_logits=0)])
+    assert nothing.shape == (0, model.vocab_size)
     mx.eval(cache.arrays())
-    last = model.forward(mx.array([TOKENS[-1:]]), cache, num_logits=1)
-    assert largest_difference(np.array(last[0]), logits_of(model, num_logits=1)) < 1e-4
+    last = model.forward([Chunk(TOKENS[-1:], cache, num_logits=1)])
+    assert largest_difference(np.array(last), logits_of(model, num_logits=1)) < 1e-4
 
 
 @pytest.mark.parametrize("cuts", [[1], [3], [2, 3, 7], list(range(1, len(TOKENS)))])
 def test_chunks_give_the_logits_of_the_whole(folder: Path, cuts: list[int]) -> None:
     model = load_tiny(folder).model
-    cache = model.make_cache()
+    cache = model.make_memory().make_cache()
     chunks = [TOKENS[start:end] for start, end in zip([0, *cuts], [*cuts, len(TOKENS)], strict=True)]
-    parts = [model.forward(mx.array([chunk]), cache, num_logits=len(chunk))[0] for chunk in chunks]
+    parts = [model.forward([Chunk(chunk, cache, num_logits=len(chunk))]) for chunk in chunks]
     assert cache.num_tokens == len(TOKENS)
     assert largest_difference(np.array(mx.concatenate(parts)), logits_of(model)) < 1e-4
 
 
 def test_rows_do_not_see_each_other(folder: Path) -> None:
     model = load_tiny(folder).model
-    other = TOKENS[::-1]
-    both = model.forward(mx.array([TOKENS, other]), model.make_cache(), num_logits=1)
-    alone = [logits_of(model, row, num_logits=1)[0] for row in (TOKENS, other)]
-    assert largest_difference(np.array(both[:, 0]), np.stack(alone)) < 1e-4
+    rows = (TOKENS, TOKENS[::-1], TOKENS[:3])
+    memory = model.make_memory()
+    together = model.forward([Chunk(row, memory.make_cache(), num_logits=1) for row in rows])
+    alone = [logits_of(model, row, num_logits=1)[0] for row in rows]
+    assert largest_difference(np.array(together), np.stack(alone)) < 1e-4
 
 
 def test_mlx_lm_sees_an_unchanged_module(folder: Path) -> None:
@@ -316,13 +318,13 @@ def recorded() -> dict[str, Any]:
 @pytest.mark.embedded
 def test_the_embedded_model_writes_what_llama_cpp_writes(embedded_model: LoadedModel, recorded: dict[str, Any]) -> None:
     model = embedded_model.model
-    cache = model.make_cache()
+    cache = model.make_memory().make_cache()
     pending = embedded_model.tokenizer.encode(recorded["prompt"])
     assert pending == recorded["prompt_ids"]
     written: list[int] = []
     while len(written) < len(recorded["greedy_ids"]):
-        logits = model.forward(mx.array([pending]), cache, num_logits=1)
-        pending = [int(mx.argmax(logits[0, -1]).item())]
+        logits = model.forward([Chunk(pending, cache, num_logits=1)])
+        pending = [int(mx.argmax(logits[-1]).item())]
         written += pending
     assert written == recorded["greedy_ids"]
 

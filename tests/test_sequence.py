@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.errors import MatcherError
 from engine.events import StopReason
-from engine.sequence import Sequence
+from engine.sequence import MAX_NARROW, Sequence
 from engine.types import Message, Request, Role, SamplingParams
 from tests.fakes import FakeCache
 
@@ -44,10 +44,9 @@ class Rail:
 def make_sequence(matcher: Rail | None = None, **options: object) -> Sequence:
     request_options = {key: options.pop(key) for key in ("sampling", "stop_token_ids") if key in options}
     request = Request(messages=(Message(Role.USER, "hi"),), **request_options)
-    defaults: dict[str, object] = {"max_tokens": 100, "fast_forward": True}
+    defaults: dict[str, object] = {"prompt": [5, 6, 7], "max_tokens": 100, "fast_forward": True}
     return Sequence(
         request=request,
-        prompt=[5, 6, 7],
         key=0,
         seed=0,
         eos_ids=frozenset({EOS}),
@@ -69,7 +68,6 @@ def test_a_new_sequence_has_its_prompt_before_it() -> None:
     assert sequence.pending == [5, 6, 7]
     assert sequence.output == []
     assert sequence.stop_reason is None
-    assert sequence.is_prefilling
     assert not sequence.is_done
 
 
@@ -140,12 +138,46 @@ def test_a_token_that_the_grammar_does_not_allow_is_an_error() -> None:
         sequence.take(2)
 
 
-def test_a_sequence_reads_its_prompt_until_its_cache_has_seen_all_of_it() -> None:
-    sequence = make_sequence()
-    sequence.cache = FakeCache([5, 6])
+def test_a_sequence_reads_its_prompt_by_itself_until_so_little_is_left_that_it_can_go_along() -> None:
+    sequence = make_sequence(prompt=list(range(100)))
     assert sequence.is_prefilling
-    sequence.cache = FakeCache([5, 6, 7])
+    read(sequence, 100 - MAX_NARROW - 1)
+    assert sequence.is_prefilling
+    read(sequence, 1)
     assert not sequence.is_prefilling
+
+
+def read(sequence: Sequence, num_tokens: int) -> None:
+    """What a forward pass does to its state."""
+    cache = sequence.cache or FakeCache()
+    assert isinstance(cache, FakeCache)
+    cache.tokens += sequence.pending[:num_tokens]
+    sequence.cache, sequence.pending = cache, sequence.pending[num_tokens:]
+
+
+def test_a_long_forced_run_is_no_prompt() -> None:
+    sequence = make_sequence(Rail(list(range(10, 60)), forced=set(range(1, 49))))
+    read(sequence, 3)
+    sequence.take(10)
+    assert len(sequence.pending) > MAX_NARROW
+    assert not sequence.is_prefilling
+
+
+def test_a_sequence_that_gave_way_reads_its_prompt_and_what_it_wrote_again() -> None:
+    sequence = make_sequence(Rail(list(range(10, 60)), forced={1, 2}), prompt=list(range(100)))
+    read(sequence, 100)
+    sequence.take(10)
+    read(sequence, 3)
+    sequence.take(13)
+    cache = sequence.cache
+    sequence.preempt()
+    assert isinstance(cache, FakeCache)
+    assert cache.is_released
+    assert sequence.pending == [*range(100), 10, 11, 12, 13]
+    assert sequence.is_prefilling
+    read(sequence, 104)
+    sequence.take(14)
+    assert sequence.output == [10, 11, 12, 13, 14]
 
 
 def test_forced_tokens_owe_their_logprobs_where_those_were_asked_for() -> None:

@@ -11,12 +11,12 @@ from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import GenerationError, MatcherError
 from engine.events import Completion, StopReason
-from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.model import LoadedModel
 from engine.sequence import Sequence
-from engine.step import Progress, Stepper
+from engine.step import Stepper
 from engine.types import Grammar, Request, SamplingParams, Tool
 from tests.fakes import CALCULATE, EOS, REQUIRED, SEARCH, USER, FailingCompiler, fake_loaded, fake_model, with_hook
+from tests.stepping import compiler_of, make_sequence, run
 
 FAMILIES = pytest.mark.parametrize("hermes", [False, True], ids=["plain", "hermes"])
 # Long enough to outlast the matcher's tokens, whatever the model says.
@@ -25,34 +25,6 @@ FAULTY = Tool(
     parameters={"type": "object", "properties": {"text": {"type": "string", "minLength": 60}}, "required": ["text"]},
 )
 OPENING = '<tool_call>\n{"name": "calculate", "arguments": {"expression": "'
-
-
-def compiler_of(loaded: LoadedModel) -> LLGuidanceCompiler:
-    return FailingCompiler(loaded.tokenizer.backend_json(), eos_ids=sorted(loaded.tokenizer.eos_ids))
-
-
-def make_sequence(loaded: LoadedModel, *, grammar: str | None = None, **options: object) -> Sequence:
-    """A sequence that is bound by a Lark grammar, or by none."""
-    compiler = compiler_of(loaded)
-    return Sequence(
-        request=Request(messages=(USER,), **options),
-        prompt=loaded.tokenizer.encode("hi there"),
-        key=1,
-        seed=1,
-        max_tokens=40,
-        eos_ids=loaded.tokenizer.eos_ids,
-        matcher=None if grammar is None else compiler.compile(grammar, param="grammar"),
-        fast_forward=True,
-    )
-
-
-def run(stepper: Stepper, sequences: Rows[Sequence]) -> list[list[Progress]]:
-    """Step until all are done or failed; each one's progress."""
-    progress: list[list[Progress]] = [[] for _ in sequences]
-    while running := [index for index, sequence in enumerate(sequences) if not sequence.is_done]:
-        for index, each in zip(running, stepper.step([sequences[index] for index in running]), strict=True):
-            progress[index].append(each)
-    return progress
 
 
 # Forward passes, counted.
@@ -282,7 +254,7 @@ def test_a_matcher_that_loses_step_ends_its_own_sequence_at_once_and_no_other() 
     faulty = make_sequence(loaded, grammar=grammar.format("faulty"))
     bound = make_sequence(loaded, grammar=grammar.format("bound"))
     free = make_sequence(loaded)
-    stepper = Stepper(loaded, compiler_of(loaded), prefill_chunk=512)
+    stepper = Stepper(loaded, compiler_of(loaded))
 
     progress = run(stepper, [bound, faulty, free])
 
@@ -297,7 +269,7 @@ def test_a_matcher_that_loses_step_ends_its_own_sequence_at_once_and_no_other() 
 
 def alone(loaded: LoadedModel, like: Sequence) -> Sequence:
     sequence = make_sequence(loaded, grammar=None if like.matcher is None else 'start: "bound" TEXT\nTEXT: /(?s:.*)/')
-    run(Stepper(loaded, compiler_of(loaded), prefill_chunk=512), [sequence])
+    run(Stepper(loaded, compiler_of(loaded)), [sequence])
     return sequence
 
 
@@ -307,7 +279,7 @@ def test_a_matcher_that_rejects_a_token_that_it_had_allowed_is_an_error() -> Non
     sequence = make_sequence(loaded)
     sequence.matcher = _Rejecting()
 
-    (progress,) = run(Stepper(loaded, compiler_of(loaded), prefill_chunk=512), [sequence])
+    (progress,) = run(Stepper(loaded, compiler_of(loaded)), [sequence])
 
     assert [type(each.error) for each in progress] == [MatcherError]
     assert sequence.stop_reason is StopReason.FAILED

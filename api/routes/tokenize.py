@@ -31,7 +31,7 @@ async def tokenize(body: TokenizeRequest, request: fastapi.Request) -> Response:
             ids = await anyio.to_thread.run_sync(_ids, server, serving.engine, body)
         except Exception as error:
             raise from_exception(error, from_rules(prompt_rules(body.messages or (), body.tools or ()))) from error
-        context_length = serving.engine.loaded.model.context_length
+        context_length = serving.engine.context_length
         answer = TokenizeResponse(model=serving.name, count=len(ids), tokens=ids, context_length=context_length)
     return json_response(answer)
 

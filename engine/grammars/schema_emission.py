@@ -175,7 +175,9 @@ class _Emission:
         return name
 
     def _free_name(self, stem: str) -> str:
-        name = next(name for number in itertools.count(len(self._taken)) if (name := f"{stem}{number}") not in self._taken)
+        name = next(
+            name for number in itertools.count(len(self._taken)) if (name := f"{stem}{number}") not in self._taken
+        )
         self._taken.add(name)
         return name
 

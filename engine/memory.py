@@ -1,0 +1,132 @@
+"""Where the rows of one engine keep what they have seen: each alone while it reads its prompt, then side by side.
+
+A row that is alone has slots of its own, so that its prompt is read as mlx-lm would read it. A row that is to share a
+forward pass joins the slots of its capacity class, which is one copy.
+"""
+
+from collections.abc import Hashable, Sequence
+from typing import Any, Protocol
+
+import mlx.core as mx
+
+from engine.cache import Cache, Planes, SequenceCache
+from engine.capacity import capacity_class
+from engine.slots import Slots
+
+
+class Memory(Protocol):
+    """The caches of one engine. Used by its decoding thread only."""
+
+    @property
+    def bytes_per_token(self) -> int:
+        """What one token of one row takes; 0 where that is not known."""
+
+    @property
+    def bytes_moved(self) -> int:
+        """Cache bytes copied from place to place since the start, beside what forward passes append."""
+
+    def make_cache(self) -> Cache:
+        """An empty cache."""
+
+
+class SlotCache:
+    """One row of a SlotMemory."""
+
+    def __init__(self, memory: "SlotMemory") -> None:
+        self.memory = memory
+        self.row = memory.new_slots().add()
+
+    @property
+    def num_tokens(self) -> int:
+        return self.row.num_tokens
+
+    @property
+    def group(self) -> Hashable:
+        return capacity_class(self.row.num_tokens)
+
+    @property
+    def can_trim(self) -> bool:
+        return True
+
+    def arrays(self) -> list[mx.array]:
+        return self.row.slots.arrays()
+
+    def trim(self, num_tokens: int) -> None:
+        assert 0 <= num_tokens <= self.row.num_tokens
+        self.row.num_tokens -= num_tokens
+
+    def release(self) -> None:
+        self.row.slots.remove(self.row)
+
+    def read(self, start: int, stop: int) -> Planes:
+        """A copy of its tokens from start to stop."""
+        planes = self.row.slots.read(self.row, start, stop)
+        return [[mx.contiguous(part) for part in parts] for parts in planes]
+
+    def write(self, planes: Planes) -> None:
+        """Take over tokens that another row has read. Precondition: it is empty."""
+        assert self.row.num_tokens == 0
+        self.row.slots.write(self.row, planes)
+
+
+class SlotMemory:
+    """Rows in slots; any of one capacity class go together."""
+
+    def __init__(self, num_layers: int, quantisation: tuple[int, int] | None = None) -> None:
+        """quantisation: group size and bits of the stored keys and values."""
+        self.bytes_per_token = 0  # the model sets it, which knows its heads
+        self._num_layers = num_layers
+        self._quantisation = quantisation
+        self._shared: dict[int, Slots] = {}  # by capacity class
+        self._bytes_moved_alone = 0  # by slots of a row of its own that is gone
+
+    @property
+    def bytes_moved(self) -> int:
+        return self._bytes_moved_alone + sum(slots.bytes_moved for slots in self._shared.values())
+
+    def make_cache(self) -> SlotCache:
+        return SlotCache(self)
+
+    def new_slots(self) -> Slots:
+        """Empty ones, of nobody."""
+        return Slots(self._num_layers, self._quantisation)
+
+    def together(self, caches: Sequence[SlotCache]) -> Slots:
+        """Bring rows of one group into the same slots. A row alone stays where it is, if it still fits there."""
+        group = capacity_class(max(cache.num_tokens for cache in caches))
+        if len(caches) == 1:
+            (cache,) = caches
+            if self._is_outgrown(cache.row.slots, group):
+                self._bring(cache, self.new_slots())
+            return cache.row.slots
+        if group not in self._shared:
+            self._shared[group] = self.new_slots()
+        slots = self._shared[group]
+        for cache in caches:
+            if cache.row.slots is not slots:
+                self._bring(cache, slots)
+        slots.tidy()
+        return slots
+
+    def _is_outgrown(self, slots: Slots, group: int) -> bool:
+        return any(slots is shared for number, shared in self._shared.items() if number != group)
+
+    def _bring(self, cache: SlotCache, slots: Slots) -> None:
+        old = cache.row
+        cache.row = slots.add()
+        if old.num_tokens:
+            slots.write(cache.row, old.slots.read(old, 0, old.num_tokens))
+        old.slots.remove(old)
+
+
+class LayerMemory:
+    """Rows in mlx-lm's own caches, where those are rotating or recurrent: each row has its own forward passes."""
+
+    def __init__(self, make_layers: Any) -> None:
+        """make_layers: gives mlx-lm's cache of each layer, empty."""
+        self.bytes_per_token = 0  # recurrent layers do not grow, rotating ones not for long
+        self.bytes_moved = 0
+        self._make_layers = make_layers
+
+    def make_cache(self) -> SequenceCache:
+        return SequenceCache(self._make_layers())
