@@ -1,14 +1,14 @@
 """A model of seeded noise that leans towards what closes and opens JSON values, so that its walks go everywhere."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.cache import Cache
-from engine.model import LoadedModel
+from engine.errors import ConfigError
+from engine.model import Chunk, LoadedModel
 from engine.tokenizer import Tokenizer
 
 # Text -> how much likelier its first token is, in standard deviations of the noise.
@@ -27,9 +27,27 @@ class NoiseCache:
     """Counts what it has seen."""
 
     num_tokens: int = 0
+    group: int = 0  # all rows go together
+    can_trim: bool = True
 
     def arrays(self) -> list[mx.array]:
         return []
+
+    def trim(self, num_tokens: int) -> None:
+        self.num_tokens -= num_tokens
+
+    def release(self) -> None:
+        self.num_tokens = 0
+
+
+class NoiseMemory:
+    """Room for counts."""
+
+    bytes_per_token = 0
+    bytes_moved = 0
+
+    def make_cache(self) -> NoiseCache:
+        return NoiseCache()
 
 
 @dataclass
@@ -40,19 +58,24 @@ class RandomModel:
     seed: int
     lean: NDArray[np.float32]  # (V,), added everywhere
     context_length: int = 100_000
-    num_forward_passes: int = field(default=0)
 
-    def make_cache(self) -> NoiseCache:
-        return NoiseCache()
-
-    def forward(self, tokens: mx.array, cache: Cache, *, num_logits: int) -> mx.array:
+    def make_memory(self, *, kv_bits: int | None = None) -> NoiseMemory:
         """See engine.model.LanguageModel."""
-        assert isinstance(cache, NoiseCache)
-        cache.num_tokens += tokens.shape[1]
-        self.num_forward_passes += 1
-        noise = np.random.default_rng([self.seed, cache.num_tokens])
-        rows = noise.standard_normal((1, num_logits, self.vocab_size), dtype=np.float32)
-        return mx.array(rows + self.lean)
+        if kv_bits is not None:
+            raise ConfigError(f"kv_bits is {kv_bits}; this model remembers counts")
+        return NoiseMemory()
+
+    def forward(self, chunks: Sequence[Chunk], drawn: mx.array | None = None) -> mx.array:
+        """See engine.model.LanguageModel."""
+        del drawn  # noise does not depend on it
+        rows = [self._after(chunk) for chunk in chunks]
+        return mx.array(np.concatenate(rows))
+
+    def _after(self, chunk: Chunk) -> NDArray[np.float32]:
+        assert isinstance(chunk.cache, NoiseCache)
+        chunk.cache.num_tokens += len(chunk.tokens)
+        noise = np.random.default_rng([self.seed, chunk.cache.num_tokens])
+        return noise.standard_normal((chunk.num_logits, self.vocab_size), dtype=np.float32) + self.lean
 
 
 def random_model(tokenizer: Tokenizer, seed: int, mood: str) -> LoadedModel:
