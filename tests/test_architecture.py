@@ -14,7 +14,8 @@ MAX_LINES = 450
 ROWS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
-        "engine.errors engine.blas engine.grammars engine.grammars.encoders engine.sampling engine.passes engine.capacity "
+        "engine.errors engine.blas engine.grammars engine.grammars.encoders engine.sampling engine.passes "
+        "engine.capacity "
         "api api.schemas api.convert api.routes",  # the packages are empty
         "engine engine.checks",  # the package itself: it chooses the BLAS, before anything imports mlx
         "engine.types engine.config engine.output_schema",
@@ -22,13 +23,20 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.requests engine.catalog engine.gguf engine.sampling.bitmask engine.sampling.logits "
         "engine.grammars.matcher engine.grammars.schema_walk engine.grammars.tool_descriptions engine.grammars.example "
         "engine.grammars.literals engine.grammars.lark_source engine.grammars.marks engine.grammars.regex_shape "
-        "engine.grammars.json_stream "
+        "engine.grammars.json_stream engine.grammars.schema_limits engine.grammars.schema_logic "
+        "engine.grammars.schema_patterns engine.grammars.schema_formats "
         "engine.tools.registry",
+        "engine.grammars.schema_dialects engine.grammars.schema_formulas engine.grammars.schema_literals "
+        "engine.grammars.schema_places",
         "engine.grammars.closing_tokens engine.grammars.closing_values engine.grammars.closing_hints "
         "engine.grammars.llguidance_backend engine.grammars.custom_tools engine.grammars.strict "
-        "engine.grammars.schema_references engine.grammars.number_bounds engine.grammars.schema_formats "
-        "engine.grammars.schema_places engine.sampling.sampler "
+        "engine.grammars.schema_references engine.grammars.schema_members engine.grammars.schema_numbers "
+        "engine.grammars.schema_states engine.sampling.sampler "
         "engine.tokenizer engine.cache engine.tools.calculate engine.tools.web_search",
+        "engine.grammars.schema_cases engine.grammars.schema_closing",
+        "engine.grammars.schema_objects engine.grammars.schema_source",
+        "engine.grammars.schema_tableau",
+        "engine.grammars.schema_emission",
         "engine.slots engine.tools engine.grammars.json_schema engine.grammars.closing "
         "engine.grammars.reasoning_budget engine.grammars.closing_bounds engine.grammars.veto_arrays "
         "engine.output_types",
@@ -75,7 +83,14 @@ HOMES: dict[str, frozenset[str]] = {
     "transformers": frozenset({"engine.tokenizer"}),
     "tokenizers": frozenset({"engine.tokenizer"}),
     "huggingface_hub": frozenset({"engine.model"}),
-    "jsonschema_rs": frozenset({"engine.grammars.json_schema", "engine.grammars.veto"}),
+    "jsonschema_rs": frozenset(
+        {
+            "engine.grammars.schema_dialects",
+            "engine.grammars.schema_patterns",
+            "engine.grammars.schema_tableau",
+            "engine.grammars.veto",
+        }
+    ),
     "simpleeval": frozenset({"engine.tools.calculate"}),
     "ddgs": frozenset({"engine.tools.web_search"}),
     "griffe": frozenset({"engine.tools.registry"}),

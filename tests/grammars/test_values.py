@@ -7,6 +7,7 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+from engine.grammars.number_bounds import LARGEST_INTEGER, LARGEST_NUMBER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,6 @@ from engine.checks import is_json_object
 from engine.errors import SchemaError
 from engine.events import Enforcement
 from engine.grammars.json_schema import check_schema
-from engine.grammars.number_bounds import LARGEST_INTEGER, LARGEST_NUMBER
 from engine.grammars.schema_formats import OWN_FORMATS
 from engine.types import ToolCall
 from tests.grammars.turns import INTEGER, STRING, allows, allows_text, an_object
