@@ -92,8 +92,10 @@ class Sequence:
 
         After True it must be taken. May raise MatcherError.
         """
-        if self.matcher is None or self.guard is None or token in self.eos_ids or self._is_stop_token(token):
+        if self.matcher is None or self.guard is None or self._is_stop_token(token):
             return True
+        if token in self.eos_ids:
+            return self.matcher.is_accepting  # a veto may know better than the mask
         return self.guard.admits(self.matcher, token, self.max_tokens - len(self.output) - 1)
 
     @property
