@@ -175,7 +175,11 @@ def why_refused(checked: CheckedSchema, value: Any, text: str, offset: int) -> s
         return "number form"
     if "\\u" in inside or "\x7f" in inside:
         return "escape"
-    return "format" if inside.startswith('"') and any(".format" in entry.path for entry in checked.entries) else "unexplained"
+    return (
+        "format"
+        if inside.startswith('"') and any(".format" in entry.path for entry in checked.entries)
+        else "unexplained"
+    )
 
 
 def _token_at(text: str, offset: int) -> str:
@@ -283,8 +287,10 @@ def _table(result: Mapping[str, Any]) -> Table:
             f"{row['valid_accepted']} of {row['valid']}",
             ", ".join(f"{count} {reason}" for reason, count in row["valid_refused_as_narrowed"].items()),
             f"{row['invalid'] - row['invalid_accepted']} of {row['invalid']}",
-            *(" / ".join(f"{times.get(key, 0):.3g}" for key in ("p50", "p95", "p99", "max")) for times in
-              (row["compile_ms"], row["mask_ms"])),
+            *(
+                " / ".join(f"{times.get(key, 0):.3g}" for key in ("p50", "p95", "p99", "max"))
+                for times in (row["compile_ms"], row["mask_ms"])
+            ),
         )
     return table
 

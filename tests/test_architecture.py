@@ -20,14 +20,23 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.types engine.config",
         "engine.events",
         "engine.requests engine.catalog engine.gguf engine.sampling.bitmask engine.sampling.logits "
-        "engine.grammars.matcher engine.grammars.schema_walk engine.grammars.tool_formats engine.grammars.example "
-        "engine.grammars.literals engine.grammars.lark_source "
+        "engine.grammars.matcher engine.grammars.schema_walk engine.grammars.schema_limits "
+        "engine.grammars.schema_logic engine.grammars.schema_formats engine.grammars.schema_patterns "
+        "engine.grammars.tool_formats engine.grammars.example engine.grammars.literals engine.grammars.lark_source "
         "engine.tools.registry",
         "engine.grammars.llguidance_backend engine.grammars.custom_tools engine.grammars.strict "
-        "engine.grammars.schema_references engine.grammars.number_bounds engine.grammars.schema_formats "
+        "engine.grammars.schema_dialects engine.grammars.schema_literals "
         "engine.grammars.turn_parser engine.sampling.sampler "
         "engine.tokenizer engine.cache engine.tools.calculate engine.tools.web_search",
-        "engine.model engine.prompt engine.tools engine.grammars.json_schema",
+        "engine.model engine.prompt engine.tools engine.grammars.schema_references engine.grammars.schema_numbers",
+        "engine.grammars.schema_closing engine.grammars.schema_formulas",
+        "engine.grammars.schema_source engine.grammars.schema_states",
+        "engine.grammars.schema_members",
+        "engine.grammars.schema_cases",
+        "engine.grammars.schema_objects",
+        "engine.grammars.schema_tableau",
+        "engine.grammars.schema_emission",
+        "engine.grammars.json_schema",
         "engine.grammars.turn",
         "engine.sequence engine.output",
         "engine.step engine.scheduler",
@@ -59,7 +68,9 @@ HOMES: dict[str, frozenset[str]] = {
     "transformers": frozenset({"engine.tokenizer"}),
     "tokenizers": frozenset({"engine.tokenizer"}),
     "huggingface_hub": frozenset({"engine.model"}),
-    "jsonschema_rs": frozenset({"engine.grammars.json_schema"}),
+    "jsonschema_rs": frozenset(
+        {"engine.grammars.schema_dialects", "engine.grammars.schema_patterns", "engine.grammars.schema_tableau"}
+    ),
     "simpleeval": frozenset({"engine.tools.calculate"}),
     "ddgs": frozenset({"engine.tools.web_search"}),
     "griffe": frozenset({"engine.tools.registry"}),

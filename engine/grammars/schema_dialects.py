@@ -23,12 +23,8 @@ class Dialect:
 
 DRAFT_2020_12 = Dialect("2020-12", "https://json-schema.org/draft/2020-12/schema", jsonschema_rs.Draft202012Validator)
 DRAFT_2019_09 = Dialect("2019-09", "https://json-schema.org/draft/2019-09/schema", jsonschema_rs.Draft201909Validator)
-DRAFT_7 = Dialect(
-    "7", "http://json-schema.org/draft-07/schema", jsonschema_rs.Draft7Validator, ref_stands_alone=True
-)
-DRAFT_6 = Dialect(
-    "6", "http://json-schema.org/draft-06/schema", jsonschema_rs.Draft6Validator, ref_stands_alone=True
-)
+DRAFT_7 = Dialect("7", "http://json-schema.org/draft-07/schema", jsonschema_rs.Draft7Validator, ref_stands_alone=True)
+DRAFT_6 = Dialect("6", "http://json-schema.org/draft-06/schema", jsonschema_rs.Draft6Validator, ref_stands_alone=True)
 DRAFT_4 = Dialect(
     "4",
     "http://json-schema.org/draft-04/schema",

@@ -73,7 +73,9 @@ def _bounds(atoms: Sequence[Atom]) -> dict[str, float]:
     """The tightest bound on each side; at the same number, the exclusive one."""
     found: dict[str, float] = {}
     for (plain, exclusive), sign in ((LOWER, 1), (UPPER, -1)):
-        sides = [(sign * _as_number(atom.value), atom.kind == exclusive) for atom in atoms if atom.kind in (plain, exclusive)]
+        sides = [
+            (sign * _as_number(atom.value), atom.kind == exclusive) for atom in atoms if atom.kind in (plain, exclusive)
+        ]
         if sides:
             bound, is_exclusive = max(sides)
             found[exclusive if is_exclusive else plain] = sign * bound
@@ -108,10 +110,16 @@ def _whole(schema: dict[str, Any]) -> dict[str, Any]:
     """An integer's bounds, inclusive and whole."""
     bounds: dict[str, int] = {}
     if "minimum" in schema or "exclusiveMinimum" in schema:
-        bounds["minimum"] = math.ceil(schema["minimum"]) if "minimum" in schema else math.floor(schema["exclusiveMinimum"]) + 1
+        bounds["minimum"] = (
+            math.ceil(schema["minimum"]) if "minimum" in schema else math.floor(schema["exclusiveMinimum"]) + 1
+        )
     if "maximum" in schema or "exclusiveMaximum" in schema:
-        bounds["maximum"] = math.floor(schema["maximum"]) if "maximum" in schema else math.ceil(schema["exclusiveMaximum"]) - 1
-    largest = {keyword: LARGEST_INTEGER if abs(bound) in (2**63, 2**63 - 1) else MAX_EXACT for keyword, bound in bounds.items()}
+        bounds["maximum"] = (
+            math.floor(schema["maximum"]) if "maximum" in schema else math.ceil(schema["exclusiveMaximum"]) - 1
+        )
+    largest = {
+        keyword: LARGEST_INTEGER if abs(bound) == LARGEST_INTEGER else MAX_EXACT for keyword, bound in bounds.items()
+    }
     if "minimum" in bounds:
         bounds["minimum"] = max(bounds["minimum"], -largest["minimum"])
     if "maximum" in bounds:

@@ -193,7 +193,14 @@ class _TurnBuilder:
 
     def _arguments(self, tool: Tool, position: int) -> str:
         path = f"tools[{position}].parameters"
-        checked = check_arguments_schema(tool.parameters, path, open_objects=self._request.open_objects)
+        asked = self._request
+        checked = check_arguments_schema(
+            tool.parameters,
+            path,
+            open_objects=asked.open_objects,
+            lenient=asked.lenient,
+            strict_formats=asked.strict_formats,
+        )
         if tool.strict:
             check_strict(tool.parameters, path)
         return f"{self._json(checked, path)} {self._terminals(self._family.end)}"
@@ -217,7 +224,10 @@ class _TurnBuilder:
             return None
         match grammar.kind:
             case GrammarKind.JSON_SCHEMA:
-                return self._json(check_schema(json.loads(grammar.source), "response"), "response")
+                asked = self._request
+                schema = json.loads(grammar.source)
+                checked = check_schema(schema, "response", lenient=asked.lenient, strict_formats=asked.strict_formats)
+                return self._json(checked, "response")
             case GrammarKind.CHOICE:
                 return self._subgrammar(_choice_lark(grammar.source))
             case GrammarKind.REGEX:
