@@ -171,21 +171,21 @@ TOOLS: list[tuple[str, Callable[[], Options], str, type[RequestError]]] = [
     ),
     (
         "a keyword nobody can hold",
-        lambda: {"tools": [schema(**{"not": {}})]},
-        "tools[0].parameters.properties.city.not",
+        lambda: {"tools": [schema(pattern="(?=a)")]},
+        "tools[0].parameters.properties.city.pattern",
         SchemaError,
     ),
     (
         "a pattern that is no regex",
         lambda: {"tools": [TOOL, {**schema(type="string", pattern="("), "name": "b"}]},
         "tools[1].parameters.properties.city.pattern",
-        GrammarError,
+        SchemaError,
     ),
     (
         "a schema no value satisfies",
         lambda: {"tools": [{**TOOL, "parameters": {"enum": []}}]},
         "tools[0].parameters",
-        GrammarError,
+        SchemaError,
     ),
     ("a schema that JSON cannot write", lambda: {"tools": [schema(enum=[{1, 2}])]}, "tools[0].parameters", SchemaError),
     ("a schema of surrogates", lambda: {"tools": [schema(const="\ud800")]}, "tools[0].parameters", SchemaError),
@@ -375,6 +375,8 @@ def test_what_the_caller_gets_wrong_is_an_error_that_names_it_before_the_first_t
         ({"prompt": (5,), "tools": (TOOL,)}, "tools"),
         ({"prompt": (5,), "tool_choice": "auto"}, "tool_choice"),
         ({"prompt": (5,), "open_objects": 1}, "open_objects"),
+        ({"prompt": (5,), "lenient": 1}, "lenient"),
+        ({"prompt": (5,), "strict_formats": "yes"}, "strict_formats"),
         ({"prompt": (5,), "sampling": None}, "sampling"),
     ],
     ids=lambda value: value if isinstance(value, str) else f"{value!r:.60}",
@@ -449,8 +451,8 @@ def test_what_is_unusual_but_not_wrong_is_answered(engine: Engine, options: Opti
 
 def test_one_bad_schema_leaves_the_other_requests_alone(engine: Engine) -> None:
     """F5: there, one bad schema broke every tool."""
-    with pytest.raises(SchemaError, match=r"tools\[0\].parameters.properties.city.not"):
-        engine.chat([USER], tools=[schema(**{"not": {}})])
+    with pytest.raises(SchemaError, match=r"tools\[0\].parameters.properties.city.pattern"):
+        engine.chat([USER], tools=[schema(pattern="(?=a)")])
     assert engine.chat([USER], tools=[TOOL], tool_choice="required", max_tokens=3).usage.completion_tokens == 3
 
 

@@ -109,7 +109,7 @@ class ClosingSearch:
         """The first path found of at most max_tokens tokens after which the turn may end; () where it may end here.
 
         The end-of-turn token is not in it. None where none is found: there is none, or the node limit was reached. The
-        same state gives the same path. The matcher is not changed. hints: of the request. max_nodes: None is the search's own.
+        same state gives the same path. The matcher is not changed. hints: of the request. max_nodes: None: as always.
         """
         return self._search(matcher, max_tokens, hints, takes_first=True, max_nodes=max_nodes)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from engine.events import Enforcement, ReceiptEntry
 from engine.grammars.schema_formats import LIBRARY_FORMATS, OWN_FORMATS
-from engine.grammars.schema_formulas import kind_of, values_of
 from engine.grammars.schema_limits import SchemaLimits
+from engine.grammars.schema_literals import kind_of, values_of
 from engine.grammars.schema_logic import Alternative, Atom
 from engine.grammars.schema_members import contains_in_scope, items_of
 from engine.grammars.schema_numbers import is_multiple_too_large, range_schemas
@@ -118,7 +118,8 @@ def string_cases(given: CaseOf) -> list[Case]:
         high = None
     if high is not None and low > high:
         return []
-    schema = {"type": "string"} | ({"minLength": low} if low else {}) | ({} if high is None else {"maxLength": high})
+    schema: dict[str, Any] = {"type": "string"}
+    schema |= ({"minLength": low} if low else {}) | ({} if high is None else {"maxLength": high})
     rules = [rule for position, rule in enumerate(rules) if rule not in rules[:position]]
     if len(rules) == 1:
         schema |= rules[0]
