@@ -6,6 +6,7 @@ tokens alike.
 """
 
 import codecs
+import copy
 import functools
 import itertools
 import json
@@ -18,15 +19,23 @@ from typing import Any
 import jinja2
 import jinja2.meta
 import tokenizers
+from jinja2 import nodes
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from engine.errors import ModelNotFoundError, RequestError, UnsupportedModelError
 from engine.gguf import GGUFVocabulary
+from engine.tekken import tekken_backend
 
 # Special tokens that end a turn in every chat format that has them, whatever eos_token says. "<|end|>" is not among
 # them: it ends Phi's turn, but only one message of harmony's.
-END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|endoftext|>")
+# fmt: off
+END_OF_TURN = [
+    "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|eom|>", "<end_of_turn>", "<turn|>", "<|endoftext|>",
+    "<|return|>", "<|call|>", "<start_function_response>", "<｜end▁of▁sentence｜>", "<|user|>", "<|observation|>",
+    "[e~[",
+]
+# fmt: on
 
 # What a chat template reads but a request must not set: it has its own place, or would show the model what no grammar
 # knows of.
@@ -58,6 +67,7 @@ OWN_TEMPLATE_NAMES = frozenset(
         "controls",
         "tool_choice",
         "available_tools",
+        "system_message",
         "chat_template",
         "tokenize",
         "padding",
@@ -93,7 +103,7 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, path: Path) -> "Tokenizer":
-        """The tokenizer of a model folder (tokenizer.json or tokenizer.model, tokenizer_config.json, chat template).
+        """The tokenizer of a model folder (tokenizer.json, tokenizer.model or tekken.json, and the chat template).
 
         Raises ModelNotFoundError where none lies there, UnsupportedModelError where it cannot be read.
         """
@@ -177,6 +187,14 @@ class Tokenizer:
         texts = sorted((text for text in spellings if len(text) > 1), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, texts)) or "(?!)")
 
+    def with_template(self, chat_template: str | None) -> "Tokenizer":
+        """The same vocabulary with another chat template."""
+        other, other_fast = copy.copy(self), copy.copy(self.fast)
+        other_fast.chat_template = chat_template
+        other.fast = other_fast
+        other.__dict__.pop("template_options", None)
+        return other
+
     def decode(self, ids: Iterable[int]) -> str:
         """The tokens' bytes as text, special tokens included; U+FFFD for what is not UTF-8."""
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
@@ -199,7 +217,14 @@ class Tokenizer:
             tree = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(source)
         except jinja2.TemplateError:
             return frozenset()  # rendering says what is wrong with it
-        return frozenset(jinja2.meta.find_undeclared_variables(tree) - OWN_TEMPLATE_NAMES)
+        read = jinja2.meta.find_undeclared_variables(tree) - OWN_TEMPLATE_NAMES
+        set_by_itself = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"}
+        asked_for = {
+            test.node.name
+            for test in tree.find_all(nodes.Test)
+            if test.name in ("defined", "undefined") and isinstance(test.node, nodes.Name)
+        }
+        return frozenset(read - (set_by_itself - asked_for))
 
     def render(
         self,
@@ -309,8 +334,11 @@ def _byte_of_char() -> Mapping[str, int]:
 
 
 def _load_folder(path: Path) -> PreTrainedTokenizerFast:
-    if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-        raise ModelNotFoundError(f"the folder {path} has neither tokenizer.json nor tokenizer.model")
+    names = ("tokenizer.json", "tokenizer.model", "tekken.json")
+    if not any((path / name).is_file() for name in names):
+        raise ModelNotFoundError(f"the folder {path} has none of {', '.join(names)}")
+    if not any((path / name).is_file() for name in names[:2]):
+        return _load_tekken(path)
     # By tokenizer.json itself where there is one: AutoTokenizer may rebuild it by the rules of some class.
     loader = PreTrainedTokenizerFast if (path / "tokenizer.json").is_file() else AutoTokenizer
     try:
@@ -319,6 +347,14 @@ def _load_folder(path: Path) -> PreTrainedTokenizerFast:
         raise UnsupportedModelError(f"the tokenizer in {path} cannot be read: {error}") from error
     if not isinstance(fast, PreTrainedTokenizerFast):
         raise UnsupportedModelError(f"the tokenizer in {path} is a {type(fast).__name__}, which has no fast form")
+    return fast
+
+
+def _load_tekken(path: Path) -> PreTrainedTokenizerFast:
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tekken_backend(path / "tekken.json"), **special)
+    template = path / "chat_template.jinja"
+    fast.chat_template = template.read_text() if template.is_file() else None
     return fast
 
 

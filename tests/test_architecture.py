@@ -19,7 +19,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine engine.checks",  # the package itself: it chooses the BLAS, before anything imports mlx
         "engine.types engine.config",
         "engine.events",
-        "engine.requests engine.catalog engine.gguf engine.sampling.bitmask engine.sampling.logits "
+        "engine.requests engine.catalog engine.gguf engine.tekken engine.sampling.bitmask engine.sampling.logits "
         "engine.grammars.matcher engine.grammars.schema_walk engine.grammars.tool_descriptions engine.grammars.example "
         "engine.grammars.literals engine.grammars.lark_source engine.grammars.marks "
         "engine.tools.registry",
@@ -63,7 +63,7 @@ HOMES: dict[str, frozenset[str]] = {
     "llguidance": frozenset({"engine.grammars.llguidance_backend"}),
     "mlx_lm": frozenset({"engine.model", "engine.cache"}),
     "transformers": frozenset({"engine.tokenizer"}),
-    "tokenizers": frozenset({"engine.tokenizer"}),
+    "tokenizers": frozenset({"engine.tokenizer", "engine.tekken"}),
     "huggingface_hub": frozenset({"engine.model"}),
     "jsonschema_rs": frozenset({"engine.grammars.json_schema"}),
     "simpleeval": frozenset({"engine.tools.calculate"}),
