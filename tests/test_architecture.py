@@ -14,7 +14,8 @@ MAX_LINES = 450
 ROWS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
-        "engine.errors engine.blas engine.grammars engine.grammars.encoders engine.sampling "
+        "engine.errors engine.blas engine.grammars engine.grammars.encoders "
+        "engine.grammars.families engine.sampling "
         "api api.schemas api.convert api.routes",  # all but the first two are empty
         "engine engine.checks",  # the package itself: it chooses the BLAS, before anything imports mlx
         "engine.types engine.config",
@@ -26,13 +27,16 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.llguidance_backend engine.grammars.custom_tools engine.grammars.strict "
         "engine.grammars.schema_references engine.grammars.number_bounds engine.grammars.schema_formats "
         "engine.sampling.sampler "
-        "engine.tokenizer engine.cache engine.tools.calculate engine.tools.web_search",
-        "engine.model engine.tools engine.grammars.json_schema engine.grammars.reasoning_budget",
+        "engine.gguf_tokenizer engine.cache engine.tools.calculate engine.tools.web_search",
+        "engine.tokenizer engine.tools engine.grammars.json_schema",
+        "engine.model engine.grammars.reasoning_budget "
         "engine.grammars.encoders.arguments engine.grammars.encoders.kinds",
         "engine.grammars.encoders.json_arguments engine.grammars.encoders.raw_strings",
         "engine.grammars.encoders.tagged engine.grammars.encoders.literal_reader",
         "engine.grammars.tool_format engine.grammars.encoders.literal",
-        "engine.grammars.tool_formats engine.grammars.turn_parser engine.template_skills",
+        "engine.grammars.families.json_families engine.grammars.families.tagged_families "
+        "engine.grammars.families.literal_families engine.grammars.turn_parser engine.template_skills",
+        "engine.grammars.tool_formats",
         "engine.prompt",
         "engine.grammars.turn",
         "engine.sequence engine.output",
@@ -63,7 +67,7 @@ HOMES: dict[str, frozenset[str]] = {
     "llguidance": frozenset({"engine.grammars.llguidance_backend"}),
     "mlx_lm": frozenset({"engine.model", "engine.cache"}),
     "transformers": frozenset({"engine.tokenizer"}),
-    "tokenizers": frozenset({"engine.tokenizer", "engine.tekken"}),
+    "tokenizers": frozenset({"engine.tokenizer", "engine.tekken", "engine.gguf_tokenizer"}),
     "huggingface_hub": frozenset({"engine.model"}),
     "jsonschema_rs": frozenset({"engine.grammars.json_schema"}),
     "simpleeval": frozenset({"engine.tools.calculate"}),

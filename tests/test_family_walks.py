@@ -11,7 +11,7 @@ from tests import second_reading
 from tests.families import WALK_TOOLS, Walk, Walker, arguments_schema, settings_of
 
 NUM_WALKS = 5  # a mode; benchmarks/family_walks.py does 100
-MAX_MORE_WALKS = 40  # until everything was seen
+MAX_MORE_WALKS = 100  # until everything was seen
 
 each_family = pytest.mark.parametrize("family", TOOL_FORMATS, ids=lambda family: family.name)
 
