@@ -15,24 +15,25 @@ ROWS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
         "engine.blas engine.errors engine.grammars engine.grammars.closing_tokens engine.grammars.encoders "
-        "engine.grammars.literals engine.grammars.marks engine.grammars.regex_shape "
+        "engine.grammars.families engine.grammars.literals engine.grammars.marks engine.grammars.regex_shape "
         "engine.grammars.schema_formats engine.grammars.schema_logic engine.grammars.schema_patterns "
         "engine.sampling",
-        "engine engine.checks engine.grammars.json_stream engine.grammars.lark_source engine.grammars.schema_limits",
+        "engine engine.checks engine.grammars.json_stream engine.grammars.lark_source "
+        "engine.grammars.schema_limits engine.tekken",
         "engine.config engine.types",
         "engine.catalog engine.events engine.gguf engine.grammars.example engine.grammars.schema_walk "
         "engine.grammars.tool_descriptions engine.output_schema engine.tools.registry",
-        "engine.cache engine.capacity engine.grammars.closing_hints engine.grammars.closing_values "
-        "engine.grammars.custom_tools engine.grammars.encoders.kinds engine.grammars.matcher "
-        "engine.grammars.schema_dialects engine.grammars.schema_literals engine.grammars.schema_members "
-        "engine.grammars.schema_places engine.grammars.strict engine.output_types engine.passes engine.requests "
-        "engine.sampling.bitmask engine.sampling.logits engine.tokenizer engine.tools.calculate "
+        "engine.cache engine.capacity engine.gguf_tokenizer engine.grammars.closing_hints "
+        "engine.grammars.closing_values engine.grammars.custom_tools engine.grammars.encoders.kinds "
+        "engine.grammars.matcher engine.grammars.schema_dialects engine.grammars.schema_literals "
+        "engine.grammars.schema_members engine.grammars.schema_places engine.grammars.strict engine.output_types "
+        "engine.passes engine.requests engine.sampling.bitmask engine.sampling.logits engine.tools.calculate "
         "engine.tools.web_search",
         "engine.grammars.closing engine.grammars.closing_bounds engine.grammars.llguidance_backend "
-        "engine.grammars.reasoning_budget engine.grammars.schema_numbers engine.grammars.schema_references "
-        "engine.grammars.veto_arrays engine.outlines_terms engine.sampling.sampler engine.slots engine.tools",
-        "engine.grammars.schema_closing engine.grammars.schema_formulas engine.grammars.schema_states "
-        "engine.grammars.veto engine.memory",
+        "engine.grammars.schema_numbers engine.grammars.schema_references engine.grammars.veto_arrays "
+        "engine.outlines_terms engine.sampling.sampler engine.slots engine.tokenizer engine.tools",
+        "engine.grammars.reasoning_budget engine.grammars.schema_closing engine.grammars.schema_formulas "
+        "engine.grammars.schema_states engine.grammars.veto engine.memory",
         "engine.grammars.schema_cases engine.grammars.schema_source engine.model",
         "engine.grammars.schema_objects",
         "engine.grammars.schema_tableau",
@@ -41,11 +42,12 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.encoders.arguments",
         "engine.grammars.encoders.json_arguments engine.grammars.encoders.raw_strings",
         "engine.grammars.encoders.literal_reader engine.grammars.encoders.tagged engine.grammars.tool_format",
-        "engine.grammars.encoders.literal engine.grammars.turn_closing engine.grammars.turn_parser "
+        "engine.grammars.encoders.literal engine.grammars.families.json_families "
+        "engine.grammars.families.tagged_families engine.grammars.turn_closing engine.grammars.turn_parser "
         "engine.template_skills",
-        "engine.grammars.tool_formats engine.grammars.turn engine.grammars.veto_matcher engine.guard "
+        "engine.grammars.families.literal_families engine.grammars.turn engine.grammars.veto_matcher engine.guard "
         "engine.output engine.prompt",
-        "engine.sequence",
+        "engine.grammars.tool_formats engine.sequence",
         "engine.scheduler engine.step",
         "engine.generation",
         "engine.admission engine.decoding",
@@ -77,7 +79,7 @@ HOMES: dict[str, frozenset[str]] = {
     "llguidance": frozenset({"engine.grammars.llguidance_backend"}),
     "mlx_lm": frozenset({"engine.model", "engine.cache", "engine.slots"}),
     "transformers": frozenset({"engine.tokenizer"}),
-    "tokenizers": frozenset({"engine.tokenizer"}),
+    "tokenizers": frozenset({"engine.tokenizer", "engine.tekken", "engine.gguf_tokenizer"}),
     "huggingface_hub": frozenset({"engine.model"}),
     "jsonschema_rs": frozenset(
         {
