@@ -31,6 +31,7 @@ class EngineConfig:
     max_running: int = 16  # sequences that are decoded together; the others wait
     max_waiting: int = 256  # sequences that may wait
     kv_memory: int | None = None  # bytes for the keys and values of all that run; None: a quarter of the machine's
+    prompt_cache_memory: int | None = None  # bytes for prompts seen before; None: an eighth of the machine's; 0: none
     kv_bits: int | None = None  # 4 or 8: keys and values are kept in so many bits; None: as the model computes them
     fast_forward: bool = True  # put forced tokens into one forward pass; off only to measure what it saves
     look_ahead: bool = True  # launch a free row's next pass before its token is read; off only to measure
@@ -42,6 +43,9 @@ class EngineConfig:
                 continue
             if not is_integer(value) or value < 1:
                 raise ConfigError(f"{name} is {shown(value)}; it must be an integer, 1 or more")
+        kept = self.prompt_cache_memory
+        if kept is not None and (not is_integer(kept) or kept < 0):
+            raise ConfigError(f"prompt_cache_memory is {shown(kept)}; it must be an integer, 0 or more")
         if self.kv_bits is not None and (not is_integer(self.kv_bits) or self.kv_bits not in KV_BITS):
             raise ConfigError(f"kv_bits is {shown(self.kv_bits)}; it must be {' or '.join(map(str, KV_BITS))}")
         for name in ("fast_forward", "look_ahead"):

@@ -45,7 +45,14 @@ class Decoder:
     def __init__(self, loaded: LoadedModel, compiler: GrammarCompiler, config: EngineConfig) -> None:
         """Raises ConfigError where the model cannot be run as the configuration asks."""
         self._max_waiting = config.max_waiting
-        self._stepper = Stepper(loaded, compiler, kv_bits=config.kv_bits, look_ahead=config.look_ahead)
+        kept = config.prompt_cache_memory
+        self._stepper = Stepper(
+            loaded,
+            compiler,
+            kv_bits=config.kv_bits,
+            look_ahead=config.look_ahead,
+            max_prefix_bytes=_machine_bytes() // 8 if kept is None else kept,
+        )
         max_room = _max_room(config, self._stepper.memory.bytes_per_token)
         most = loaded.model.context_length
         self.context_length = most if max_room is None else min(most, max_room)  # tokens that one sequence may have
@@ -114,6 +121,7 @@ class Decoder:
 
     def _next_batch(self) -> Batch:
         """Wait for work. Empty when the engine closes, or when the work is to begin a new run."""
+        self._stepper.reuse(self._scheduler.running)  # what the last step has read
         with self._wake:
             while not self._closed and not self._new:
                 batch = self._scheduler.next_batch()
@@ -163,15 +171,18 @@ class Decoder:
         with self._wake:
             self._scheduler.remove(run.sequence)
             del self._runs[run.sequence]
-        run.sequence.release()
+        self._stepper.release(run.sequence)
+
+
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _max_room(config: EngineConfig, bytes_per_token: int) -> int | None:
     """Tokens that all rows together may keep, in whole steps; None where the model's cache does not grow with them."""
     if bytes_per_token == 0:
         return None
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    room = (config.kv_memory or machine // 4) // bytes_per_token // STEP * STEP
+    room = (config.kv_memory or _machine_bytes() // 4) // bytes_per_token // STEP * STEP
     if room == 0:
         least = bytes_per_token * STEP
         raise ConfigError(f"kv_memory is {config.kv_memory}; {STEP} tokens of this model take {least} bytes")

@@ -28,7 +28,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.turn_parser engine.sampling.sampler "
         "engine.tokenizer engine.cache engine.tools.calculate engine.tools.web_search",
         "engine.slots engine.prompt engine.tools engine.grammars.json_schema",
-        "engine.memory",
+        "engine.memory engine.prefix_cache",
         "engine.model",
         "engine.grammars.turn",
         "engine.sequence engine.output",
