@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import mlx.core as mx
 
@@ -15,7 +16,10 @@ from engine.config import EngineConfig
 from engine.errors import ConfigError, EngineClosedError, GenerationError, QueueFullError
 from engine.generation import Generation, Run
 from engine.grammars.matcher import GrammarCompiler
+from engine.memory import SlotMemory
 from engine.model import LoadedModel
+from engine.prefix_cache import PrefixCache
+from engine.prefix_store import PrefixStore
 from engine.scheduler import Batch, Scheduler
 from engine.sequence import Sequence
 from engine.step import Progress, Stepper, Work
@@ -53,6 +57,7 @@ class Decoder:
             look_ahead=config.look_ahead,
             max_prefix_bytes=_machine_bytes() // 8 if kept is None else kept,
         )
+        self._store = _prefix_store(loaded, config, self._stepper)
         max_room = _max_room(config, self._stepper.memory.bytes_per_token)
         most = loaded.model.context_length
         self.context_length = most if max_room is None else min(most, max_room)  # tokens that one sequence may have
@@ -109,6 +114,7 @@ class Decoder:
                 self._work_once()
         finally:  # also where this thread dies of a bug: nobody may wait for it in vain
             self._abort_all()
+            self._keep_prefixes()
             mx.clear_streams()  # MLX aborts the process when a thread ends with streams of its own
 
     def _work_once(self) -> None:
@@ -137,6 +143,10 @@ class Decoder:
         for run in runs:
             self._forget(run)
             run.fail(EngineClosedError("the engine was closed while this ran"))
+
+    def _keep_prefixes(self) -> None:
+        if self._store is not None and isinstance(self._stepper.prefixes, PrefixCache):
+            self._store.save(self._stepper.prefixes)
 
     def _begin_new(self) -> None:
         """Report what is forced at the start. It may be the whole answer, and then no step is needed."""
@@ -172,6 +182,18 @@ class Decoder:
             self._scheduler.remove(run.sequence)
             del self._runs[run.sequence]
         self._stepper.release(run.sequence)
+
+
+def _prefix_store(loaded: LoadedModel, config: EngineConfig, stepper: Stepper) -> PrefixStore | None:
+    """Where prompts are kept between two runs, with what it has loaded."""
+    if config.prompt_cache_dir is None:
+        return None
+    if not isinstance(stepper.memory, SlotMemory) or not isinstance(stepper.prefixes, PrefixCache):
+        raise ConfigError("prompt_cache_dir: the cache of this model's architecture cannot be kept on disk")
+    bits = "" if config.kv_bits is None else f"-{config.kv_bits}bit"
+    store = PrefixStore(Path(config.prompt_cache_dir), loaded.model.fingerprint() + bits, stepper.memory)
+    store.load(stepper.prefixes)
+    return store
 
 
 def _machine_bytes() -> int:

@@ -87,11 +87,16 @@ class SlotMemory:
 
     def __init__(self, num_layers: int, quantisation: tuple[int, int] | None = None) -> None:
         """quantisation: group size and bits of the stored keys and values."""
-        self.bytes_per_token = 0  # the model sets it, which knows its heads
+        # Per layer and plane: heads, size and type of one token. The model sets them, which knows its heads.
+        self.token_shapes: list[list[tuple[int, int, mx.Dtype]]] = []
         self._num_layers = num_layers
         self._quantisation = quantisation
         self._shared: dict[int, Slots] = {}  # by capacity class
         self._bytes_moved_alone = 0  # into and out of the slots of single rows
+
+    @property
+    def bytes_per_token(self) -> int:
+        return sum(heads * size * dtype.size for layer in self.token_shapes for heads, size, dtype in layer)
 
     @property
     def bytes_moved(self) -> int:

@@ -70,7 +70,7 @@ class PrefixCache:
                 self._add(key, block, cache.read(start, start + len(key)))
             block = block.children[key]
         block.last_used = now
-        self._evict()
+        self.evict()
 
     def blocks(self) -> Iterator[Block]:
         """All of them, parents first."""
@@ -117,7 +117,8 @@ class PrefixCache:
         del block.parent.children[block.tokens]
         self.num_tokens -= len(block.tokens)
 
-    def _evict(self) -> None:
+    def evict(self) -> None:
+        """Drop what is more than may be kept."""
         while self.num_tokens > self._max_tokens:
             leaves = [block for block in self.blocks() if not block.children and block is not self._root]
             self._drop(min(leaves, key=lambda leaf: leaf.last_used))

@@ -145,6 +145,9 @@ class FakeModel:
         self.memories.append(FakeMemory(can_batch=self.can_batch))
         return self.memories[-1]
 
+    def fingerprint(self) -> str:
+        return f"fake-{self.seed}"
+
     def forward(self, chunks: Sequence[Chunk], drawn: mx.array | None = None) -> mx.array:
         assert len({chunk.cache.group for chunk in chunks}) == 1
         if drawn is not None:

@@ -29,7 +29,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.tokenizer engine.cache engine.tools.calculate engine.tools.web_search",
         "engine.slots engine.prompt engine.tools engine.grammars.json_schema",
         "engine.memory engine.prefix_cache",
-        "engine.model",
+        "engine.model engine.prefix_store",
         "engine.grammars.turn",
         "engine.sequence engine.output",
         "engine.step engine.scheduler",
