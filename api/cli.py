@@ -60,6 +60,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add("--cors", nargs="+", default=[], metavar="ORIGIN", help="origins whose pages may use the server")
     add("--max-body-bytes", type=int, default=default.max_body_bytes, help="longest request (%(default)s)")
     add("--max-queue", type=int, default=default.max_queue, help="sequences that may wait (%(default)s)")
+    add("--prompt-cache", metavar="DIR", help="keep what prompts have in common between two runs there")
     stored = default.max_stored_responses
     add("--max-stored-responses", type=int, default=stored, help="responses to go on from (%(default)s)")
     add("--request-timeout", type=float, default=default.request_timeout_s, help="seconds for a request (%(default)g)")
@@ -101,6 +102,7 @@ def _serve(arguments: argparse.Namespace) -> None:
             cors_origins=tuple(arguments.cors),
             max_body_bytes=arguments.max_body_bytes,
             max_queue=arguments.max_queue,
+            prompt_cache=arguments.prompt_cache,
             max_stored_responses=arguments.max_stored_responses,
             request_timeout_s=arguments.request_timeout,
             shutdown_timeout_s=arguments.shutdown_timeout,

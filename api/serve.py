@@ -102,7 +102,8 @@ def engine_loader(config: ServerConfig) -> Loader:
     """How the server makes an engine of a model's name."""
 
     def load(name: str, on_progress: OnProgress) -> Engine:
-        return Engine(name, config=EngineConfig(max_waiting=config.max_queue), on_progress=on_progress)
+        engine_config = EngineConfig(max_waiting=config.max_queue, prompt_cache_dir=config.prompt_cache)
+        return Engine(name, config=engine_config, on_progress=on_progress)
 
     return load
 

@@ -23,6 +23,7 @@ class ServerConfig:
     cors_origins: tuple[str, ...] = ()
     max_body_bytes: int = 4 * 2**20
     max_queue: int = 256  # sequences that may wait
+    prompt_cache: str | None = None  # folder for prompts that outlive the server; None: they end with it
     request_timeout_s: float = 600.0  # of a whole request, its wait included
     shutdown_timeout_s: int = 30  # how long running streams may go on after a signal to stop
     tools: tuple[RegisteredTool[..., Any], ...] = (calculate, web_search)  # that the server executes

@@ -11,7 +11,7 @@ from engine.grammars.matcher import Matcher
 from engine.guard import Guard
 from engine.types import Request, SamplingParams
 
-MAX_NARROW = 16  # pending tokens of a row that goes along with rows that decode
+MAX_NARROW = 16  # tokens of a prompt that a row may have to read and still go along with rows that decode
 
 
 @dataclass(slots=True, eq=False)  # told apart by identity
@@ -38,13 +38,14 @@ class Sequence:
 
     # Set when it starts to run.
     cache: Cache | None = None
+    num_reused: int = 0  # tokens of the prompt that were known already
     ahead: mx.array | None = None  # logits after all of it, (1, V), where a pass ran before its token was read
 
-    _num_to_read: int = field(init=False)  # tokens that are no news: the prompt; once preempted, the output as well
+    _num_known: int = field(init=False)  # tokens that stood when it began, or began again
 
     def __post_init__(self) -> None:
         self.pending = list(self.prompt)
-        self._num_to_read = len(self.prompt)
+        self._num_known = len(self.prompt)
         self._take_forced()
 
     @property
@@ -59,7 +60,17 @@ class Sequence:
     @property
     def is_prefilling(self) -> bool:
         """Whether so much of its prompt is pending that it reads on in a forward pass of its own."""
-        return self.num_cached_now < self._num_to_read and len(self.pending) > MAX_NARROW
+        return self.num_to_read > MAX_NARROW
+
+    @property
+    def num_to_read(self) -> int:
+        """Pending tokens that are no news: of the prompt; once preempted, of the output as well."""
+        return max(0, self._num_known - self.num_cached_now)
+
+    @property
+    def tokens_seen(self) -> list[int]:
+        """What its cache has seen, but an end token that ran ahead."""
+        return [*self.prompt, *self.output][: self.num_cached_now]
 
     @property
     def num_cached_now(self) -> int:
@@ -85,7 +96,8 @@ class Sequence:
 
     @property
     def usage(self) -> Usage:
-        return Usage(len(self.prompt), len(self.output), self.num_forced, self.num_forward_passes)
+        num_prompt = len(self.prompt)
+        return Usage(num_prompt, len(self.output), self.num_forced, self.num_forward_passes, self.num_reused)
 
     def admits(self, token: int) -> bool:
         """Whether this sampled token may be taken: whether the turn can still be completed after it.
@@ -126,7 +138,7 @@ class Sequence:
         """Give the cache's memory back, to read the prompt and what was written again later."""
         self.release()
         self.pending = [*self.prompt, *self.output]
-        self._num_to_read = len(self.pending)
+        self._num_known = len(self.pending)
 
     def take(self, token: int) -> None:
         """Go on by a sampled token and by those that the grammar then forces. May raise MatcherError."""

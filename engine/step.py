@@ -20,8 +20,10 @@ from engine.cache import Cache
 from engine.errors import GenerationError, MatcherError
 from engine.events import StopReason, TokenLogprob
 from engine.grammars.matcher import Bitmask, GrammarCompiler
+from engine.memory import Memory
 from engine.model import Chunk, LanguageModel, LoadedModel
 from engine.passes import PASS_COST_CPU, PASS_COST_GPU, plan_passes
+from engine.prefix_cache import PrefixCache, SnapshotCache
 from engine.sampling.bitmask import WORD_BITS, allow_all, num_words
 from engine.sampling.sampler import PositionLogprobs, SamplingRow, sample, top_logprobs
 from engine.sequence import Sequence
@@ -71,6 +73,7 @@ class _Row:
     tokens: list[int]  # of its forward pass
     num_logits: int  # at the last of them; 0 inside a prompt
     draws: bool  # whether a token is to be sampled, at the last
+    reads: bool = False  # whether tokens of a prompt are among them
 
     # Set as the step goes on. They stay until the token is accepted: it may have to be sampled again.
     logits: mx.array | None = None  # (num_logits, V)
@@ -82,11 +85,19 @@ class Stepper:
     """A model with what a step needs beside it. Used by the decoding thread only."""
 
     def __init__(
-        self, loaded: LoadedModel, compiler: GrammarCompiler, *, kv_bits: int | None = None, look_ahead: bool = True
+        self,
+        loaded: LoadedModel,
+        compiler: GrammarCompiler,
+        *,
+        kv_bits: int | None = None,
+        look_ahead: bool = True,
+        max_prefix_bytes: int = 0,
     ) -> None:
-        """look_ahead: launch the next pass of free rows before their tokens are read.
+        """look_ahead: launch the next pass of free rows before their tokens are read. max_prefix_bytes: for what
+        prompts that were read leave to later ones; 0 keeps none.
 
-        Raises ConfigError where the model's cache cannot be quantised to kv_bits."""
+        Raises ConfigError where the model's cache cannot be quantised to kv_bits.
+        """
         self._model: LanguageModel = loaded.model
         self._tokenizer = loaded.tokenizer
         self._compiler = compiler
@@ -94,6 +105,7 @@ class Stepper:
         self._pass_cost = PASS_COST_CPU if mx.default_device().type == mx.cpu else PASS_COST_GPU
         self.memory = loaded.model.make_memory(kv_bits=kv_bits)
         self.work = Work()
+        self.prefixes = _prefix_cache(max_prefix_bytes, self.memory)
         forbidden = loaded.tokenizer.special_ids - loaded.tokenizer.eos_ids
         self._free_row = allow_all(loaded.tokenizer.num_tokens, loaded.model.vocab_size, forbidden=forbidden)
 
@@ -110,23 +122,55 @@ class Stepper:
             drawing = [row for row in rows if row.draws]
             tokens = self._draw(drawing) if drawing else []
             drawn = dict(zip(map(id, drawing), tokens, strict=True))
+            self._keep_prompts(rows)
             return [self._move_on(row, drawn.get(id(row))) for row in rows]
+
+    def reuse(self, sequences: Rows[Sequence]) -> None:
+        """Begin sequences whose prompts, but for their last token, are known by now: they need no turn of their own."""
+        for sequence in sequences:
+            if sequence.cache is None and self.prefixes is not None:
+                known = sequence.pending[: sequence.num_to_read - 1]
+                if known and self.prefixes.find(known) == len(known):
+                    self._begin(sequence)
+
+    def release(self, sequence: Sequence) -> None:
+        """Give a sequence's memory back; what it has seen may serve later prompts."""
+        if self.prefixes is not None and sequence.cache is not None and sequence.stop_reason is not StopReason.FAILED:
+            self.prefixes.keep(sequence.tokens_seen, sequence.cache)
+        sequence.release()
 
     # What to run.
 
+    def _begin(self, sequence: Sequence) -> None:
+        sequence.cache = self.memory.make_cache()
+        if self.prefixes is None:
+            return
+        # The last token's logits are wanted.
+        num_known = self.prefixes.restore(sequence.pending[: sequence.num_to_read - 1], sequence.cache)
+        sequence.pending = sequence.pending[num_known:]
+        if not sequence.num_forward_passes:  # else it begins again
+            sequence.num_reused = num_known
+
+    def _keep_prompts(self, rows: Rows[_Row]) -> None:
+        """Let others have the prompts that were read in this step."""
+        for row in rows:
+            if row.reads and self.prefixes is not None and (row.draws or self.prefixes.keeps_chunks):
+                self.prefixes.keep(row.sequence.tokens_seen, _cache(row))
+
     def _next_row(self, sequence: Sequence, max_chunk: int) -> _Row:
         if sequence.cache is None:
-            sequence.cache = self.memory.make_cache()
+            self._begin(sequence)
         if sequence.ahead is not None:
             logits, sequence.ahead = sequence.ahead, None
             return _Row(sequence, [], 1, draws=True, logits=logits)
+        reads = sequence.num_to_read > 0
         num_pending = len(sequence.pending)
         num_unread = num_pending - sequence.num_unscored - 1  # before the first position whose logits are wanted
         if num_pending > max_chunk and num_unread > 0:
-            return _Row(sequence, sequence.pending[: min(max_chunk, num_unread)], 0, draws=False)
+            return _Row(sequence, sequence.pending[: min(max_chunk, num_unread)], 0, draws=False, reads=reads)
         if sequence.stop_reason is not None:  # forced to its end; only their logprobs are owed
-            return _Row(sequence, sequence.pending[:-1], sequence.num_unscored, draws=False)
-        return _Row(sequence, sequence.pending, sequence.num_unscored + 1, draws=True)
+            return _Row(sequence, sequence.pending[:-1], sequence.num_unscored, draws=False, reads=reads)
+        return _Row(sequence, sequence.pending, sequence.num_unscored + 1, draws=True, reads=reads)
 
     def _launch(self, rows: Rows[_Row]) -> None:
         """Start the forward passes. What a row has run is no longer pending."""
@@ -266,6 +310,12 @@ class Stepper:
         top = tuple(TokenLogprob(token, token_bytes(token), logprob) for token, logprob in position.top)
         token, logprob = position.own
         return TokenLogprob(token, token_bytes(token), logprob, top)
+
+
+def _prefix_cache(max_bytes: int, memory: Memory) -> PrefixCache | SnapshotCache | None:
+    if not max_bytes:
+        return None
+    return PrefixCache(max_bytes, memory.bytes_per_token) if memory.can_cut else SnapshotCache(max_bytes)
 
 
 def _cache(row: _Row) -> Cache:

@@ -12,6 +12,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerFast
 
+from engine.cache import Part
 from engine.errors import ConfigError, MatcherError
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.matcher import Matcher
@@ -102,6 +103,14 @@ class FakeCache:
         assert self.can_trim
         del self.tokens[len(self.tokens) - num_tokens :]
 
+    def read(self, start: int, stop: int) -> Part:
+        assert self.can_trim or (start, stop) == (0, len(self.tokens))
+        return Part(self.tokens[start:stop], num_bytes=stop - start)
+
+    def write(self, parts: Sequence[tuple[Part, int]]) -> None:
+        assert not self.tokens
+        self.tokens = [token for part, num_tokens in parts for token in part.content[:num_tokens]]
+
     def release(self) -> None:
         assert not self.is_released
         self.is_released = True
@@ -115,6 +124,10 @@ class FakeMemory:
     bytes_moved: int = 0
     can_batch: bool = True  # off: as with rotating caches
     caches: list[FakeCache] = field(default_factory=list)
+
+    @property
+    def can_cut(self) -> bool:
+        return self.can_batch
 
     def make_cache(self) -> FakeCache:
         number = 0 if self.can_batch else len(self.caches)
@@ -145,6 +158,9 @@ class FakeModel:
             raise ConfigError(f"kv_bits is {kv_bits}; this fake has none")
         self.memories.append(FakeMemory(can_batch=self.can_batch))
         return self.memories[-1]
+
+    def fingerprint(self) -> str:
+        return f"fake-{self.seed}"
 
     def forward(self, chunks: Sequence[Chunk], drawn: mx.array | None = None) -> mx.array:
         assert len({chunk.cache.group for chunk in chunks}) == 1

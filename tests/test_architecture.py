@@ -31,10 +31,11 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.tools.web_search",
         "engine.grammars.closing engine.grammars.closing_bounds engine.grammars.llguidance_backend "
         "engine.grammars.schema_numbers engine.grammars.schema_references engine.grammars.veto_arrays "
-        "engine.outlines_terms engine.sampling.sampler engine.slots engine.tokenizer engine.tools",
+        "engine.outlines_terms engine.prefix_cache engine.sampling.sampler engine.slots engine.tokenizer "
+        "engine.tools",
         "engine.grammars.reasoning_budget engine.grammars.schema_closing engine.grammars.schema_formulas "
         "engine.grammars.schema_states engine.grammars.veto engine.memory",
-        "engine.grammars.schema_cases engine.grammars.schema_source engine.model",
+        "engine.grammars.schema_cases engine.grammars.schema_source engine.model engine.prefix_store",
         "engine.grammars.schema_objects",
         "engine.grammars.schema_tableau",
         "engine.grammars.schema_emission",
