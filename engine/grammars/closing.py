@@ -26,6 +26,7 @@ SEEN_BEFORE = 8.0  # what a place costs that looks like one that was seen at the
 PER_DOUBLING = 0.1  # what each doubling of a path's length costs, so that no loop goes on for ever
 KEEP_EVERY = 64  # nodes in a row of which one keeps its matcher
 MAX_STUCK = 512  # nodes in almost free text that a search looks at; their masks take milliseconds
+MAX_IN_VAIN = 2  # a hint may first have to be what it ends
 MINUS = ord("-")
 BEFORE_VALUE = frozenset(b" [")
 MAX_TRIES = 8  # after which a token that leads round in circles is no worse
@@ -67,6 +68,7 @@ class _Node:
     # Set when it is looked at.
     untried: Iterator[tuple[int, _Begun | None]] | None = None
     num_tried: int = 0
+    is_stuck: bool = False  # in almost free text, where nothing shows an end
     place: int = 0  # what its mask hashes to
     first_bytes: frozenset[int] = field(default_factory=frozenset)
 
@@ -162,7 +164,7 @@ class _Search:
         self._row = np.zeros(order.num_words, dtype=np.int32)
         self._queue: list[tuple[float, int, _Node]] = []
         self._seen: set[tuple[int, int]] = set()
-        self._useless: set[tuple[int, bytes]] = set()  # hints, where they lead back to where they were begun
+        self._num_in_vain: dict[tuple[int, bytes], int] = {}  # how often a hint led back to where it was begun
         self._tries: dict[tuple[int, int], int] = {}
         self._tries_of_kind: dict[tuple[int, int], int] = {}
         self._serial = 0
@@ -269,7 +271,10 @@ class _Search:
             return False
         node.place = hash(self._row.tobytes())
         choices = self._order.choices(self._row, node.last_byte)
-        self._num_stuck += choices.is_stuck
+        # A quote that ended nothing leads back to a place like the one before.
+        leads_back = choices.is_broad and node.parent is not None and node.parent.place == node.place
+        node.is_stuck = choices.is_stuck or leads_back
+        self._num_stuck += node.is_stuck
         if self._num_stuck > MAX_STUCK:
             self._queue.clear()
             return False
@@ -299,12 +304,12 @@ class _Search:
             if (token := self._first_of(node.begun.rest, choices)) is not None:
                 yield token, self._written(node.begun, token)
             elif node.begun.rest or node.begun.place == node.place:
-                self._useless.add(node.begun.key)
-        if choices.is_stuck:
+                self._num_in_vain[node.begun.key] = self._num_in_vain.get(node.begun.key, 0) + 1
+        if node.is_stuck:
             for hint in self._anywhere:
                 begun = _Begun(node.place, hint, 0)
                 token = self._first_of(hint, choices)
-                if token is not None and begun.key not in self._useless:
+                if token is not None and self._num_in_vain.get(begun.key, 0) < MAX_IN_VAIN:
                     yield token, self._written(begun, token)
         elif node.tail or (node.tail is not None and not choices.closers):
             yield from ((token, None) for token in self._of_strings(node.tail, choices))
@@ -326,7 +331,7 @@ class _Search:
     def _preferred(self, node: _Node, choices: Choices) -> Iterator[int]:
         yield from choices.special
         yield from choices.closers
-        if choices.is_stuck:
+        if node.is_stuck:
             yield from choices.longest
             return
         before = frozenset() if node.parent is None else node.parent.first_bytes

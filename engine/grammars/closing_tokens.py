@@ -19,7 +19,7 @@ OUTSIDE = frozenset(b'"{}[],:-+.0123456789eEtfn \n<')
 # What stands before the quote that begins a string, and what follows the one that ends it.
 BEFORE_STRING = frozenset(b" [{")
 AFTER_STRING = frozenset(b",}]: \n")
-BROAD = 64  # first bytes; where so many may come, text is hardly bound
+BROAD = 90  # first bytes; where so many may come, text is hardly bound
 
 # Costs of what a token leaves behind; less than nothing for what it closes.
 OPEN_BRACKET, OPEN_STRING, MORE_TO_COME, CLOSED_BRACKET = 8, 4, 3, -4
@@ -40,12 +40,16 @@ class Choices:
     is_allowed: NDArray[np.bool_]  # by token id
 
     @property
+    def is_broad(self) -> bool:
+        return len(self.first_bytes) >= BROAD
+
+    @property
     def is_stuck(self) -> bool:
         """Whether almost any text may come, and nothing shows what would end it.
 
         Where line breaks stand for themselves no JSON string is open, and a quote ends nothing.
         """
-        return len(self.first_bytes) >= BROAD and (NEWLINE in self.first_bytes or not self.closers)
+        return self.is_broad and (NEWLINE in self.first_bytes or not self.closers)
 
 
 class TokenOrder:

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from engine.errors import RequestError
 from engine.grammars.closing import ClosingSearch
 from engine.grammars.closing_bounds import ClosingBound, longest_closing, text_closing
-from engine.grammars.closing_hints import schema_hints
+from engine.grammars.closing_hints import regex_hints, schema_hints
 from engine.grammars.json_schema import check_schema
+from engine.grammars.literals import regex_literal
 from engine.grammars.matcher import Matcher
 from engine.grammars.tool_formats import PLAIN
 from tests.grammars.turns import INTEGER, STRING, an_object, compiler_of, tokenizer_of
@@ -138,7 +139,7 @@ def test_a_regex_that_is_not_understood_has_no_bound(regex: str) -> None:
     assert text_closing(regex) is None
 
 
-# --- Soundness: no state needs more
+# --- No state needs more
 
 
 def walk(matcher: Matcher, rng: random.Random, num_tokens: int) -> tuple[Matcher, str]:
@@ -188,6 +189,19 @@ def check_states(schema: Any, search: ClosingSearch, seed: str, *, num_walks: in
         assert search.path(matcher, fits, hints) is not None, f"{json.dumps(schema)} after {text!r}, within {fits}"
         num_bounded += bound is not None
     return num_bounded
+
+
+@pytest.mark.parametrize(
+    "regex", [*REGEXES, "(a|bc)*d{3}|x[0-9]{2,4}[^0-9]", "(Yes|No), because .+\\.", "[^\\x00-\\x7f]?z"]
+)
+def test_no_place_in_a_regex_needs_more_than_its_bound(search: ClosingSearch, regex: str) -> None:
+    bound = text_closing(regex)
+    start = compiler_of(PLAIN).compile(f"start: {regex_literal(regex)}", param="response")
+    for number in range(10):
+        rng = random.Random(number)
+        matcher, text = walk(start, rng, rng.choice([0, 1, 2, 3, 5, 9]))
+        assert bound is not None
+        assert search.path(matcher, bound, regex_hints(regex)) is not None, text
 
 
 NAMES = st.sampled_from(["a", "b", "ab", "name", 'q"', "\u00e9", "type"])
