@@ -180,8 +180,8 @@ def why_refused(checked: CheckedSchema, value: Any, text: str, offset: int, take
 
     takes: whether the grammar takes another value.
     """
-    others = (each for each in itertools.islice(orders(value, checked.schema, checked.schema), MAX_ORDERS))
-    if any(takes(each) for each in others):
+    root = _without_root_references(checked.schema)
+    if any(takes(each) for each in itertools.islice(orders(value, root, root), MAX_ORDERS)):
         return "key order"
     details = " ".join(entry.detail for entry in checked.entries)
     inside = _token_at(text, offset)
@@ -207,8 +207,7 @@ def _token_at(text: str, offset: int) -> str:
 def orders(value: Any, schema: Any, root: Mapping[str, Any]) -> Iterator[Any]:
     """The value with its objects' keys in the orders in which the grammar's alternatives write them."""
     if isinstance(schema, dict) and "$ref" in schema:
-        name = schema["$ref"].removeprefix("#/$defs/")
-        yield from orders(value, root if name == "#" else root["$defs"][name], root)
+        yield from orders(value, root["$defs"][schema["$ref"].removeprefix("#/$defs/")], root)
     elif isinstance(schema, dict) and "anyOf" in schema:
         for branch in schema["anyOf"]:
             if _may_be(value, branch, root):
@@ -225,11 +224,23 @@ def orders(value: Any, schema: Any, root: Mapping[str, Any]) -> Iterator[Any]:
         yield value
 
 
+def _without_root_references(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The same schema, with the root among its definitions."""
+    text = json.dumps(schema).replace('{"$ref": "#"}', '{"$ref": "#/$defs/the root"}')
+    root: dict[str, Any] = json.loads(text)
+    definitions = root.pop("$defs", {})
+    return {**root, "$defs": {**definitions, "the root": root}}
+
+
 def _may_be(value: Any, branch: Any, root: Mapping[str, Any]) -> bool:
     """Whether the value satisfies one of the grammar's alternatives, its keys in any order."""
-    if not isinstance(branch, dict) or '"#"' in json.dumps(root):
+    if isinstance(branch, bool):
+        return branch
+    try:
+        validator = jsonschema_rs.Draft202012Validator({**branch, "$defs": root["$defs"]})
+    except jsonschema_rs.ValidationError:  # patterns of ours that validators do not read
         return True
-    return bool(jsonschema_rs.Draft202012Validator({**branch, "$defs": root.get("$defs", {})}).is_valid(value))
+    return bool(validator.is_valid(value))
 
 
 def _sorted(inside: Mapping[Any, Any], schema: Mapping[str, Any]) -> list[tuple[Any, Any]]:

@@ -169,11 +169,11 @@ class Tableau:
 
     def _string_cases(self, pointer: str) -> list[Case]:
         state = state_of(self.schemas, [Literal(pointer)])
-        if state == ANY:
-            return [Case({"type": "string"})]
+        if state in (ANY, NEVER):
+            return [Case({"type": "string"})] if state == ANY else []
         formula = all_of(self._formulas.of(literal, "string") for literal in state.literals)
         accepts = functools.partial(self._accepts, state.literals)
-        return self._cases_of(formula, "string", self.path_of(state), accepts) if state != NEVER else []
+        return self._cases_of(formula, "string", self.path_of(state), accepts)
 
 
 def _holds(keyword: str, wanted: Any, value: Any) -> bool:
