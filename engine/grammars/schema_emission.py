@@ -65,6 +65,8 @@ class _Emission:
         self._leaves: Counter[str] = Counter()  # schemas without others inside, as text: how often they stand
         self._leaf_names: dict[str, str] = {}
         self._has_order = False
+        self._is_plain = False  # nothing is shared that need not be
+        self._inside_of: list[State] = []  # what is being written, the outermost first
         self._any: Any = {"$ref": f"#/$defs/{ANY_NAME}"}
         self._current = "#"  # what is being written
         self._leads: dict[str, list[tuple[str, int]]] = {}  # definition -> those that it refers to, and how deep inside
@@ -147,6 +149,8 @@ class _Emission:
         self._count()
         if state == ANY:
             return self._any
+        if self._is_plain and state not in self._inside_of and depth <= MAX_INLINE:
+            return self._written(state, depth)
         if state not in self._names:
             if depth <= MAX_INLINE and (self._uses[state] <= 1 or self._is_small(state)):
                 return self._written(state, depth)
@@ -194,6 +198,12 @@ class _Emission:
             )
 
     def _written(self, state: State, depth: int) -> Any:
+        self._inside_of.append(state)
+        written = self._schema_of(state, depth)
+        self._inside_of.pop()
+        return written
+
+    def _schema_of(self, state: State, depth: int) -> Any:
         if union := self._tableau.union_of(state):
             return _any_of([self._use(each, depth + 1) for each in union if each in self._alive])
         cases = [case for case in self._tableau.cases(state) if self._alive.issuperset(case.needs)]
@@ -228,9 +238,9 @@ class _Emission:
                 if states["properties"][name] == state:
                     schema["properties"][name] = True
             if names:
-                self._any, outer = True, self._any
+                self._any, self._is_plain, outer = True, True, (self._any, self._is_plain)
                 schema["patternProperties"][pattern] = self._value(state, depth)
-                self._any = outer
+                self._any, self._is_plain = outer
 
     def _value(self, value: Any, depth: int) -> Any:
         if isinstance(value, State):

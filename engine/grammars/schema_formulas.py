@@ -144,7 +144,7 @@ class Formulas:
 
     def not_type(self, schema: JsonObject, asked: _Asked) -> Formula:
         formula = self.type(schema, asked)
-        return veto(asked.blame_for("type")) if isinstance(formula, Atom) else not formula
+        return asked.atom("type", "not integer", None) if isinstance(formula, Atom) else not formula
 
     def values(self, schema: JsonObject, asked: _Asked) -> Formula:
         found: list[Formula] = []

@@ -18,7 +18,6 @@ from engine.grammars.schema_cases import (
 )
 from engine.grammars.schema_formulas import TYPES, Formulas
 from engine.grammars.schema_limits import SchemaLimits
-from engine.grammars.schema_literals import kind_of
 from engine.grammars.schema_logic import Alternative, Formula, Literal, all_of, alternatives
 from engine.grammars.schema_objects import object_cases
 from engine.grammars.schema_references import all_pointers
@@ -170,17 +169,11 @@ class Tableau:
 
     def _string_cases(self, pointer: str) -> list[Case]:
         state = state_of(self.schemas, [Literal(pointer)])
-        if state == ANY:
-            return [Case({"type": "string"})]
-        states = self.union_of(state) or (state,)
-        cases = [case for each in states if each not in (ANY, NEVER) for case in self.cases(each)]
-        return [case for case in cases if _is_of_strings(case)]
-
-
-def _is_of_strings(case: Case) -> bool:
-    if "enum" in case.schema:
-        return kind_of(case.schema["enum"][0]) == "string"
-    return case.schema.get("type") == "string" or "allOf" in case.schema
+        if state in (ANY, NEVER):
+            return [Case({"type": "string"})] if state == ANY else []
+        formula = all_of(self._formulas.of(literal, "string") for literal in state.literals)
+        accepts = functools.partial(self._accepts, state.literals)
+        return self._cases_of(formula, "string", self.path_of(state), accepts)
 
 
 def _holds(keyword: str, wanted: Any, value: Any) -> bool:
