@@ -13,11 +13,14 @@ from engine.catalog import OnProgress, resolve
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import ModelError
+from engine.grammars.tool_formats import format_named
 
 
 def run_server(config: ServerConfig) -> None:
-    """Serve until SIGINT or SIGTERM; then streams that run may end. Raises ModelError where the model cannot be had."""
+    """Serve until SIGINT or SIGTERM; then streams that run may end. Raises ModelError and ConfigError."""
     resolve(config.model)
+    if config.tool_format is not None:
+        format_named(config.tool_format)
     _log_to_console()
     manager = ModelManager(
         engine_loader(config), known=(config.model, *config.known_models), may_switch=config.allow_model_switch
@@ -48,7 +51,12 @@ def engine_loader(config: ServerConfig) -> Loader:
     """How the server makes an engine of a model's name."""
 
     def load(name: str, on_progress: OnProgress) -> Engine:
-        return Engine(name, config=EngineConfig(max_waiting=config.max_queue), on_progress=on_progress)
+        return Engine(
+            name,
+            config=EngineConfig(max_waiting=config.max_queue),
+            tool_format=config.tool_format,
+            on_progress=on_progress,
+        )
 
     return load
 

@@ -34,7 +34,7 @@ from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.matcher import Matcher
 from engine.grammars.reasoning_budget import ReasoningBudget, reasoning_tags
 from engine.grammars.tool_format import Opening, ToolFormat
-from engine.grammars.tool_formats import detect_format
+from engine.grammars.tool_formats import detect, format_named
 from engine.grammars.turn import Turn, TurnBuilder
 from engine.grammars.turn_parser import TurnParser
 from engine.model import LoadedModel, load
@@ -72,23 +72,31 @@ class Engine:
         *,
         config: EngineConfig | None = None,
         adapter_path: str | Path | None = None,
-        tool_format: ToolFormat | None = None,
+        tool_format: ToolFormat | str | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         """model: a name (hub id, folder, GGUF file, "smollm2-135m") or a loaded model.
 
-        tool_format: None detects the family by the chat template. Raises ModelError and ConfigError.
+        tool_format: a family or its name; None detects it. Raises ModelError and ConfigError.
         """
         _check_options(model, config, adapter_path)
         self.config = config or EngineConfig()
+        family = format_named(tool_format) if isinstance(tool_format, str) else tool_format
         if not isinstance(model, LoadedModel):
             model = load(model, cache_dir=self.config.cache_dir, adapter_path=adapter_path, on_progress=on_progress)
         self.loaded = model
         tokenizer = model.tokenizer
-        self.tool_format = tool_format or detect_format(tokenizer.chat_template, tokenizer.added)
+        self.tool_format = family or _detected(model)
         self._skills = skills_of(tokenizer, self.tool_format)
+        if not self._skills.shows_tools:
+            logger.info("%s: its chat template does not show tools; the system message describes them", model.name)
         self._compiler = LLGuidanceCompiler(tokenizer.backend_json(), eos_ids=sorted(tokenizer.eos_ids))
-        self._stepper = Stepper(model, self._compiler, prefill_chunk=self.config.prefill_chunk)
+        self._stepper = Stepper(
+            model,
+            self._compiler,
+            prefill_chunk=self.config.prefill_chunk,
+            marker_ids=tokenizer.ids_in(self.tool_format.literals) - tokenizer.eos_ids,
+        )
         self._scheduler = Scheduler(self.config.max_running, self.config.max_waiting)
         self._runs: dict[Sequence, Run] = {}
         self._new: list[Run] = []  # what is forced at their start has not been reported
@@ -411,6 +419,12 @@ def _check_options(model: object, config: object, adapter_path: object) -> None:
         raise ConfigError(f"config is {shown(config)}; it must be an EngineConfig")
     if adapter_path is not None and isinstance(model, LoadedModel):
         raise ConfigError("adapter_path stands beside a model that is loaded already; give it to load()")
+
+
+def _detected(model: LoadedModel) -> ToolFormat:
+    detected = detect(model.tokenizer.chat_template, model.tokenizer.added)
+    logger.info("%s: tool format %s: %s", model.name, detected.family.name, detected.why)
+    return detected.family
 
 
 def _seed(sampling: SamplingParams) -> int:

@@ -46,14 +46,24 @@ class _Row:
 class Stepper:
     """A model with what a step needs beside it. Used by the decoding thread only."""
 
-    def __init__(self, loaded: LoadedModel, compiler: GrammarCompiler, *, prefill_chunk: int) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        compiler: GrammarCompiler,
+        *,
+        prefill_chunk: int,
+        marker_ids: frozenset[int] = frozenset(),
+    ) -> None:
+        """marker_ids: tokens of the model's tool format, which free text of a conversation must not have."""
         self._model: LanguageModel = loaded.model
         self._tokenizer = loaded.tokenizer
         self._compiler = compiler
         self._prefill_chunk = prefill_chunk
         forbidden = loaded.tokenizer.special_ids - loaded.tokenizer.eos_ids
         self.mask_seconds = 0.0  # spent on the host filling masks, since the start
-        self._free_row = allow_all(loaded.tokenizer.num_tokens, loaded.model.vocab_size, forbidden=forbidden)
+        num_tokens, width = loaded.tokenizer.num_tokens, loaded.model.vocab_size
+        self._free_row = allow_all(num_tokens, width, forbidden=forbidden | marker_ids)
+        self._raw_row = allow_all(num_tokens, width, forbidden=forbidden)  # after a prompt of the caller's own tokens
 
     def step(self, sequences: Rows[Sequence]) -> list[Progress]:
         """One forward pass for each sequence. Their states move on; what happened is returned in their order."""
@@ -99,7 +109,8 @@ class Stepper:
         constrained = []
         for index, row in enumerate(rows):
             if row.sequence.matcher is None:
-                bitmask[index] = self._free_row
+                is_chat = row.sequence.request.prompt is None
+                bitmask[index] = self._free_row if is_chat else self._raw_row
             else:
                 constrained.append((row.sequence.matcher, index))
         start = time.perf_counter()

@@ -138,6 +138,11 @@ class Tokenizer:
         """The spellings of all added tokens, special or not."""
         return self._added.keys()
 
+    def ids_in(self, literals: Iterable[str]) -> frozenset[int]:
+        """Of the tokens that are one symbol each, those that stand in some of the literals."""
+        text = "\n".join(literals)
+        return frozenset(id_ for spelling, id_ in self.unspellable.items() if spelling in text)
+
     @property
     def num_tokens(self) -> int:
         """The largest id plus one; ids between may be unused."""

@@ -36,8 +36,8 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.tool_format engine.grammars.encoders.literal",
         "engine.grammars.families.json_families engine.grammars.families.tagged_families "
         "engine.grammars.families.literal_families engine.grammars.turn_parser engine.template_skills",
-        "engine.grammars.tool_formats",
-        "engine.prompt",
+        "engine.grammars.tool_formats engine.prompt",
+        "engine.inspection",
         "engine.grammars.turn",
         "engine.sequence engine.output",
         "engine.step engine.scheduler",
