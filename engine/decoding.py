@@ -46,8 +46,15 @@ class EngineLoad:
 class Decoder:
     """Runs sequences in a thread of its own, from the start to `close`."""
 
-    def __init__(self, loaded: LoadedModel, compiler: GrammarCompiler, config: EngineConfig) -> None:
-        """Raises ConfigError where the model cannot be run as the configuration asks."""
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        compiler: GrammarCompiler,
+        config: EngineConfig,
+        *,
+        marker_ids: frozenset[int] = frozenset(),
+    ) -> None:
+        """marker_ids: as in Stepper. Raises ConfigError where the model cannot be run as the configuration asks."""
         self._max_waiting = config.max_waiting
         kept = config.prompt_cache_memory
         self._stepper = Stepper(
@@ -56,6 +63,7 @@ class Decoder:
             kv_bits=config.kv_bits,
             look_ahead=config.look_ahead,
             max_prefix_bytes=_machine_bytes() // 8 if kept is None else kept,
+            marker_ids=marker_ids,
         )
         self._store = _prefix_store(loaded, config, self._stepper)
         max_room = _max_room(config, self._stepper.memory.bytes_per_token)

@@ -92,9 +92,11 @@ class Stepper:
         kv_bits: int | None = None,
         look_ahead: bool = True,
         max_prefix_bytes: int = 0,
+        marker_ids: frozenset[int] = frozenset(),
     ) -> None:
         """look_ahead: launch the next pass of free rows before their tokens are read. max_prefix_bytes: for what
-        prompts that were read leave to later ones; 0 keeps none.
+        prompts that were read leave to later ones; 0 keeps none. marker_ids: tokens of the model's tool format, which
+        free text of a conversation must not have.
 
         Raises ConfigError where the model's cache cannot be quantised to kv_bits.
         """
@@ -107,7 +109,9 @@ class Stepper:
         self.work = Work()
         self.prefixes = _prefix_cache(max_prefix_bytes, self.memory)
         forbidden = loaded.tokenizer.special_ids - loaded.tokenizer.eos_ids
-        self._free_row = allow_all(loaded.tokenizer.num_tokens, loaded.model.vocab_size, forbidden=forbidden)
+        num_tokens, width = loaded.tokenizer.num_tokens, loaded.model.vocab_size
+        self._free_row = allow_all(num_tokens, width, forbidden=forbidden | marker_ids)
+        self._raw_row = allow_all(num_tokens, width, forbidden=forbidden)  # after a prompt of the caller's own tokens
 
     def step(self, sequences: Rows[Sequence], max_chunk: int) -> list[Progress]:
         """The next tokens of each sequence, in as few forward passes as pay. What happened, in their order.
@@ -264,7 +268,8 @@ class Stepper:
         for index, row in enumerate(rows):
             row.bitmask = bitmask[index : index + 1]
             if row.sequence.matcher is None:
-                bitmask[index] = self._free_row
+                is_chat = row.sequence.request.prompt is None
+                bitmask[index] = self._free_row if is_chat else self._raw_row
             else:
                 constrained.append((row.sequence.matcher, index))
         for index, error in self._compiler.fill_bitmasks(constrained, bitmask).items():

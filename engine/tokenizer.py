@@ -138,6 +138,11 @@ class Tokenizer:
         """The spellings of all added tokens, special or not."""
         return self._added.keys()
 
+    def ids_in(self, literals: Iterable[str]) -> frozenset[int]:
+        """Of the tokens that are one symbol each, those that stand in some of the literals."""
+        text = "\n".join(literals)
+        return frozenset(id_ for spelling, id_ in self.unspellable.items() if spelling in text)
+
     @property
     def num_tokens(self) -> int:
         """The largest id plus one; ids between may be unused."""
@@ -250,10 +255,18 @@ class Tokenizer:
 
     @functools.cached_property
     def _backend_json(self) -> str:
-        return str(self._backend.to_str())
+        text = str(self._backend.to_str())
+        if not any(map(_is_spaces, self._backend.get_added_tokens_decoder().values())):
+            return text
+        # The grammar library would take the stand-ins of an added token for the character itself.
+        data = json.loads(text)
+        data["added_tokens"] = [
+            each for each in data["added_tokens"] if each["special"] or set(each["content"]) != {SPACE}
+        ]
+        return json.dumps(data, ensure_ascii=False)
 
     def backend_json(self) -> str:
-        """The tokenizer.json text of this very tokenizer, without padding and truncation."""
+        """The tokenizer.json text of this very tokenizer, without padding and truncation, for the grammar library."""
         return self._backend_json
 
     def detokenizer(self) -> "Detokenizer":
@@ -290,9 +303,15 @@ def _token_bytes(backend: tokenizers.Tokenizer) -> tuple[bytes, ...]:
     vocabulary = backend.get_vocab(with_added_tokens=True)
     to_bytes = _byte_level_bytes if _is_byte_level(backend) else _sentencepiece_bytes
     found = [b""] * (max(vocabulary.values()) + 1)
+    literal = {token_id for token_id, token in added.items() if not _is_spaces(token)}
     for text, token_id in vocabulary.items():
-        found[token_id] = text.encode() if token_id in added else to_bytes(text)
+        found[token_id] = text.encode() if token_id in literal else to_bytes(text)
     return tuple(found)
+
+
+def _is_spaces(token: tokenizers.AddedToken) -> bool:
+    """Whether it is one of Gemma's tokens for several spaces, which are added ones, written with the stand-in."""
+    return not token.special and set(token.content) == {SPACE}
 
 
 def _is_byte_level(backend: tokenizers.Tokenizer) -> bool:

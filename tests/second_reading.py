@@ -17,16 +17,28 @@ MODULES = {
     "minimax": "minimax_m2",
     "mistral": "mistral",
     "mistral-v7": "mistral",
+    "mistral-v3": "mistral",
     "gemma4": "gemma4",
     "function-gemma": "function_gemma",
     "kimi-k2": "kimi_k2",
     "lfm2": "pythonic",
     "llama4-pythonic": "pythonic",
 }
-ONE_AT_A_TIME = ("json_tools", "qwen3_coder", "glm47", "function_gemma")  # these read what stands between two tags
-# What these parsers themselves get wrong, and we do not ask them: markup and quotes inside of strings, blanks around
-# them, strings that look like other values, and, for FunctionGemma, lists and objects.
-HARD = re.compile(r"""[<>\[\]{}()"'\\\n,:|\x00-\x1f]|^\s|\s$|^$|^(null|true|false|none|[-+\d.]+)$""", re.IGNORECASE)
+ONE_AT_A_TIME = ("json_tools", "qwen3_coder", "glm47", "function_gemma", "gemma4")  # read what is between two tags
+# What these parsers themselves get wrong, and are not asked: their own tags inside of strings, which they look for
+# first; blanks around strings, which they take off; and, where they guess a type, strings that look like other values.
+VALUES = r"^[-+\d.'\"\[{(]|^(null|none|nil|true|false)$"
+HARD = {
+    "json_tools": r"</?tool_call>",
+    "qwen3_coder": rf"</?(parameter|function|tool_call)|{VALUES}",
+    "glm47": rf"^\s|\s$|</?(arg_|tool_call)|{VALUES}",
+    "minimax_m2": rf"^\s|\s$|</?(parameter|invoke|minimax)|{VALUES}",
+    "mistral": r"\[(ARGS|TOOL_CALLS)\]",
+    "gemma4": r'\0|<\|?"?\|?>|tool_call',
+    "function_gemma": r"}|escape>|function_call",
+    "kimi_k2": r"<\|tool_call",
+    "pythonic": r"<\|tool_call",
+}
 
 
 def can_read(family: str, calls: Sequence[tuple[str, Any]]) -> bool:
@@ -36,7 +48,12 @@ def can_read(family: str, calls: Sequence[tuple[str, Any]]) -> bool:
     values = [value for _, arguments in calls for value in arguments.values()]
     if family == "function-gemma" and any(isinstance(value, (dict, list)) for value in values):
         return False
-    return not any(HARD.search(text) for text in _strings(values))
+    return not any(is_hard(family, text) for text in _strings(values))
+
+
+def is_hard(family: str, text: str) -> bool:
+    """Whether mlx-lm's parser would be misled by the text."""
+    return re.search(HARD[MODULES[family]], text, re.IGNORECASE) is not None
 
 
 def _strings(value: Any) -> list[str]:

@@ -49,7 +49,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.families.literal_families engine.grammars.turn engine.grammars.veto_matcher engine.guard "
         "engine.output engine.prompt",
         "engine.grammars.tool_formats engine.sequence",
-        "engine.scheduler engine.step",
+        "engine.inspection engine.scheduler engine.step",
         "engine.generation",
         "engine.admission engine.decoding",
         "engine.engine",

@@ -40,7 +40,7 @@ def second_look(walk: Walk) -> bool:
     family, calls = walk.setting.family, walk.reading.calls
     if not walk.is_whole or not second_reading.can_read(family.name, calls) or walk.reading.thought:
         return False
-    if second_reading.HARD.search(walk.reading.said):
+    if second_reading.is_hard(family.name, walk.reading.said):
         return False
     assert second_reading.read(family.name, walk.text, WALK_TOOLS) == list(calls), walk.text
     return True
