@@ -13,6 +13,7 @@ import mlx.core as mx
 
 from engine.capacity import STEP
 from engine.config import EngineConfig
+from engine.drafts import PromptLookup
 from engine.errors import ConfigError, EngineClosedError, GenerationError, QueueFullError
 from engine.generation import Generation, Run
 from engine.grammars.matcher import GrammarCompiler
@@ -22,7 +23,8 @@ from engine.prefix_cache import PrefixCache
 from engine.prefix_store import PrefixStore
 from engine.scheduler import Batch, Scheduler
 from engine.sequence import Sequence
-from engine.step import Progress, Stepper, Work
+from engine.step import Progress, Stepper
+from engine.work import Work
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class Decoder:
             compiler,
             kv_bits=config.kv_bits,
             look_ahead=config.look_ahead,
+            drafts=PromptLookup() if config.drafts else None,
             max_prefix_bytes=_machine_bytes() // 8 if kept is None else kept,
         )
         self._store = _prefix_store(loaded, config, self._stepper)

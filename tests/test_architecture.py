@@ -14,7 +14,8 @@ MAX_LINES = 450
 ROWS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
-        "engine.errors engine.blas engine.grammars engine.sampling engine.passes engine.capacity "
+        "engine.errors engine.blas engine.grammars engine.sampling "
+        "engine.passes engine.capacity engine.accounts engine.work "
         "api api.schemas api.convert api.routes",  # the packages are empty
         "engine engine.checks",  # the package itself: it chooses the BLAS, before anything imports mlx
         "engine.types engine.config",
@@ -32,7 +33,8 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.model engine.prefix_store",
         "engine.grammars.turn",
         "engine.sequence engine.output",
-        "engine.step engine.scheduler",
+        "engine.drafts engine.draws engine.scheduler",
+        "engine.step",
         "engine.generation",
         "engine.decoding",
         "engine.engine",

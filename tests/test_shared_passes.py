@@ -87,12 +87,14 @@ def test_a_token_is_drawn_again_from_the_same_logits_and_noise_without_those_tha
     sequence = make_sequence(loaded, sampling=SamplingParams(temperature=1, seed=3))
     row = stepper._next_row(sequence, max_chunk=512)
     stepper._launch([row])
-    (first,) = stepper._draw([row])
-    second = stepper._redraw(row, [first])
-    third = stepper._redraw(row, [second])
+    stepper._draw([row])
+    (first,) = row.drawn
+    second = stepper._drawer.redraw(row, 0, [first])
+    third = stepper._drawer.redraw(row, 0, [second])
     assert len({first, second, third}) == 3
 
     other = stepper._next_row(make_sequence(loaded, sampling=SamplingParams(temperature=1, seed=3)), max_chunk=512)
     stepper._launch([other])
-    assert stepper._draw([other]) == [first]
-    assert stepper._redraw(other, [first, second]) == third
+    stepper._draw([other])
+    assert other.drawn == [first]
+    assert stepper._drawer.redraw(other, 0, [first, second]) == third
