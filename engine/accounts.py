@@ -14,12 +14,12 @@ class Account:
     def is_good(self) -> bool:
         return self._credit > 0
 
-    def settle(self, num_drafted: int, num_accepted: int, *, num_rows: int, pass_cost: int, cost_share: float) -> None:
+    def settle(self, num_drafted: int, num_accepted: int, *, num_rows: int, pass_cost: int, draft_cost: float) -> None:
         """After a pass that num_rows shared. A right token saves its share of a pass; every guess costs its position.
 
         In a rectangle the other rows are padded to the same width, unless a pass of its own is cheaper.
         """
-        cost = min(num_rows * num_drafted, pass_cost + num_drafted) + cost_share * num_drafted
+        cost = min(num_rows * num_drafted, pass_cost + num_drafted) + draft_cost
         gain = num_accepted * (pass_cost / num_rows + 1)
         self._credit = min(self._credit + gain - cost, 2 * FIRST_CREDIT)
 

@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from engine.capacity import STEP
 from engine.config import EngineConfig
-from engine.drafts import PromptLookup
+from engine.drafts import DraftSource, FirstGuess, ModelDrafts, PromptLookup
 from engine.errors import ConfigError, EngineClosedError, GenerationError, QueueFullError
 from engine.generation import Generation, Run
 from engine.grammars.matcher import GrammarCompiler
@@ -48,8 +48,10 @@ class EngineLoad:
 class Decoder:
     """Runs sequences in a thread of its own, from the start to `close`."""
 
-    def __init__(self, loaded: LoadedModel, compiler: GrammarCompiler, config: EngineConfig) -> None:
-        """Raises ConfigError where the model cannot be run as the configuration asks."""
+    def __init__(
+        self, loaded: LoadedModel, compiler: GrammarCompiler, config: EngineConfig, drafter: LoadedModel | None
+    ) -> None:
+        """drafter: a smaller model that makes guesses. Raises ConfigError where a model cannot do what is asked."""
         self._max_waiting = config.max_waiting
         kept = config.prompt_cache_memory
         self._stepper = Stepper(
@@ -57,7 +59,7 @@ class Decoder:
             compiler,
             kv_bits=config.kv_bits,
             look_ahead=config.look_ahead,
-            drafts=PromptLookup() if config.drafts else None,
+            drafts=_draft_source(loaded, config, drafter),
             max_prefix_bytes=_machine_bytes() // 8 if kept is None else kept,
         )
         self._store = _prefix_store(loaded, config, self._stepper)
@@ -185,6 +187,12 @@ class Decoder:
             self._scheduler.remove(run.sequence)
             del self._runs[run.sequence]
         self._stepper.release(run.sequence)
+
+
+def _draft_source(loaded: LoadedModel, config: EngineConfig, drafter: LoadedModel | None) -> DraftSource | None:
+    if not config.drafts:
+        return None
+    return PromptLookup() if drafter is None else FirstGuess([PromptLookup(), ModelDrafts(drafter, loaded)])
 
 
 def _prefix_store(loaded: LoadedModel, config: EngineConfig, stepper: Stepper) -> PrefixStore | None:

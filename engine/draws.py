@@ -26,6 +26,7 @@ class StepRow:
     num_logits: int  # at the last of them; 0 inside a prompt
     draws: bool  # whether a token is to be sampled, at the last position, and at each before a drafted token
     drafts: list[int] = field(default_factory=list)
+    draft_cost: float = 0.0  # of making them, in positions
     reads: bool = False  # whether tokens of a prompt are among them
 
     # Set as the step goes on. They stay until the tokens are accepted: one may have to be sampled again.

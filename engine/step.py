@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 
 from engine.cache import Cache
-from engine.drafts import MAX_DRAFT, DraftSource
+from engine.drafts import MAX_DRAFT, DraftSource, num_equal
 from engine.draws import Drawer, StepRow
 from engine.errors import GenerationError, MatcherError
 from engine.events import StopReason, TokenLogprob
@@ -132,19 +132,26 @@ class Stepper:
         """Put guesses behind what is pending, where they may pay."""
         for row in rows:
             if self._drafts is not None and row.draws and not row.reads and row.sequence.may_draft:
-                room = min(MAX_DRAFT, row.sequence.tokens_left - 1)  # one is drawn behind them
-                row.drafts = self._legal(row.sequence, self._drafts.draft(row.sequence, room)) if room > 0 else []
-                row.tokens = [*row.tokens, *row.drafts]
-                row.num_logits += len(row.drafts)
+                self._add_draft(row, self._drafts)
+
+    def _add_draft(self, row: StepRow, source: DraftSource) -> None:
+        room = min(MAX_DRAFT, row.sequence.tokens_left - 1)  # one is drawn behind them
+        if room < 1:
+            return
+        try:
+            draft = source.draft(row.sequence, room)
+            row.drafts = self._legal(row.sequence, draft.tokens)
+        except MatcherError:  # it shows again where the mask is filled
+            return
+        row.draft_cost = draft.cost_share * self._pass_cost
+        row.tokens = [*row.tokens, *row.drafts]
+        row.num_logits += len(row.drafts)
 
     def _legal(self, sequence: Sequence, draft: list[int]) -> list[int]:
         """A draft up to the first token that the grammar forbids, or that ends the turn."""
         ends = [index for index, token in enumerate(draft) if token in self._eos_ids]
         draft = draft[: ends[0]] if ends else draft
-        try:
-            return draft[: self._drawer.num_legal(sequence, draft)]
-        except MatcherError:  # it shows again where the mask is filled
-            return []
+        return draft[: self._drawer.num_legal(sequence, draft)]
 
     def _launch(self, rows: Rows[StepRow]) -> None:
         """Start the forward passes. What a row has run is no longer pending."""
@@ -207,7 +214,7 @@ class Stepper:
         except GenerationError as error:
             sequence.stop_reason = StopReason.FAILED
             return Progress(error=error)
-        if row.drafts:
+        if row.drafts or row.draft_cost:
             self._settle(row, num_accepted, num_rows)
         if sequence.ahead is not None:
             sequence.pending = []  # it has gone through the model
@@ -226,7 +233,7 @@ class Stepper:
             sequence.take(row.drawn[num_accepted])
             sequence.drafting.add_token()
             written = sequence.output[before:]  # with what is forced behind the token
-            num_right = _num_equal(row.drafts[num_accepted:], written)
+            num_right = num_equal(row.drafts[num_accepted:], written)
             num_accepted += num_right
             if sequence.stop_reason is not None or num_right < len(written):
                 sequence.pending = sequence.pending[num_right:]  # what was right has gone through the model
@@ -234,7 +241,6 @@ class Stepper:
 
     def _settle(self, row: StepRow, num_accepted: int, num_rows: int) -> None:
         """Take back what was drafted in vain, and count whether drafts pay."""
-        assert self._drafts is not None
         _cache(row).trim(len(row.drafts) - num_accepted)
         self.work.num_drafted += len(row.drafts)
         self.work.num_accepted += num_accepted
@@ -243,7 +249,7 @@ class Stepper:
             num_accepted,
             num_rows=num_rows,
             pass_cost=self._pass_cost,
-            cost_share=self._drafts.cost_share,
+            draft_cost=row.draft_cost,
         )
 
 
@@ -256,9 +262,3 @@ def _prefix_cache(max_bytes: int, memory: Memory) -> PrefixCache | SnapshotCache
 def _cache(row: StepRow) -> Cache:
     assert row.sequence.cache is not None
     return row.sequence.cache
-
-
-def _num_equal(one: Rows[int], other: Rows[int]) -> int:
-    """The length of the longest common beginning."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from engine.accounts import Account
 from engine.config import EngineConfig
-from engine.drafts import MAX_DRAFT, NGRAMS, PromptLookup
+from engine.drafts import MAX_DRAFT, NGRAMS, Draft, ModelDrafts, PromptLookup
 from engine.engine import Engine
+from engine.errors import ConfigError
 from engine.model import LoadedModel, load
 from engine.sequence import Sequence
 from engine.types import Grammar, Message, Request, Role, SamplingParams
@@ -29,14 +30,13 @@ class Oracle:
 
     written: list[int]
     mistakes: set[int] = field(default_factory=set)
-    cost_share: float = 0.0
     asked: int = 0
 
-    def draft(self, row: Sequence, max_tokens: int) -> list[int]:
+    def draft(self, row: Sequence, max_tokens: int) -> Draft:
         self.asked += 1
         start = len(row.output)
         guesses = self.written[start : start + max_tokens]
-        return [token ^ 1 if start + at in self.mistakes else token for at, token in enumerate(guesses)]
+        return Draft([token ^ 1 if start + at in self.mistakes else token for at, token in enumerate(guesses)])
 
     def forget(self, row: Sequence) -> None:
         pass
@@ -191,7 +191,7 @@ def test_caches_that_cannot_be_trimmed_draft_nothing() -> None:
 def lookup(prompt: Rows[int], output: Rows[int], max_tokens: int = 8) -> list[int]:
     sequence = make_sequence(fake_loaded())
     sequence.prompt, sequence.output = list(prompt), list(output)
-    return PromptLookup().draft(sequence, max_tokens)
+    return PromptLookup().draft(sequence, max_tokens).tokens
 
 
 def test_a_guess_is_what_followed_the_same_tokens_before() -> None:
@@ -206,6 +206,7 @@ def test_a_longer_match_goes_first_and_of_equals_the_latest() -> None:
     assert lookup([2, 3, 7, 2, 3, 8], [2, 3])[0] == 8
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=40), st.lists(st.integers(0, 2), max_size=40))
 def test_looking_up_as_the_answer_grows_is_looking_up_at_once(prompt: list[int], output: list[int]) -> None:
     source = PromptLookup()
@@ -213,7 +214,7 @@ def test_looking_up_as_the_answer_grows_is_looking_up_at_once(prompt: list[int],
     sequence.prompt = prompt
     for length in range(len(output) + 1):
         sequence.output = output[:length]
-        found = source.draft(sequence, 5)
+        found = source.draft(sequence, 5).tokens
         assert found == lookup(prompt, sequence.output, 5)
         text = [*prompt, *sequence.output]
         for size in NGRAMS:
@@ -223,9 +224,9 @@ def test_looking_up_as_the_answer_grows_is_looking_up_at_once(prompt: list[int],
                 break
 
 
-def settle(account: Account, times: int, accepted: int, num_rows: int = 1) -> Account:
+def settle(account: Account, times: int, accepted: int, num_rows: int = 1, cost: float = 0) -> Account:
     for _ in range(times):
-        account.settle(8, accepted, num_rows=num_rows, pass_cost=12, cost_share=0)
+        account.settle(8, accepted, num_rows=num_rows, pass_cost=12, draft_cost=cost)
     return account
 
 
@@ -234,6 +235,7 @@ def test_drafts_pay_where_the_passes_that_they_save_cost_more_than_their_positio
     assert not settle(Account(), 100, accepted=0).is_good
     assert not settle(Account(), 100, accepted=1, num_rows=8).is_good  # the others' padding costs more than a share
     assert settle(Account(), 100, accepted=8, num_rows=8).is_good
+    assert not settle(Account(), 100, accepted=3, cost=40).is_good
 
 
 def test_a_row_that_stopped_guessing_tries_again_later() -> None:
@@ -244,3 +246,60 @@ def test_a_row_that_stopped_guessing_tries_again_later() -> None:
         account.add_token()
         tokens_until += 1
     assert 8 < tokens_until < 100
+
+
+# A drafting model.
+
+
+@pytest.mark.parametrize("hermes", [False, True], ids=["plain", "hermes"])
+@settings(deadline=None, max_examples=10)
+@given(requests=st.lists(REQUESTS, min_size=1, max_size=3), is_other=st.booleans())
+def test_a_drafting_model_changes_no_answer(hermes: bool, requests: list[Request], is_other: bool) -> None:
+    model = fake(hermes=hermes)
+    drafter = fake_loaded(hermes=hermes, seed=1) if is_other else fake(hermes=hermes)
+    answers = []
+    for draft_model in (drafter, None):
+        config = EngineConfig(drafts=draft_model is not None)
+        with Engine(model, draft_model=draft_model, config=config) as engine:
+            streams = [engine.submit(request) for request in requests]
+            answers.append([except_passes(stream.completion()) for stream in streams])
+    assert answers[0] == answers[1]
+
+
+def test_a_drafting_model_that_says_the_same_saves_passes_and_takes_its_guesses_back() -> None:
+    model, drafter = fake_loaded(), fake_loaded()
+    fake_model(drafter).num_weights = 5
+    source = ModelDrafts(drafter, model)
+    plain = write(model)
+    sequence = make_sequence(model, grammar=FREE_TEXT)
+    stepper = stepper_of(model, drafts=source)
+    run(stepper, [sequence])
+    (cache,) = fake_model(drafter).memories[0].caches
+    known = [*sequence.prompt, *sequence.output]
+    assert sequence.output == plain.output
+    assert sequence.num_forward_passes < plain.num_forward_passes / 2  # it does not know what the grammar forbids
+    assert len(cache.tokens) <= len(known) + MAX_DRAFT
+    assert sum(fake_model(drafter).widths) < len(known) + 2 * stepper.work.num_drafted
+    stepper.release(sequence)
+    assert cache.is_released
+
+
+def test_a_drafting_model_as_large_as_the_model_itself_is_soon_asked_no_more() -> None:
+    model, drafter = fake_loaded(), fake_loaded()
+    source = ModelDrafts(drafter, model)
+    sequence = make_sequence(model, grammar=FREE_TEXT)
+    run(stepper_of(model, drafts=source), [sequence])
+    assert fake_model(drafter).num_forward_passes < 25
+
+
+def test_a_drafting_model_with_other_tokens_or_a_cache_that_keeps_its_guesses_is_refused() -> None:
+    with pytest.raises(ConfigError, match="vocabulary"):
+        Engine(fake_loaded(), draft_model=fake_loaded(hermes=True))
+    rotating = fake_loaded()
+    fake_model(rotating).can_batch = False
+    with pytest.raises(ConfigError, match="take guesses back"):
+        Engine(fake_loaded(), draft_model=rotating)
+    with pytest.raises(ConfigError, match="drafts=False"):
+        Engine(fake_loaded(), draft_model=fake_loaded(), config=EngineConfig(drafts=False))
+    with pytest.raises(ConfigError, match="draft_model is 5"):
+        Engine(fake_loaded(), draft_model=5)  # type: ignore[arg-type]
