@@ -35,6 +35,7 @@ class EngineConfig:
     prompt_cache_dir: str | Path | None = None  # keeps those prompts between two runs; None: they go with the engine
     kv_bits: int | None = None  # 4 or 8: keys and values are kept in so many bits; None: as the model computes them
     fast_forward: bool = True  # put forced tokens into one forward pass; off only to measure what it saves
+    drafts: bool = True  # run guesses from the prompt along, for rows inside a grammar; they change no answer
     look_ahead: bool = True  # launch a free row's next pass before its token is read; off only to measure
 
     def __post_init__(self) -> None:
@@ -49,7 +50,7 @@ class EngineConfig:
             raise ConfigError(f"prompt_cache_memory is {shown(kept)}; it must be an integer, 0 or more")
         if self.kv_bits is not None and (not is_integer(self.kv_bits) or self.kv_bits not in KV_BITS):
             raise ConfigError(f"kv_bits is {shown(self.kv_bits)}; it must be {' or '.join(map(str, KV_BITS))}")
-        for name in ("fast_forward", "look_ahead"):
+        for name in ("fast_forward", "drafts", "look_ahead"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {shown(getattr(self, name))}; it must be a bool")
         if self.prompt_cache_dir is not None:

@@ -13,6 +13,7 @@ import mlx.core as mx
 
 from engine.capacity import STEP
 from engine.config import EngineConfig
+from engine.drafts import DraftSource, FirstGuess, ModelDrafts, PromptLookup
 from engine.errors import ConfigError, EngineClosedError, GenerationError, QueueFullError
 from engine.generation import Generation, Run
 from engine.grammars.matcher import GrammarCompiler
@@ -22,7 +23,8 @@ from engine.prefix_cache import PrefixCache
 from engine.prefix_store import PrefixStore
 from engine.scheduler import Batch, Scheduler
 from engine.sequence import Sequence
-from engine.step import Progress, Stepper, Work
+from engine.step import Progress, Stepper
+from engine.work import Work
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +54,13 @@ class Decoder:
         compiler: GrammarCompiler,
         config: EngineConfig,
         *,
+        drafter: LoadedModel | None = None,
         marker_ids: frozenset[int] = frozenset(),
     ) -> None:
-        """marker_ids: as in Stepper. Raises ConfigError where the model cannot be run as the configuration asks."""
+        """drafter: a smaller model that makes guesses. marker_ids: as in Stepper.
+
+        Raises ConfigError where a model cannot do what is asked.
+        """
         self._max_waiting = config.max_waiting
         kept = config.prompt_cache_memory
         self._stepper = Stepper(
@@ -62,6 +68,7 @@ class Decoder:
             compiler,
             kv_bits=config.kv_bits,
             look_ahead=config.look_ahead,
+            drafts=_draft_source(loaded, config, drafter),
             max_prefix_bytes=_machine_bytes() // 8 if kept is None else kept,
             marker_ids=marker_ids,
         )
@@ -190,6 +197,12 @@ class Decoder:
             self._scheduler.remove(run.sequence)
             del self._runs[run.sequence]
         self._stepper.release(run.sequence)
+
+
+def _draft_source(loaded: LoadedModel, config: EngineConfig, drafter: LoadedModel | None) -> DraftSource | None:
+    if not config.drafts:
+        return None
+    return PromptLookup() if drafter is None else FirstGuess([PromptLookup(), ModelDrafts(drafter, loaded)])
 
 
 def _prefix_store(loaded: LoadedModel, config: EngineConfig, stepper: Stepper) -> PrefixStore | None:

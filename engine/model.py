@@ -68,6 +68,10 @@ class LanguageModel(Protocol):
     def make_memory(self, *, kv_bits: int | None = None) -> Memory:
         """Room for the rows of one engine. Raises ConfigError where this model's cache cannot have so many bits."""
 
+    @property
+    def num_weights(self) -> int:
+        """How large the model is, to compare it with another."""
+
     def fingerprint(self) -> str:
         """A name for these weights, good for a file."""
 
@@ -100,6 +104,11 @@ class MLXModel:
         if memory is None and kv_bits is not None:
             raise ConfigError(f"kv_bits is {kv_bits}; the cache of this model's architecture cannot be quantised")
         return memory or LayerMemory(lambda: make_prompt_cache(self.module))
+
+    @property
+    def num_weights(self) -> int:
+        """See LanguageModel; a quantised model has fewer."""
+        return sum(array.nbytes for array in arrays_in(self.module.parameters()))
 
     def fingerprint(self) -> str:
         """Of the architecture, and of names, shapes, types and some bytes of all weights: others have another one."""

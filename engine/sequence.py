@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 
+from engine.accounts import Account
 from engine.cache import Cache
 from engine.events import StopReason, TokenLogprob, Usage
 from engine.grammars.matcher import Matcher
@@ -38,6 +39,7 @@ class Sequence:
 
     # Set when it starts to run.
     cache: Cache | None = None
+    drafting: Account = field(default_factory=Account)
     num_reused: int = 0  # tokens of the prompt that were known already
     ahead: mx.array | None = None  # logits after all of it, (1, V), where a pass ran before its token was read
 
@@ -127,6 +129,16 @@ class Sequence:
         plain = self.sampling.repetition_penalty == 1 and not self.sampling.presence_penalty
         plain = plain and not self.sampling.frequency_penalty and self.sampling.top_logprobs is None
         return plain and self.matcher is None and self.stop_reason is None
+
+    @property
+    def may_draft(self) -> bool:
+        """Whether tokens may be run on a guess. Free rows look ahead instead.
+
+        Stop strings and stop tokens count in free text only, which whoever reads the output finds one step at a time.
+        """
+        asks_nothing = self.sampling.top_logprobs is None and not self.request.stop and not self.request.stop_token_ids
+        can_take_back = self.cache is not None and self.cache.can_trim
+        return asks_nothing and can_take_back and not self.may_look_ahead and self.drafting.is_good
 
     def release(self) -> None:
         """Give the cache's memory back."""

@@ -14,10 +14,10 @@ MAX_LINES = 450
 ROWS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
-        "engine.blas engine.errors engine.grammars engine.grammars.closing_tokens engine.grammars.encoders "
-        "engine.grammars.families engine.grammars.literals engine.grammars.marks engine.grammars.regex_shape "
-        "engine.grammars.schema_formats engine.grammars.schema_logic engine.grammars.schema_patterns "
-        "engine.sampling",
+        "engine.accounts engine.blas engine.errors engine.grammars engine.grammars.closing_tokens "
+        "engine.grammars.encoders engine.grammars.families engine.grammars.literals engine.grammars.marks "
+        "engine.grammars.regex_shape engine.grammars.schema_formats engine.grammars.schema_logic "
+        "engine.grammars.schema_patterns engine.sampling engine.work",
         "engine engine.checks engine.grammars.json_stream engine.grammars.lark_source "
         "engine.grammars.schema_limits engine.tekken",
         "engine.config engine.types",
@@ -49,7 +49,8 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.families.literal_families engine.grammars.turn engine.grammars.veto_matcher engine.guard "
         "engine.output engine.prompt",
         "engine.grammars.tool_formats engine.sequence",
-        "engine.inspection engine.scheduler engine.step",
+        "engine.drafts engine.draws engine.inspection engine.scheduler",
+        "engine.step",
         "engine.generation",
         "engine.admission engine.decoding",
         "engine.engine",

@@ -152,8 +152,8 @@ def test_forced_tokens_are_the_same_as_if_they_were_sampled_but_save_their_passe
 ) -> None:
     """F14: each forced token is a forward pass less."""
     with (
-        Engine(fake(hermes=hermes)) as fast,
-        Engine(fake(hermes=hermes), config=EngineConfig(fast_forward=False)) as slow,
+        Engine(fake(hermes=hermes), config=EngineConfig(drafts=False)) as fast,
+        Engine(fake(hermes=hermes), config=EngineConfig(drafts=False, fast_forward=False)) as slow,
     ):
         by_runs, one_by_one = fast.submit(request).completion(), slow.submit(request).completion()
         request = asking_for_tokens(request)
@@ -169,7 +169,7 @@ def test_forced_tokens_are_the_same_as_if_they_were_sampled_but_save_their_passe
 @EXAMPLES
 @given(request=REQUESTS, top_logprobs=st.integers(0, 20))
 def test_asking_for_logprobs_changes_nothing_else(hermes: bool, request: Request, top_logprobs: int) -> None:
-    with Engine(fake(hermes=hermes)) as engine:
+    with Engine(fake(hermes=hermes), config=EngineConfig(drafts=False)) as engine:
         without = engine.submit(request).completion()
         asking = replace(request, sampling=replace(request.sampling, top_logprobs=top_logprobs))
         with_them = engine.submit(asking).completion()
