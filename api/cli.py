@@ -11,8 +11,12 @@ from api.serve import run_server
 from api.settings import DEFAULT_MODEL, DEFAULT_PORT, ServerConfig
 from api.terminal import Conversation, run_chat
 from api.toolbox import AnyTool, import_tools
+from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import EngineError
+from engine.grammars.tool_formats import TOOL_FORMATS, format_named
+from engine.inspection import inspection
+from engine.model import load
 from engine.tools import calculate, web_search
 from engine.types import SamplingParams
 
@@ -38,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands.add_parser("demo", help="three requests, decoded freely, in auto and with a required call"))
     _add_serve(commands.add_parser("serve", help="an OpenAI-style server"))
     _add_chat(commands.add_parser("chat", help="a conversation in the terminal, with tools"))
+    _add_inspect(commands.add_parser("inspect", help="how a model calls tools, and how that was seen"))
     return parser
 
 
@@ -51,6 +56,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     default = ServerConfig()
     _add_model(parser)
     _add_tools(parser)
+    _add_tool_format(parser)
     add = parser.add_argument
     add("--known-model", action="append", default=[], help="another one that a request may name; repeatable")
     add("--allow-model-switch", action="store_true", help="load a known model when a request names it")
@@ -60,6 +66,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add("--cors", nargs="+", default=[], metavar="ORIGIN", help="origins whose pages may use the server")
     add("--max-body-bytes", type=int, default=default.max_body_bytes, help="longest request (%(default)s)")
     add("--max-queue", type=int, default=default.max_queue, help="sequences that may wait (%(default)s)")
+    add("--prompt-cache", metavar="DIR", help="keep what prompts have in common between two runs there")
     stored = default.max_stored_responses
     add("--max-stored-responses", type=int, default=stored, help="responses to go on from (%(default)s)")
     add("--request-timeout", type=float, default=default.request_timeout_s, help="seconds for a request (%(default)g)")
@@ -78,6 +85,17 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="hub id, model folder or GGUF file (%(default)s)")
+
+
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, help="as for serve (%(default)s)")
+    _add_tool_format(parser)
+    parser.set_defaults(run=_inspect)
+
+
+def _add_tool_format(parser: argparse.ArgumentParser) -> None:
+    names = ", ".join(family.name for family in TOOL_FORMATS)
+    parser.add_argument("--tool-format", metavar="NAME", help=f"instead of what is detected: {names}")
 
 
 def _add_tools(parser: argparse.ArgumentParser) -> None:
@@ -101,12 +119,20 @@ def _serve(arguments: argparse.Namespace) -> None:
             cors_origins=tuple(arguments.cors),
             max_body_bytes=arguments.max_body_bytes,
             max_queue=arguments.max_queue,
+            prompt_cache=arguments.prompt_cache,
             max_stored_responses=arguments.max_stored_responses,
             request_timeout_s=arguments.request_timeout,
             shutdown_timeout_s=arguments.shutdown_timeout,
             tools=_tools(arguments),
+            tool_format=arguments.tool_format,
         )
     )
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    family = None if arguments.tool_format is None else format_named(arguments.tool_format)
+    loaded = load(arguments.model, cache_dir=EngineConfig().cache_dir)
+    print(inspection(loaded.tokenizer, family))
 
 
 def _chat(arguments: argparse.Namespace) -> None:

@@ -22,13 +22,16 @@ from engine.catalog import OnProgress, resolve
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import ModelError
+from engine.grammars.tool_formats import format_named
 
 LAST_WORDS_S = 5  # for requests that were cut short to say so, before uvicorn cancels them
 
 
 def run_server(config: ServerConfig) -> None:
-    """Serve until SIGINT or SIGTERM; then streams that run may end. Raises ModelError where the model cannot be had."""
+    """Serve until SIGINT or SIGTERM; then streams that run may end. Raises ModelError and ConfigError."""
     resolve(config.model)
+    if config.tool_format is not None:
+        format_named(config.tool_format)
     serve_models(config, engine_loader(config))
 
 
@@ -102,7 +105,8 @@ def engine_loader(config: ServerConfig) -> Loader:
     """How the server makes an engine of a model's name."""
 
     def load(name: str, on_progress: OnProgress) -> Engine:
-        return Engine(name, config=EngineConfig(max_waiting=config.max_queue), on_progress=on_progress)
+        engine_config = EngineConfig(max_waiting=config.max_queue, prompt_cache_dir=config.prompt_cache)
+        return Engine(name, config=engine_config, tool_format=config.tool_format, on_progress=on_progress)
 
     return load
 

@@ -17,12 +17,14 @@ class ServerConfig:
     model: str = DEFAULT_MODEL  # loaded at the start
     known_models: tuple[str, ...] = ()  # others that a request may name, where switching is allowed
     allow_model_switch: bool = False
+    tool_format: str | None = None  # a family's name, for every model; None detects each model's own
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     api_key: str | None = None  # None: anybody who reaches the port is served
     cors_origins: tuple[str, ...] = ()
     max_body_bytes: int = 4 * 2**20
     max_queue: int = 256  # sequences that may wait
+    prompt_cache: str | None = None  # folder for prompts that outlive the server; None: they end with it
     request_timeout_s: float = 600.0  # of a whole request, its wait included
     shutdown_timeout_s: int = 30  # how long running streams may go on after a signal to stop
     tools: tuple[RegisteredTool[..., Any], ...] = (calculate, web_search)  # that the server executes

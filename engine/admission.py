@@ -59,6 +59,11 @@ class Admission:
             hints=ClosingHints(anywhere=() if reasoning is None else (reasoning.end,)),
         )
 
+    @property
+    def shows_tools(self) -> bool:
+        """Whether the chat template shows tools itself."""
+        return self._skills.shows_tools
+
     def render_prompt(self, request: Request) -> list[int]:
         """The token ids that the request's messages and tools become. Raises RequestError."""
         return render_prompt(request, self._tool_format, self._tokenizer, self._skills)

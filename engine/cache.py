@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -10,6 +11,14 @@ from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
 
 Planes = list[list[mx.array]]
 """Per layer, the arrays that hold a stretch of one row's tokens: (1, heads, tokens, size) each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a cache remembers of some tokens, evaluated. Only caches of its own kind can read the content."""
+
+    content: Any
+    num_bytes: int
 
 
 class Cache(Protocol):
@@ -32,6 +41,12 @@ class Cache(Protocol):
 
     def trim(self, num_tokens: int) -> None:
         """Forget the last tokens. Precondition: can_trim, and no more than it has seen."""
+
+    def read(self, start: int, stop: int) -> Part:
+        """A copy of what it remembers of the tokens from start to stop; all of them, where it cannot be cut."""
+
+    def write(self, parts: Sequence[tuple[Part, int]]) -> None:
+        """Take over parts, one behind the other, of each so many of its first tokens. Precondition: it is empty."""
 
     def release(self) -> None:
         """Give its memory back; it must not be used any more."""
@@ -72,11 +87,18 @@ class SequenceCache:
         trim_prompt_cache(self.layers, num_tokens)
         self._num_tokens -= num_tokens
 
-    def copy(self) -> "SequenceCache":
-        """The same memory, to go on from twice. Arrays are values: none is copied before it is changed."""
-        twin = SequenceCache(copy.deepcopy(self.layers))
-        twin.advance(self._num_tokens)
-        return twin
+    def read(self, start: int, stop: int) -> Part:
+        assert (start, stop) == (0, self._num_tokens)
+        layers = copy.deepcopy(self.layers)
+        arrays = arrays_in([layer.state for layer in layers])
+        mx.eval(arrays)
+        return Part(layers, sum(array.nbytes for array in arrays))
+
+    def write(self, parts: Sequence[tuple[Part, int]]) -> None:
+        assert self._num_tokens == 0
+        ((part, num_tokens),) = parts
+        self.layers = copy.deepcopy(part.content)
+        self._num_tokens = num_tokens
 
     def release(self) -> None:
         self.layers = []

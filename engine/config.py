@@ -31,8 +31,11 @@ class EngineConfig:
     max_running: int = 16  # sequences that are decoded together; the others wait
     max_waiting: int = 256  # sequences that may wait
     kv_memory: int | None = None  # bytes for the keys and values of all that run; None: a quarter of the machine's
+    prompt_cache_memory: int | None = None  # bytes for prompts seen before; None: an eighth of the machine's; 0: none
+    prompt_cache_dir: str | Path | None = None  # keeps those prompts between two runs; None: they go with the engine
     kv_bits: int | None = None  # 4 or 8: keys and values are kept in so many bits; None: as the model computes them
     fast_forward: bool = True  # put forced tokens into one forward pass; off only to measure what it saves
+    drafts: bool = True  # run guesses from the prompt along, for rows inside a grammar; they change no answer
     look_ahead: bool = True  # launch a free row's next pass before its token is read; off only to measure
 
     def __post_init__(self) -> None:
@@ -42,9 +45,16 @@ class EngineConfig:
                 continue
             if not is_integer(value) or value < 1:
                 raise ConfigError(f"{name} is {shown(value)}; it must be an integer, 1 or more")
+        kept = self.prompt_cache_memory
+        if kept is not None and (not is_integer(kept) or kept < 0):
+            raise ConfigError(f"prompt_cache_memory is {shown(kept)}; it must be an integer, 0 or more")
         if self.kv_bits is not None and (not is_integer(self.kv_bits) or self.kv_bits not in KV_BITS):
             raise ConfigError(f"kv_bits is {shown(self.kv_bits)}; it must be {' or '.join(map(str, KV_BITS))}")
-        for name in ("fast_forward", "look_ahead"):
+        for name in ("fast_forward", "drafts", "look_ahead"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {shown(getattr(self, name))}; it must be a bool")
+        if self.prompt_cache_dir is not None:
+            if kept == 0:
+                raise ConfigError("prompt_cache_dir stands beside a prompt_cache_memory of 0, which keeps nothing")
+            object.__setattr__(self, "prompt_cache_dir", to_path("prompt_cache_dir", self.prompt_cache_dir))
         object.__setattr__(self, "cache_dir", to_path("cache_dir", self.cache_dir))

@@ -7,18 +7,24 @@ import logging
 import os
 import threading
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import mlx.core as mx
 
 from engine.capacity import STEP
 from engine.config import EngineConfig
+from engine.drafts import DraftSource, FirstGuess, ModelDrafts, PromptLookup
 from engine.errors import ConfigError, EngineClosedError, GenerationError, QueueFullError
 from engine.generation import Generation, Run
 from engine.grammars.matcher import GrammarCompiler
+from engine.memory import SlotMemory
 from engine.model import LoadedModel
+from engine.prefix_cache import PrefixCache
+from engine.prefix_store import PrefixStore
 from engine.scheduler import Batch, Scheduler
 from engine.sequence import Sequence
-from engine.step import Progress, Stepper, Work
+from engine.step import Progress, Stepper
+from engine.work import Work
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +48,31 @@ class EngineLoad:
 class Decoder:
     """Runs sequences in a thread of its own, from the start to `close`."""
 
-    def __init__(self, loaded: LoadedModel, compiler: GrammarCompiler, config: EngineConfig) -> None:
-        """Raises ConfigError where the model cannot be run as the configuration asks."""
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        compiler: GrammarCompiler,
+        config: EngineConfig,
+        *,
+        drafter: LoadedModel | None = None,
+        marker_ids: frozenset[int] = frozenset(),
+    ) -> None:
+        """drafter: a smaller model that makes guesses. marker_ids: as in Stepper.
+
+        Raises ConfigError where a model cannot do what is asked.
+        """
         self._max_waiting = config.max_waiting
-        self._stepper = Stepper(loaded, compiler, kv_bits=config.kv_bits, look_ahead=config.look_ahead)
+        kept = config.prompt_cache_memory
+        self._stepper = Stepper(
+            loaded,
+            compiler,
+            kv_bits=config.kv_bits,
+            look_ahead=config.look_ahead,
+            drafts=_draft_source(loaded, config, drafter),
+            max_prefix_bytes=_machine_bytes() // 8 if kept is None else kept,
+            marker_ids=marker_ids,
+        )
+        self._store = _prefix_store(loaded, config, self._stepper)
         max_room = _max_room(config, self._stepper.memory.bytes_per_token)
         most = loaded.model.context_length
         self.context_length = most if max_room is None else min(most, max_room)  # tokens that one sequence may have
@@ -102,6 +129,7 @@ class Decoder:
                 self._work_once()
         finally:  # also where this thread dies of a bug: nobody may wait for it in vain
             self._abort_all()
+            self._keep_prefixes()
             mx.clear_streams()  # MLX aborts the process when a thread ends with streams of its own
 
     def _work_once(self) -> None:
@@ -114,6 +142,7 @@ class Decoder:
 
     def _next_batch(self) -> Batch:
         """Wait for work. Empty when the engine closes, or when the work is to begin a new run."""
+        self._stepper.reuse(self._scheduler.running)  # what the last step has read
         with self._wake:
             while not self._closed and not self._new:
                 batch = self._scheduler.next_batch()
@@ -129,6 +158,10 @@ class Decoder:
         for run in runs:
             self._forget(run)
             run.fail(EngineClosedError("the engine was closed while this ran"))
+
+    def _keep_prefixes(self) -> None:
+        if self._store is not None and isinstance(self._stepper.prefixes, PrefixCache):
+            self._store.save(self._stepper.prefixes)
 
     def _begin_new(self) -> None:
         """Report what is forced at the start. It may be the whole answer, and then no step is needed."""
@@ -163,15 +196,36 @@ class Decoder:
         with self._wake:
             self._scheduler.remove(run.sequence)
             del self._runs[run.sequence]
-        run.sequence.release()
+        self._stepper.release(run.sequence)
+
+
+def _draft_source(loaded: LoadedModel, config: EngineConfig, drafter: LoadedModel | None) -> DraftSource | None:
+    if not config.drafts:
+        return None
+    return PromptLookup() if drafter is None else FirstGuess([PromptLookup(), ModelDrafts(drafter, loaded)])
+
+
+def _prefix_store(loaded: LoadedModel, config: EngineConfig, stepper: Stepper) -> PrefixStore | None:
+    """Where prompts are kept between two runs, with what it has loaded."""
+    if config.prompt_cache_dir is None:
+        return None
+    if not isinstance(stepper.memory, SlotMemory) or not isinstance(stepper.prefixes, PrefixCache):
+        raise ConfigError("prompt_cache_dir: the cache of this model's architecture cannot be kept on disk")
+    bits = "" if config.kv_bits is None else f"-{config.kv_bits}bit"
+    store = PrefixStore(Path(config.prompt_cache_dir), loaded.model.fingerprint() + bits, stepper.memory)
+    store.load(stepper.prefixes)
+    return store
+
+
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _max_room(config: EngineConfig, bytes_per_token: int) -> int | None:
     """Tokens that all rows together may keep, in whole steps; None where the model's cache does not grow with them."""
     if bytes_per_token == 0:
         return None
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    room = (config.kv_memory or machine // 4) // bytes_per_token // STEP * STEP
+    room = (config.kv_memory or _machine_bytes() // 4) // bytes_per_token // STEP * STEP
     if room == 0:
         least = bytes_per_token * STEP
         raise ConfigError(f"kv_memory is {config.kv_memory}; {STEP} tokens of this model take {least} bytes")

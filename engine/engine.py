@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,12 @@ from engine.events import Completion, Event
 from engine.generation import Deliver, Generation
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.tool_format import ToolFormat
-from engine.grammars.tool_formats import detect_format
+from engine.grammars.tool_formats import detect, format_named
 from engine.model import LoadedModel, load
 from engine.requests import AnyMessage, AnyTool, AnyToolChoice, to_messages, to_stop, to_tool_choice, to_tools
 from engine.types import Grammar, JsonObject, Request, SamplingParams
+
+logger = logging.getLogger(__name__)
 
 
 class Engine:
@@ -33,26 +36,33 @@ class Engine:
         *,
         config: EngineConfig | None = None,
         adapter_path: str | Path | None = None,
-        tool_format: ToolFormat | None = None,
+        tool_format: ToolFormat | str | None = None,
+        draft_model: str | Path | LoadedModel | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         """model: a name (hub id, folder, GGUF file, "smollm2-135m") or a loaded model.
 
-        tool_format: None detects the family by the chat template. Raises ModelError and ConfigError.
+        tool_format: a family or its name; None detects it. Raises ModelError and ConfigError.
         """
-        _check_options(model, config, adapter_path)
+        _check_options(model, config, adapter_path, draft_model)
         self.config = config or EngineConfig()
+        family = format_named(tool_format) if isinstance(tool_format, str) else tool_format
         if not isinstance(model, LoadedModel):
             model = load(model, cache_dir=self.config.cache_dir, adapter_path=adapter_path, on_progress=on_progress)
         self.loaded = model
         tokenizer = model.tokenizer
-        self.tool_format = tool_format or detect_format(tokenizer.chat_template, tokenizer.added)
+        self.tool_format = family or _detected(model)
         self._compiler = LLGuidanceCompiler(tokenizer.backend_json(), eos_ids=sorted(tokenizer.eos_ids))
-        self._decoder = Decoder(model, self._compiler, self.config)
+        if isinstance(draft_model, (str, Path)):
+            draft_model = load(draft_model, cache_dir=self.config.cache_dir, on_progress=on_progress)
+        marker_ids = tokenizer.ids_in(self.tool_format.literals) - tokenizer.eos_ids
+        self._decoder = Decoder(model, self._compiler, self.config, drafter=draft_model, marker_ids=marker_ids)
         self.context_length = self._decoder.context_length  # tokens that prompt and answer may have
         self._admission = Admission(
             model, self.tool_format, self._compiler, self.config, context_length=self.context_length
         )
+        if not self._admission.shows_tools:
+            logger.info("%s: its chat template does not show tools; the system message describes them", model.name)
         atexit.register(self.close)  # a daemon thread that holds MLX streams aborts the interpreter's exit
 
     def chat(
@@ -168,10 +178,20 @@ class Engine:
         self.close()
 
 
-def _check_options(model: object, config: object, adapter_path: object) -> None:
+def _check_options(model: object, config: EngineConfig | None, adapter_path: object, draft_model: object) -> None:
     if not isinstance(model, (str, Path, LoadedModel)):
         raise ConfigError(f"model is {shown(model)}; it must be a name, a path or a LoadedModel")
     if not isinstance(config, EngineConfig | None):
         raise ConfigError(f"config is {shown(config)}; it must be an EngineConfig")
+    if not isinstance(draft_model, (str, Path, LoadedModel | None)):
+        raise ConfigError(f"draft_model is {shown(draft_model)}; it must be a name, a path or a LoadedModel")
+    if draft_model is not None and config is not None and not config.drafts:
+        raise ConfigError("draft_model stands beside drafts=False, which makes no use of it")
     if adapter_path is not None and isinstance(model, LoadedModel):
         raise ConfigError("adapter_path stands beside a model that is loaded already; give it to load()")
+
+
+def _detected(model: LoadedModel) -> ToolFormat:
+    detected = detect(model.tokenizer.chat_template, model.tokenizer.added)
+    logger.info("%s: tool format %s: %s", model.name, detected.family.name, detected.why)
+    return detected.family

@@ -9,13 +9,17 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 
-from engine.cache import Cache, Planes, SequenceCache
+from engine.cache import Cache, Part, Planes, SequenceCache
 from engine.capacity import capacity_class
 from engine.slots import Slots
 
 
 class Memory(Protocol):
     """The caches of one engine. Used by its decoding thread only."""
+
+    @property
+    def can_cut(self) -> bool:
+        """Whether what a row remembers of its first tokens can be told from the rest."""
 
     @property
     def bytes_per_token(self) -> int:
@@ -58,27 +62,41 @@ class SlotCache:
     def release(self) -> None:
         self.row.slots.remove(self.row)
 
-    def read(self, start: int, stop: int) -> Planes:
-        """A copy of its tokens from start to stop."""
-        planes = self.row.slots.read(self.row, start, stop)
-        return [[mx.contiguous(part) for part in parts] for parts in planes]
+    def read(self, start: int, stop: int) -> Part:
+        views = self.row.slots.read(self.row, start, stop)
+        planes = [[mx.contiguous(view) for view in layer] for layer in views]
+        # At once: a copy that is still to be made would keep the slots from being written in place.
+        mx.eval(planes)
+        return Part(planes, self.memory.count(planes))
 
-    def write(self, planes: Planes) -> None:
-        """Take over tokens that another row has read. Precondition: it is empty."""
+    def write(self, parts: Sequence[tuple[Part, int]]) -> None:
         assert self.row.num_tokens == 0
+        cut = [[[plane[:, :, :stop] for plane in layer] for layer in part.content] for part, stop in parts]
+        planes = [
+            [mx.concatenate(list(pieces), axis=2) for pieces in zip(*layer, strict=True)]
+            for layer in zip(*cut, strict=True)
+        ]
         self.row.slots.write(self.row, planes)
+        self.memory.count(planes)
 
 
 class SlotMemory:
     """Rows in slots; any of one capacity class go together."""
 
+    can_cut = True
+
     def __init__(self, num_layers: int, quantisation: tuple[int, int] | None = None) -> None:
         """quantisation: group size and bits of the stored keys and values."""
-        self.bytes_per_token = 0  # the model sets it, which knows its heads
+        # Per layer and plane: heads, size and type of one token. The model sets them, which knows its heads.
+        self.token_shapes: list[list[tuple[int, int, mx.Dtype]]] = []
         self._num_layers = num_layers
         self._quantisation = quantisation
         self._shared: dict[int, Slots] = {}  # by capacity class
-        self._bytes_moved_alone = 0  # by slots of a row of its own that is gone
+        self._bytes_moved_alone = 0  # into and out of the slots of single rows
+
+    @property
+    def bytes_per_token(self) -> int:
+        return sum(heads * size * dtype.size for layer in self.token_shapes for heads, size, dtype in layer)
 
     @property
     def bytes_moved(self) -> int:
@@ -86,6 +104,12 @@ class SlotMemory:
 
     def make_cache(self) -> SlotCache:
         return SlotCache(self)
+
+    def count(self, planes: Planes) -> int:
+        """Add the bytes of a copy that a row alone has made; returns them."""
+        num_bytes = sum(plane.nbytes for layer in planes for plane in layer)
+        self._bytes_moved_alone += num_bytes
+        return num_bytes
 
     def new_slots(self) -> Slots:
         """Empty ones, of nobody."""
@@ -121,6 +145,8 @@ class SlotMemory:
 
 class LayerMemory:
     """Rows in mlx-lm's own caches, where those are rotating or recurrent: each row has its own forward passes."""
+
+    can_cut = False
 
     def __init__(self, make_layers: Any) -> None:
         """make_layers: gives mlx-lm's cache of each layer, empty."""

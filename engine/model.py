@@ -4,6 +4,7 @@ The rule: whatever is returned is evaluated. MLX ties an unevaluated array to th
 model is loaded by one thread and run by another.
 """
 
+import hashlib
 import json
 import logging
 import threading
@@ -19,7 +20,7 @@ import numpy as np
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from mlx import nn
-from mlx.utils import tree_unflatten
+from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models import llama
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, dequantize_model, load_adapters, load_model
@@ -36,6 +37,7 @@ from engine.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
+NUM_SAMPLED = 512  # values of each end of a weight that go into a fingerprint
 KV_GROUP_SIZE = 64  # values that share a scale where keys and values are quantised; mlx-lm's own choice
 
 # Where the context length stands in a config.json, by the model's age and author.
@@ -65,6 +67,13 @@ class LanguageModel(Protocol):
 
     def make_memory(self, *, kv_bits: int | None = None) -> Memory:
         """Room for the rows of one engine. Raises ConfigError where this model's cache cannot have so many bits."""
+
+    @property
+    def num_weights(self) -> int:
+        """How large the model is, to compare it with another."""
+
+    def fingerprint(self) -> str:
+        """A name for these weights, good for a file."""
 
     def forward(self, chunks: Sequence[Chunk], drawn: mx.array | None = None) -> mx.array:
         """One forward pass: append each row's tokens to its cache; logits (N, V), row after row, N their num_logits.
@@ -96,18 +105,35 @@ class MLXModel:
             raise ConfigError(f"kv_bits is {kv_bits}; the cache of this model's architecture cannot be quantised")
         return memory or LayerMemory(lambda: make_prompt_cache(self.module))
 
+    @property
+    def num_weights(self) -> int:
+        """See LanguageModel; a quantised model has fewer."""
+        return sum(array.nbytes for array in arrays_in(self.module.parameters()))
+
+    def fingerprint(self) -> str:
+        """Of the architecture, and of names, shapes, types and some bytes of all weights: others have another one."""
+        kind = type(self.module)
+        # The same weights under another scaling of positions remember other keys.
+        digest = hashlib.sha256(f"{kind.__module__} {getattr(self.module, 'args', None)}".encode())
+        for name, array in sorted(dict(tree_flatten(self.module.parameters())).items()):
+            digest.update(f"{name} {array.shape} {array.dtype}".encode())
+            flat = array.reshape(-1)
+            sample = mx.concatenate([flat[:NUM_SAMPLED], flat[-NUM_SAMPLED:]])
+            digest.update(np.array(sample.view(mx.uint8)).tobytes())
+        return digest.hexdigest()[:32]
+
     def _slot_memory(self, num_layers: int, quantisation: tuple[int, int] | None) -> SlotMemory | None:
         """None where the model does not run on slots. Nothing is evaluated."""
         slots = Slots(num_layers, quantisation)
         slots.add(), slots.add()
-        frame = slots.open({0: 2, 1: 1})
+        slots.open({0: 2, 1: 1})
         try:
             self.module(mx.zeros((2, 2), mx.int32), cache=slots.layers)
         except (ValueError, TypeError, AttributeError, RuntimeError) as error:  # whatever its layers trip over
             logger.info("rows of this model do not share forward passes: %s", error)
             return None
         memory = SlotMemory(num_layers, quantisation)
-        memory.bytes_per_token = sum(plane.nbytes for plane in slots.arrays()) // (2 * frame.capacity)
+        memory.token_shapes = [[(p.shape[1], p.shape[3], p.dtype) for p in layer.planes] for layer in slots.layers]
         return memory
 
     def forward(self, chunks: Sequence[Chunk], drawn: mx.array | None = None) -> mx.array:

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 
+from engine.accounts import Account
 from engine.cache import Cache
 from engine.events import StopReason, TokenLogprob, Usage
 from engine.grammars.matcher import Matcher
 from engine.guard import Guard
 from engine.types import Request, SamplingParams
 
-MAX_NARROW = 16  # pending tokens of a row that goes along with rows that decode
+MAX_NARROW = 16  # tokens of a prompt that a row may have to read and still go along with rows that decode
 
 
 @dataclass(slots=True, eq=False)  # told apart by identity
@@ -38,13 +39,15 @@ class Sequence:
 
     # Set when it starts to run.
     cache: Cache | None = None
+    drafting: Account = field(default_factory=Account)
+    num_reused: int = 0  # tokens of the prompt that were known already
     ahead: mx.array | None = None  # logits after all of it, (1, V), where a pass ran before its token was read
 
-    _num_to_read: int = field(init=False)  # tokens that are no news: the prompt; once preempted, the output as well
+    _num_known: int = field(init=False)  # tokens that stood when it began, or began again
 
     def __post_init__(self) -> None:
         self.pending = list(self.prompt)
-        self._num_to_read = len(self.prompt)
+        self._num_known = len(self.prompt)
         self._take_forced()
 
     @property
@@ -59,7 +62,17 @@ class Sequence:
     @property
     def is_prefilling(self) -> bool:
         """Whether so much of its prompt is pending that it reads on in a forward pass of its own."""
-        return self.num_cached_now < self._num_to_read and len(self.pending) > MAX_NARROW
+        return self.num_to_read > MAX_NARROW
+
+    @property
+    def num_to_read(self) -> int:
+        """Pending tokens that are no news: of the prompt; once preempted, of the output as well."""
+        return max(0, self._num_known - self.num_cached_now)
+
+    @property
+    def tokens_seen(self) -> list[int]:
+        """What its cache has seen, but an end token that ran ahead."""
+        return [*self.prompt, *self.output][: self.num_cached_now]
 
     @property
     def num_cached_now(self) -> int:
@@ -85,15 +98,18 @@ class Sequence:
 
     @property
     def usage(self) -> Usage:
-        return Usage(len(self.prompt), len(self.output), self.num_forced, self.num_forward_passes)
+        num_prompt = len(self.prompt)
+        return Usage(num_prompt, len(self.output), self.num_forced, self.num_forward_passes, self.num_reused)
 
     def admits(self, token: int) -> bool:
         """Whether this sampled token may be taken: whether the turn can still be completed after it.
 
         After True it must be taken. May raise MatcherError.
         """
-        if self.matcher is None or self.guard is None or token in self.eos_ids or self._is_stop_token(token):
+        if self.matcher is None or self.guard is None or self._is_stop_token(token):
             return True
+        if token in self.eos_ids:
+            return self.matcher.is_accepting  # a veto may know better than the mask
         return self.guard.admits(self.matcher, token, self.max_tokens - len(self.output) - 1)
 
     @property
@@ -114,6 +130,16 @@ class Sequence:
         plain = plain and not self.sampling.frequency_penalty and self.sampling.top_logprobs is None
         return plain and self.matcher is None and self.stop_reason is None
 
+    @property
+    def may_draft(self) -> bool:
+        """Whether tokens may be run on a guess. Free rows look ahead instead.
+
+        Stop strings and stop tokens count in free text only, which whoever reads the output finds one step at a time.
+        """
+        asks_nothing = self.sampling.top_logprobs is None and not self.request.stop and not self.request.stop_token_ids
+        can_take_back = self.cache is not None and self.cache.can_trim
+        return asks_nothing and can_take_back and not self.may_look_ahead and self.drafting.is_good
+
     def release(self) -> None:
         """Give the cache's memory back."""
         if self.cache is not None:
@@ -124,7 +150,7 @@ class Sequence:
         """Give the cache's memory back, to read the prompt and what was written again later."""
         self.release()
         self.pending = [*self.prompt, *self.output]
-        self._num_to_read = len(self.pending)
+        self._num_known = len(self.pending)
 
     def take(self, token: int) -> None:
         """Go on by a sampled token and by those that the grammar then forces. May raise MatcherError."""

@@ -6,27 +6,34 @@ tokens alike.
 """
 
 import codecs
+import copy
 import functools
-import itertools
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import jinja2.meta
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from jinja2 import nodes
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from engine.errors import ModelNotFoundError, RequestError, UnsupportedModelError
 from engine.gguf import GGUFVocabulary
+from engine.gguf_tokenizer import SPACE, gguf_backend
+from engine.tekken import tekken_backend
 
 # Special tokens that end a turn in every chat format that has them, whatever eos_token says. "<|end|>" is not among
 # them: it ends Phi's turn, but only one message of harmony's.
-END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|endoftext|>")
+# fmt: off
+END_OF_TURN = [
+    "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|eom|>", "<end_of_turn>", "<turn|>", "<|endoftext|>",
+    "<|return|>", "<|call|>", "<start_function_response>", "<｜end▁of▁sentence｜>", "<|user|>", "<|observation|>",
+    "[e~[",
+]
+# fmt: on
 
 # What a chat template reads but a request must not set: it has its own place, or would show the model what no grammar
 # knows of.
@@ -58,6 +65,7 @@ OWN_TEMPLATE_NAMES = frozenset(
         "controls",
         "tool_choice",
         "available_tools",
+        "system_message",
         "chat_template",
         "tokenize",
         "padding",
@@ -67,7 +75,6 @@ OWN_TEMPLATE_NAMES = frozenset(
 )
 GENERATION_TAG = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 
-SPACE = "\u2581"  # SentencePiece's stand-in for a space
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -93,7 +100,7 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, path: Path) -> "Tokenizer":
-        """The tokenizer of a model folder (tokenizer.json or tokenizer.model, tokenizer_config.json, chat template).
+        """The tokenizer of a model folder (tokenizer.json, tokenizer.model or tekken.json, and the chat template).
 
         Raises ModelNotFoundError where none lies there, UnsupportedModelError where it cannot be read.
         """
@@ -102,7 +109,7 @@ class Tokenizer:
     @classmethod
     def from_gguf(cls, vocabulary: GGUFVocabulary) -> "Tokenizer":
         """Build it from what a GGUF file says. Raises UnsupportedModelError for a kind that is not known here."""
-        backend = _gguf_backend(vocabulary)
+        backend = gguf_backend(vocabulary)
         special = {
             name: vocabulary.tokens[id_]
             for name, id_ in (
@@ -131,6 +138,11 @@ class Tokenizer:
         """The spellings of all added tokens, special or not."""
         return self._added.keys()
 
+    def ids_in(self, literals: Iterable[str]) -> frozenset[int]:
+        """Of the tokens that are one symbol each, those that stand in some of the literals."""
+        text = "\n".join(literals)
+        return frozenset(id_ for spelling, id_ in self.unspellable.items() if spelling in text)
+
     @property
     def num_tokens(self) -> int:
         """The largest id plus one; ids between may be unused."""
@@ -149,26 +161,24 @@ class Tokenizer:
         return list(self._backend.encode(text, add_special_tokens=False).ids)
 
     def encode_parts(self, parts: Sequence[str]) -> list[int]:
-        """The ids of texts that follow one another, in which nothing is recognised or merged across their borders.
-
-        Raises RequestError where the tokenizer cannot write a text that does not stand at the beginning.
-        """
+        """The ids of texts that follow one another; nothing is recognised or merged across their borders."""
         ids = self.encode(parts[0])
         for part in parts[1:]:
-            ids += self._encode_inside(part)
+            ids += self._without_first_space.encode(part, add_special_tokens=False).ids
         return ids
 
-    def _encode_inside(self, text: str) -> list[int]:
-        """Without the space that SentencePiece puts before a text."""
-        for first in (None, *sorted(self.special_ids)[:1]):
-            ids = self.encode(text if first is None else self.token_bytes(first).decode() + text)
-            ids = ids if first is None else ids[1:]
-            if b"".join(map(self.token_bytes, ids)) == text.encode():
-                return ids
-            if ids and self.token_bytes(ids[0]) == b" " and not text.startswith(" "):
-                return ids[1:]
-        message = "a message spells a special token, which this tokenizer cannot write as ordinary text"
-        raise RequestError(message, param="messages")
+    @functools.cached_property
+    def _without_first_space(self) -> tokenizers.Tokenizer:
+        """The same tokenizer, but for the space that SentencePiece puts before a text."""
+        data = json.loads(self.backend_json())
+        for part in _parts(data["normalizer"], "normalizers"):
+            if part["type"] == "Prepend":
+                part |= {"type": "Replace", "pattern": {"String": SPACE}, "content": SPACE}
+        for part in _parts(data["pre_tokenizer"], "pretokenizers"):
+            if part["type"] == "Metaspace":
+                part["prepend_scheme"] = "never"
+        changed = json.dumps(data)
+        return self._backend if data == json.loads(self.backend_json()) else tokenizers.Tokenizer.from_str(changed)
 
     @functools.cached_property
     def spelled_tokens(self) -> re.Pattern[str]:
@@ -176,6 +186,14 @@ class Tokenizer:
         spellings = {text for text, id_ in self._added.items() if id_ in self.special_ids} | self.unspellable.keys()
         texts = sorted((text for text in spellings if len(text) > 1), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, texts)) or "(?!)")
+
+    def with_template(self, chat_template: str | None) -> "Tokenizer":
+        """The same vocabulary with another chat template."""
+        other, other_fast = copy.copy(self), copy.copy(self.fast)
+        other_fast.chat_template = chat_template
+        other.fast = other_fast
+        other.__dict__.pop("template_options", None)
+        return other
 
     def decode(self, ids: Iterable[int]) -> str:
         """The tokens' bytes as text, special tokens included; U+FFFD for what is not UTF-8."""
@@ -199,7 +217,14 @@ class Tokenizer:
             tree = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(source)
         except jinja2.TemplateError:
             return frozenset()  # rendering says what is wrong with it
-        return frozenset(jinja2.meta.find_undeclared_variables(tree) - OWN_TEMPLATE_NAMES)
+        read = jinja2.meta.find_undeclared_variables(tree) - OWN_TEMPLATE_NAMES
+        set_by_itself = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"}
+        asked_for = {
+            test.node.name
+            for test in tree.find_all(nodes.Test)
+            if test.name in ("defined", "undefined") and isinstance(test.node, nodes.Name)
+        }
+        return frozenset(read - (set_by_itself - asked_for))
 
     def render(
         self,
@@ -230,15 +255,28 @@ class Tokenizer:
 
     @functools.cached_property
     def _backend_json(self) -> str:
-        return str(self._backend.to_str())
+        text = str(self._backend.to_str())
+        if not any(map(_is_spaces, self._backend.get_added_tokens_decoder().values())):
+            return text
+        # The grammar library would take the stand-ins of an added token for the character itself.
+        data = json.loads(text)
+        data["added_tokens"] = [
+            each for each in data["added_tokens"] if each["special"] or set(each["content"]) != {SPACE}
+        ]
+        return json.dumps(data, ensure_ascii=False)
 
     def backend_json(self) -> str:
-        """The tokenizer.json text of this very tokenizer, without padding and truncation."""
+        """The tokenizer.json text of this very tokenizer, without padding and truncation, for the grammar library."""
         return self._backend_json
 
     def detokenizer(self) -> "Detokenizer":
         """A fresh incremental decoder."""
         return Detokenizer(self)
+
+
+def _parts(steps: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
+    """The steps of a tokenizer's part, which may be one or several."""
+    return [] if steps is None else steps.get(name, [steps])
 
 
 class Detokenizer:
@@ -265,9 +303,15 @@ def _token_bytes(backend: tokenizers.Tokenizer) -> tuple[bytes, ...]:
     vocabulary = backend.get_vocab(with_added_tokens=True)
     to_bytes = _byte_level_bytes if _is_byte_level(backend) else _sentencepiece_bytes
     found = [b""] * (max(vocabulary.values()) + 1)
+    literal = {token_id for token_id, token in added.items() if not _is_spaces(token)}
     for text, token_id in vocabulary.items():
-        found[token_id] = text.encode() if token_id in added else to_bytes(text)
+        found[token_id] = text.encode() if token_id in literal else to_bytes(text)
     return tuple(found)
+
+
+def _is_spaces(token: tokenizers.AddedToken) -> bool:
+    """Whether it is one of Gemma's tokens for several spaces, which are added ones, written with the stand-in."""
+    return not token.special and set(token.content) == {SPACE}
 
 
 def _is_byte_level(backend: tokenizers.Tokenizer) -> bool:
@@ -309,8 +353,11 @@ def _byte_of_char() -> Mapping[str, int]:
 
 
 def _load_folder(path: Path) -> PreTrainedTokenizerFast:
-    if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-        raise ModelNotFoundError(f"the folder {path} has neither tokenizer.json nor tokenizer.model")
+    names = ("tokenizer.json", "tokenizer.model", "tekken.json")
+    if not any((path / name).is_file() for name in names):
+        raise ModelNotFoundError(f"the folder {path} has none of {', '.join(names)}")
+    if not any((path / name).is_file() for name in names[:2]):
+        return _load_tekken(path)
     # By tokenizer.json itself where there is one: AutoTokenizer may rebuild it by the rules of some class.
     loader = PreTrainedTokenizerFast if (path / "tokenizer.json").is_file() else AutoTokenizer
     try:
@@ -319,6 +366,14 @@ def _load_folder(path: Path) -> PreTrainedTokenizerFast:
         raise UnsupportedModelError(f"the tokenizer in {path} cannot be read: {error}") from error
     if not isinstance(fast, PreTrainedTokenizerFast):
         raise UnsupportedModelError(f"the tokenizer in {path} is a {type(fast).__name__}, which has no fast form")
+    return fast
+
+
+def _load_tekken(path: Path) -> PreTrainedTokenizerFast:
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tekken_backend(path / "tekken.json"), **special)
+    template = path / "chat_template.jinja"
+    fast.chat_template = template.read_text() if template.is_file() else None
     return fast
 
 
@@ -332,102 +387,3 @@ def _config_eos_ids(path: Path) -> set[int]:
             raise UnsupportedModelError(f"{file} cannot be read: {error}") from error
         found.update(eos if isinstance(eos, list) else [] if eos is None else [eos])
     return found
-
-
-# --- From a GGUF vocabulary
-
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
-
-LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class PreTokenizer:
-    """How a family of byte-level BPE cuts text before merging."""
-
-    names: frozenset[str]  # of tokenizer.ggml.pre
-    split: str | None = None  # a regex of its own; None: GPT-2's
-    digits_alone: bool = False
-    composes: bool = False  # NFC first
-    ignores_merges: bool = False  # a piece that is a token as a whole is not taken apart
-
-
-PRE_TOKENIZERS = (
-    PreTokenizer(frozenset({"default", "gpt-2"})),
-    PreTokenizer(frozenset({"smollm"}), digits_alone=True),
-    PreTokenizer(frozenset({"llama-bpe", "llama3", "llama-v3"}), split=LLAMA3_SPLIT, ignores_merges=True),
-    PreTokenizer(frozenset({"qwen2"}), split=LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}"), composes=True),
-)
-
-
-def _gguf_backend(vocabulary: GGUFVocabulary) -> tokenizers.Tokenizer:
-    builders = {"gpt2": _byte_level_backend, "llama": _sentencepiece_backend}
-    if vocabulary.model not in builders:
-        supported = ", ".join(builders)
-        raise UnsupportedModelError(f"tokenizer.ggml.model is {vocabulary.model!r}; supported: {supported}")
-    backend = builders[vocabulary.model](vocabulary)
-    kinds = {CONTROL: True, UNKNOWN: True, USER_DEFINED: False}  # token type -> special
-    pairs = zip(vocabulary.tokens, vocabulary.token_types, strict=True)
-    added = [AddedToken(text, special=kinds[kind], normalized=False) for text, kind in pairs if kind in kinds]
-    backend.add_tokens(added)
-    return backend
-
-
-def _byte_level_backend(vocabulary: GGUFVocabulary) -> tokenizers.Tokenizer:
-    family = next((family for family in PRE_TOKENIZERS if vocabulary.pre_tokenizer in family.names), None)
-    if family is None:
-        supported = ", ".join(sorted(itertools.chain.from_iterable(family.names for family in PRE_TOKENIZERS)))
-        raise UnsupportedModelError(f"tokenizer.ggml.pre is {vocabulary.pre_tokenizer!r}; supported: {supported}")
-    merges = [_pair(merge) for merge in vocabulary.merges]
-    ids = {token: id_ for id_, token in enumerate(vocabulary.tokens)}
-    backend = tokenizers.Tokenizer(models.BPE(ids, merges, ignore_merges=family.ignores_merges))
-    if family.composes:
-        backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = _byte_level_cuts(family)
-    backend.decoder = decoders.ByteLevel()
-    return backend
-
-
-def _pair(merge: str) -> tuple[str, str]:
-    left, _, right = merge.partition(" ")
-    return left, right
-
-
-def _byte_level_cuts(family: PreTokenizer) -> pre_tokenizers.PreTokenizer:
-    steps: list[pre_tokenizers.PreTokenizer] = []
-    if family.digits_alone:
-        steps.append(pre_tokenizers.Digits(individual_digits=True))
-    if family.split is not None:
-        steps.append(pre_tokenizers.Split(Regex(family.split), "isolated"))
-    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=family.split is None))
-    return pre_tokenizers.Sequence(steps)
-
-
-def _sentencepiece_backend(vocabulary: GGUFVocabulary) -> tokenizers.Tokenizer:
-    unknown = None if vocabulary.unknown_id is None else vocabulary.tokens[vocabulary.unknown_id]
-    ids = {token: id_ for id_, token in enumerate(vocabulary.tokens)}
-    model = models.BPE(ids, _merges_by_score(vocabulary), unk_token=unknown, fuse_unk=True, byte_fallback=True)
-    backend = tokenizers.Tokenizer(model)
-    prefix = [normalizers.Prepend(SPACE)] if vocabulary.add_space_prefix else []
-    backend.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", SPACE)])
-    parts = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    backend.decoder = decoders.Sequence(parts)
-    return backend
-
-
-def _merges_by_score(vocabulary: GGUFVocabulary) -> list[tuple[str, str]]:
-    """SentencePiece merges two neighbours if their joint text is a token, the best score first."""
-    ids = {
-        t: i
-        for i, (t, kind) in enumerate(zip(vocabulary.tokens, vocabulary.token_types, strict=True))
-        if kind == NORMAL
-    }
-    if len(vocabulary.scores) != len(vocabulary.tokens):
-        raise UnsupportedModelError("a SentencePiece vocabulary needs tokenizer.ggml.scores, one per token")
-    splits = ((token, token[:cut], token[cut:]) for token in ids for cut in range(1, len(token)))
-    found = [split for split in splits if split[1] in ids and split[2] in ids]
-    found.sort(key=lambda split: (-vocabulary.scores[ids[split[0]]], ids[split[1]], ids[split[2]]))
-    return [(left, right) for _, left, right in found]

@@ -286,8 +286,8 @@ class Request:
     tool_choice: ToolChoice = ToolChoice()
     parallel_tool_calls: bool = True
     open_objects: bool = False  # allow properties that a tool's schema does not name, where it does not forbid them
-    lenient: bool = False  # drop what cannot be enforced of a schema, and say so in the receipt
-    strict_formats: bool = False  # refuse formats that JSON Schema does not know, which else are annotations
+    lenient: bool = False  # drop keywords of schemas that cannot be enforced, and name them in the receipt
+    strict_formats: bool = False  # refuse formats that no draft of JSON Schema knows, which else are annotations
     response: Grammar | None = None  # what the text of the answer must be
     sampling: SamplingParams = SamplingParams()
     stop: tuple[str, ...] = ()  # free text ends before the first of these

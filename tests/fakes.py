@@ -12,6 +12,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerFast
 
+from engine.cache import Part
 from engine.errors import ConfigError, MatcherError
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.matcher import Matcher
@@ -82,9 +83,11 @@ def fake_tokenizer(
     return Tokenizer(fast)
 
 
-@dataclass
+@dataclass(eq=False)
 class FakeCache:
     """Remembers the tokens themselves."""
+
+    memory: "FakeMemory | None" = field(default=None, kw_only=True, repr=False)
 
     tokens: list[int] = field(default_factory=list)
     group: int = 0  # as with real slots, rows of another group need a pass of their own
@@ -102,23 +105,40 @@ class FakeCache:
         assert self.can_trim
         del self.tokens[len(self.tokens) - num_tokens :]
 
+    def read(self, start: int, stop: int) -> Part:
+        assert self.can_trim or (start, stop) == (0, len(self.tokens))
+        return Part(self.tokens[start:stop], num_bytes=stop - start)
+
+    def write(self, parts: Sequence[tuple[Part, int]]) -> None:
+        assert not self.tokens
+        self.tokens = [token for part, num_tokens in parts for token in part.content[:num_tokens]]
+
     def release(self) -> None:
         assert not self.is_released
         self.is_released = True
+        if self.memory is not None:
+            self.memory.caches.remove(self)
 
 
 @dataclass
 class FakeMemory:
-    """Gives caches, and remembers them."""
+    """Gives caches, and knows which are in use."""
 
     bytes_per_token: int = 1
     bytes_moved: int = 0
     can_batch: bool = True  # off: as with rotating caches
     caches: list[FakeCache] = field(default_factory=list)
+    num_made: int = 0
+
+    @property
+    def can_cut(self) -> bool:
+        return self.can_batch
 
     def make_cache(self) -> FakeCache:
-        number = 0 if self.can_batch else len(self.caches)
-        self.caches.append(FakeCache(group=number, can_trim=self.can_batch))
+        self.num_made += 1
+        self.caches.append(
+            FakeCache(group=0 if self.can_batch else self.num_made, can_trim=self.can_batch, memory=self)
+        )
         return self.caches[-1]
 
 
@@ -134,6 +154,7 @@ class FakeModel:
     phrases: Mapping[tuple[int, ...], int] = field(default_factory=dict)  # ids -> added to each next one of them
     seed: int = 0
     context_length: int = 4096
+    num_weights: int = 100
     can_batch: bool = True
     memories: list[FakeMemory] = field(default_factory=list)
     num_forward_passes: int = 0
@@ -145,6 +166,9 @@ class FakeModel:
             raise ConfigError(f"kv_bits is {kv_bits}; this fake has none")
         self.memories.append(FakeMemory(can_batch=self.can_batch))
         return self.memories[-1]
+
+    def fingerprint(self) -> str:
+        return f"fake-{self.seed}"
 
     def forward(self, chunks: Sequence[Chunk], drawn: mx.array | None = None) -> mx.array:
         assert len({chunk.cache.group for chunk in chunks}) == 1

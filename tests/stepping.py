@@ -1,6 +1,7 @@
 """Sequences and the step function by themselves, without an engine."""
 
 from collections.abc import Sequence as Rows
+from typing import Any
 
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.model import LoadedModel
@@ -42,5 +43,5 @@ def run(stepper: Stepper, sequences: Rows[Sequence]) -> list[list[Progress]]:
     return progress
 
 
-def stepper_of(loaded: LoadedModel, **options: bool) -> Stepper:
+def stepper_of(loaded: LoadedModel, **options: Any) -> Stepper:
     return Stepper(loaded, compiler_of(loaded), **options)

@@ -14,64 +14,64 @@ MAX_LINES = 450
 ROWS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
-        "engine.errors engine.blas engine.grammars engine.grammars.encoders engine.sampling engine.passes "
-        "engine.capacity "
-        "api api.schemas api.convert api.routes",  # the packages are empty
-        "engine engine.checks",  # the package itself: it chooses the BLAS, before anything imports mlx
-        "engine.types engine.config engine.output_schema",
-        "engine.events",
-        "engine.requests engine.catalog engine.gguf engine.sampling.bitmask engine.sampling.logits "
-        "engine.grammars.matcher engine.grammars.schema_walk engine.grammars.tool_descriptions engine.grammars.example "
-        "engine.grammars.literals engine.grammars.lark_source engine.grammars.marks engine.grammars.regex_shape "
-        "engine.grammars.json_stream engine.grammars.schema_limits engine.grammars.schema_logic "
-        "engine.grammars.schema_patterns engine.grammars.schema_formats "
-        "engine.tools.registry",
-        "engine.grammars.schema_dialects engine.grammars.schema_formulas engine.grammars.schema_literals "
-        "engine.grammars.schema_places",
-        "engine.grammars.closing_tokens engine.grammars.closing_values engine.grammars.closing_hints "
-        "engine.grammars.llguidance_backend engine.grammars.custom_tools engine.grammars.strict "
-        "engine.grammars.schema_references engine.grammars.schema_members engine.grammars.schema_numbers "
-        "engine.grammars.schema_states engine.sampling.sampler "
-        "engine.tokenizer engine.cache engine.tools.calculate engine.tools.web_search",
-        "engine.grammars.schema_cases engine.grammars.schema_closing",
-        "engine.grammars.schema_objects engine.grammars.schema_source",
+        "engine.accounts engine.blas engine.errors engine.grammars engine.grammars.closing_tokens "
+        "engine.grammars.encoders engine.grammars.families engine.grammars.literals engine.grammars.marks "
+        "engine.grammars.regex_shape engine.grammars.schema_formats engine.grammars.schema_logic "
+        "engine.grammars.schema_patterns engine.sampling engine.work",
+        "engine engine.checks engine.grammars.json_stream engine.grammars.lark_source "
+        "engine.grammars.schema_limits engine.tekken",
+        "engine.config engine.types",
+        "engine.catalog engine.events engine.gguf engine.grammars.example engine.grammars.schema_walk "
+        "engine.grammars.tool_descriptions engine.output_schema engine.tools.registry",
+        "engine.cache engine.capacity engine.gguf_tokenizer engine.grammars.closing_hints "
+        "engine.grammars.closing_values engine.grammars.custom_tools engine.grammars.encoders.kinds "
+        "engine.grammars.matcher engine.grammars.schema_dialects engine.grammars.schema_literals "
+        "engine.grammars.schema_members engine.grammars.schema_places engine.grammars.strict engine.output_types "
+        "engine.passes engine.requests engine.sampling.bitmask engine.sampling.logits engine.tools.calculate "
+        "engine.tools.web_search",
+        "engine.grammars.closing engine.grammars.closing_bounds engine.grammars.llguidance_backend "
+        "engine.grammars.schema_numbers engine.grammars.schema_references engine.grammars.veto_arrays "
+        "engine.outlines_terms engine.prefix_cache engine.sampling.sampler engine.slots engine.tokenizer "
+        "engine.tools",
+        "engine.grammars.reasoning_budget engine.grammars.schema_closing engine.grammars.schema_formulas "
+        "engine.grammars.schema_states engine.grammars.veto engine.memory",
+        "engine.grammars.schema_cases engine.grammars.schema_source engine.model engine.prefix_store",
+        "engine.grammars.schema_objects",
         "engine.grammars.schema_tableau",
         "engine.grammars.schema_emission",
-        "engine.slots engine.tools engine.grammars.json_schema engine.grammars.closing "
-        "engine.grammars.reasoning_budget engine.grammars.closing_bounds engine.grammars.veto_arrays "
-        "engine.output_types",
-        "engine.memory",
-        "engine.model",
-        "engine.grammars.veto engine.grammars.encoders.arguments engine.grammars.encoders.kinds",
+        "engine.grammars.json_schema",
+        "engine.grammars.encoders.arguments",
         "engine.grammars.encoders.json_arguments engine.grammars.encoders.raw_strings",
-        "engine.grammars.encoders.tagged engine.grammars.encoders.literal_reader",
-        "engine.grammars.tool_format engine.grammars.encoders.literal",
-        "engine.grammars.tool_formats engine.grammars.turn_parser engine.grammars.turn_closing engine.template_skills",
-        "engine.prompt",
-        "engine.grammars.turn engine.grammars.veto_matcher engine.outlines_terms",
-        "engine.guard engine.output",
-        "engine.sequence",
-        "engine.step engine.scheduler",
+        "engine.grammars.encoders.literal_reader engine.grammars.encoders.tagged engine.grammars.tool_format",
+        "engine.grammars.encoders.literal engine.grammars.families.json_families "
+        "engine.grammars.families.tagged_families engine.grammars.turn_closing engine.grammars.turn_parser "
+        "engine.template_skills",
+        "engine.grammars.families.literal_families engine.grammars.turn engine.grammars.veto_matcher engine.guard "
+        "engine.output engine.prompt",
+        "engine.grammars.tool_formats engine.sequence",
+        "engine.drafts engine.draws engine.inspection engine.scheduler",
+        "engine.step",
         "engine.generation",
         "engine.admission engine.decoding",
         "engine.engine",
         "engine.agent engine.structured",
         "engine.outlines_model",
-        "api.settings api.toolbox api.connections api.metrics api.schemas.common api.convert.paths",
-        "api.schemas.errors api.schemas.tools api.schemas.completions api.schemas.models api.schemas.health",
-        "api.schemas.messages api.schemas.response_items api.convert.errors",
-        "api.schemas.responses api.convert.history api.lifetime api.workers",
-        "api.schemas.response_events api.response_store",
-        "api.schemas.chat api.schemas.tokenize api.convert.answers api.convert.sampling api.manager api.bridge",
-        "api.convert.requests api.convert.chat api.convert.completions api.convert.responses api.turns api.server "
-        "api.middleware",
-        "api.convert.response_requests",
-        "api.jobs",
-        "api.responses api.agents api.routes.documented api.routes.query",
-        "api.routes.chat api.routes.completions api.routes.models api.routes.tools api.routes.tokenize "
-        "api.routes.operation api.routes.responses",
+        "api api.connections api.convert api.convert.paths api.metrics api.routes api.schemas api.schemas.common "
+        "api.settings",
+        "api.schemas.completions api.schemas.errors api.schemas.health api.schemas.models api.schemas.tools "
+        "api.toolbox",
+        "api.convert.errors api.routes.documented api.schemas.messages api.schemas.response_items",
+        "api.convert.answers api.convert.history api.convert.sampling api.lifetime api.manager api.routes.query "
+        "api.schemas.chat api.schemas.responses api.schemas.tokenize api.workers",
+        "api.bridge api.convert.chat api.convert.completions api.convert.requests api.middleware "
+        "api.response_store api.schemas.response_events api.turns",
+        "api.convert.response_requests api.convert.responses api.server api.terminal",
+        "api.agents api.demo api.jobs",
+        "api.responses",
+        "api.routes.chat api.routes.completions api.routes.models api.routes.operation api.routes.responses "
+        "api.routes.tokenize api.routes.tools",
         "api.app",
-        "api.demo api.serve api.terminal",
+        "api.serve",
         "api.cli",
     )
 )
@@ -81,7 +81,7 @@ HOMES: dict[str, frozenset[str]] = {
     "llguidance": frozenset({"engine.grammars.llguidance_backend"}),
     "mlx_lm": frozenset({"engine.model", "engine.cache", "engine.slots"}),
     "transformers": frozenset({"engine.tokenizer"}),
-    "tokenizers": frozenset({"engine.tokenizer"}),
+    "tokenizers": frozenset({"engine.tokenizer", "engine.tekken", "engine.gguf_tokenizer"}),
     "huggingface_hub": frozenset({"engine.model"}),
     "jsonschema_rs": frozenset(
         {

@@ -171,8 +171,8 @@ TOOLS: list[tuple[str, Callable[[], Options], str, type[RequestError]]] = [
     ),
     (
         "a keyword nobody can hold",
-        lambda: {"tools": [schema(**{"$dynamicRef": "#a"})]},
-        "tools[0].parameters.properties.city.$dynamicRef",
+        lambda: {"tools": [schema(pattern="(?=a)")]},
+        "tools[0].parameters.properties.city.pattern",
         SchemaError,
     ),
     (
@@ -375,6 +375,8 @@ def test_what_the_caller_gets_wrong_is_an_error_that_names_it_before_the_first_t
         ({"prompt": (5,), "tools": (TOOL,)}, "tools"),
         ({"prompt": (5,), "tool_choice": "auto"}, "tool_choice"),
         ({"prompt": (5,), "open_objects": 1}, "open_objects"),
+        ({"prompt": (5,), "lenient": 1}, "lenient"),
+        ({"prompt": (5,), "strict_formats": "yes"}, "strict_formats"),
         ({"prompt": (5,), "sampling": None}, "sampling"),
     ],
     ids=lambda value: value if isinstance(value, str) else f"{value!r:.60}",
@@ -449,8 +451,8 @@ def test_what_is_unusual_but_not_wrong_is_answered(engine: Engine, options: Opti
 
 def test_one_bad_schema_leaves_the_other_requests_alone(engine: Engine) -> None:
     """F5: there, one bad schema broke every tool."""
-    with pytest.raises(SchemaError, match=r"tools\[0\].parameters.properties.city.\$dynamicRef"):
-        engine.chat([USER], tools=[schema(**{"$dynamicRef": "#a"})])
+    with pytest.raises(SchemaError, match=r"tools\[0\].parameters.properties.city.pattern"):
+        engine.chat([USER], tools=[schema(pattern="(?=a)")])
     assert engine.chat([USER], tools=[TOOL], tool_choice="required", max_tokens=60).tool_calls
 
 

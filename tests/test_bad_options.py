@@ -75,6 +75,7 @@ def test_an_option_of_an_engine_that_is_not_what_it_must_be_is_an_error(options:
         {"cache_dir": None},
         {"fast_forward": "no"},
         {"look_ahead": 1},
+        {"drafts": None},
         {"max_running": None},
         {"kv_bits": 3},
         {"kv_bits": "8"},

@@ -225,7 +225,7 @@ def test_twenty_requests_from_several_threads_each_get_their_own_answer() -> Non
 
     def said(answer: Completion) -> object:
         calls = [(call.name, call.arguments) for call in answer.tool_calls]
-        usage = replace(answer.usage, forward_passes=0)  # others make the chunks of a prompt shorter
+        usage = replace(answer.usage, forward_passes=0, cached_tokens=0)  # these depend on the others
         return answer.text, calls, answer.stop_reason, usage, answer.seed
 
     assert list(map(said, together)) == list(map(said, alone))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.config import EngineConfig
 from engine.engine import Engine
-from engine.errors import EngineClosedError, RequestError
+from engine.errors import EngineClosedError, RequestError, SchemaError
 from engine.events import Enforcement, Finished, StopReason, ToolCallEnd
 from engine.types import Grammar, Message, Request, Role, SamplingParams, Tool
 from tests.fakes import (
@@ -323,3 +323,30 @@ def test_submitting_cancelling_and_closing_at_once_leaves_nobody_waiting() -> No
             closing = closer.submit(close)
             in_threads(4, use)
             closing.result(timeout=30)
+
+
+# How schemas are taken.
+
+
+def tool_of(**keywords: object) -> Tool:
+    return Tool("f", parameters={"type": "object", "properties": {"a": {"type": "string", **keywords}}})
+
+
+def test_lenient_drops_what_cannot_be_enforced_and_the_receipt_says_so() -> None:
+    tool, path = tool_of(pattern="(?=a)"), "tools[0].parameters.properties.a.pattern"
+    with Engine(fake_loaded(bonus={'"': 500})) as engine:
+        with pytest.raises(SchemaError) as refused:
+            engine.chat([USER], tools=[tool], tool_choice="required", max_tokens=60)
+        answer = engine.chat([USER], tools=[tool], tool_choice="required", max_tokens=60, lenient=True)
+    assert refused.value.param == path
+    assert (path, Enforcement.LENIENT) in [(entry.path, entry.enforcement) for entry in answer.receipt.entries]
+
+
+def test_strict_formats_refuses_a_format_that_else_is_an_annotation() -> None:
+    tool, path = tool_of(format="odd"), "tools[0].parameters.properties.a.format"
+    with Engine(fake_loaded(bonus={'"': 500})) as engine:
+        answer = engine.chat([USER], tools=[tool], tool_choice="required", max_tokens=60)
+        with pytest.raises(SchemaError) as refused:
+            engine.stream([USER], tools=[tool], tool_choice="required", max_tokens=60, strict_formats=True)
+    assert (path, Enforcement.ANNOTATION) in [(entry.path, entry.enforcement) for entry in answer.receipt.entries]
+    assert refused.value.param == path

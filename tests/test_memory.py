@@ -215,7 +215,8 @@ def test_a_row_takes_over_what_another_has_read(model: MLXModel) -> None:
     walk.begin()
     walk.append({0: tokens(0, 12)})
     heir = memory.make_cache()
-    heir.write(walk.rows[0][0].read(0, 9))
+    first = walk.rows[0][0]
+    heir.write([(first.read(0, 5), 5), (first.read(5, 12), 4)])
     walk.rows.append((heir, tokens(0, 12)[:9]))
     walk.append({0: tokens(1, 2), 1: tokens(2, 3)})
 

@@ -271,7 +271,8 @@ def test_the_same_request_gives_the_same_answer_whether_it_is_streamed_or_not(wa
     for walk in walks[::7]:
         again = walk.engine.submit(walk.request).completion()
         streamed = walk.completion
-        assert (again.text, again.stop_reason, again.usage) == (streamed.text, streamed.stop_reason, streamed.usage)
+        assert (again.text, again.stop_reason) == (streamed.text, streamed.stop_reason)
+        assert again.usage.completion_tokens == streamed.usage.completion_tokens
         assert [(call.name, call.arguments) for call in again.tool_calls] == [
             (call.name, call.arguments) for call in streamed.tool_calls
         ]

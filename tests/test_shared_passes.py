@@ -79,20 +79,3 @@ def test_a_row_whose_next_pass_depends_on_its_token_does_not_look_ahead_nor_do_o
     sequences = [make_sequence(loaded, **options), make_sequence(loaded)]
     run(stepper, sequences)
     assert stepper.work.num_ahead == 0
-
-
-def test_a_token_is_drawn_again_from_the_same_logits_and_noise_without_those_that_are_barred() -> None:
-    loaded = fake_loaded()
-    stepper = stepper_of(loaded)
-    sequence = make_sequence(loaded, sampling=SamplingParams(temperature=1, seed=3))
-    row = stepper._next_row(sequence, max_chunk=512)
-    stepper._launch([row])
-    (first,) = stepper._draw([row])
-    second = stepper._redraw(row, [first])
-    third = stepper._redraw(row, [second])
-    assert len({first, second, third}) == 3
-
-    other = stepper._next_row(make_sequence(loaded, sampling=SamplingParams(temperature=1, seed=3)), max_chunk=512)
-    stepper._launch([other])
-    assert stepper._draw([other]) == [first]
-    assert stepper._redraw(other, [first, second]) == third

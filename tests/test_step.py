@@ -18,6 +18,7 @@ from engine.types import Grammar, Request, SamplingParams, Tool
 from tests.fakes import CALCULATE, EOS, REQUIRED, SEARCH, USER, FailingCompiler, fake_loaded, fake_model, with_hook
 from tests.stepping import compiler_of, make_sequence, run
 
+NO_DRAFTS = EngineConfig(drafts=False)  # whose passes depend on what was guessed
 FAMILIES = pytest.mark.parametrize("hermes", [False, True], ids=["plain", "hermes"])
 # Long enough to outlast the matcher's tokens, whatever the model says.
 FAULTY = Tool(
@@ -37,7 +38,7 @@ def test_a_constrained_call_takes_no_more_forward_passes_than_as_much_free_text(
     hermes: bool, seed: int, tools: tuple[Tool, ...]
 ) -> None:
     """F14: there, speed collapsed under constraint."""
-    with Engine(fake_loaded(hermes=hermes, seed=seed, bonus={EOS: -(10**6)})) as engine:
+    with Engine(fake_loaded(hermes=hermes, seed=seed, bonus={EOS: -(10**6)}), config=NO_DRAFTS) as engine:
         call = engine.chat([USER], tools=tools, tool_choice="required", parallel_tool_calls=False)
         free = engine.chat([USER], max_tokens=call.usage.completion_tokens)
 
@@ -60,7 +61,7 @@ def test_the_opening_of_a_required_call_is_read_together_with_the_prompt(hermes:
 @FAMILIES
 def test_a_sampled_token_and_those_that_it_forces_go_through_the_model_at_once(hermes: bool) -> None:
     loaded = fake_loaded(hermes=hermes)
-    with Engine(loaded) as engine:
+    with Engine(loaded, config=NO_DRAFTS) as engine:
         answer = engine.chat(
             [USER],
             tools=[CALCULATE, SEARCH],

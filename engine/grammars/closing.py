@@ -9,7 +9,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,32 +18,57 @@ from engine.grammars.closing_hints import ClosingHints
 from engine.grammars.closing_tokens import Choices, TokenOrder
 from engine.grammars.matcher import Matcher
 
-MAX_NODES = 4096
+MAX_NODES = 8192
 NUM_MORE_NODES = 256
 NO_HINTS = ClosingHints()
 AT_ONCE = -1.0
 SEEN_BEFORE = 8.0  # what a place costs that looks like one that was seen at the same length
 PER_DOUBLING = 0.1  # what each doubling of a path's length costs, so that no loop goes on for ever
+KEEP_EVERY = 64  # nodes in a row of which one keeps its matcher
+MAX_STUCK = 512  # nodes in almost free text that a search looks at; their masks take milliseconds
+MAX_IN_VAIN = 2  # a hint may first have to be what it ends
+MINUS = ord("-")
+BEFORE_VALUE = frozenset(b" [")
 MAX_TRIES = 8  # after which a token that leads round in circles is no worse
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A hint that is being written in almost free text."""
+
+    place: int  # where it was begun
+    hint: bytes
+    num_written: int
+
+    @property
+    def key(self) -> tuple[int, bytes]:
+        return self.place, self.hint
+
+    @property
+    def rest(self) -> bytes:
+        return self.hint[self.num_written :]
 
 
 @dataclass(eq=False, slots=True)
 class _Node:
     """A place in the grammar, reached by a path."""
 
-    matcher: Matcher
+    matcher: Matcher | None  # None: a later node has it
     parent: "_Node | None"
     tokens: tuple[int, ...]  # from the parent to here: a choice, and what is forced after it
-    length: int  # in tokens, from the start
+    depth: int  # in choices, from the start
+    length: int  # the same in tokens
     num_bytes: int  # the same in bytes
     cost: float
     is_end: bool  # whether the turn may end here
-    rest_of_hint: bytes  # of one that was begun in almost free text
+    begun: _Begun | None
+    last_byte: int | None  # None: nothing is written
     tail: bytes | None  # what the path wrote after its last quote; None: it wrote no quote
 
     # Set when it is looked at.
-    untried: Iterator[tuple[int, bytes]] | None = None  # token, and what is then the rest of a hint
+    untried: Iterator[tuple[int, _Begun | None]] | None = None
     num_tried: int = 0
+    is_stuck: bool = False  # in almost free text, where nothing shows an end
     place: int = 0  # what its mask hashes to
     first_bytes: frozenset[int] = field(default_factory=frozenset)
 
@@ -86,7 +111,7 @@ class ClosingSearch:
         """The first path found of at most max_tokens tokens after which the turn may end; () where it may end here.
 
         The end-of-turn token is not in it. None where none is found: there is none, or the node limit was reached. The
-        same state gives the same path. The matcher is not changed. hints: of the request. max_nodes: None is the search's own.
+        same state gives the same path. The matcher is not changed. hints: of the request. max_nodes: None: as always.
         """
         return self._search(matcher, max_tokens, hints, takes_first=True, max_nodes=max_nodes)
 
@@ -139,16 +164,17 @@ class _Search:
         self._row = np.zeros(order.num_words, dtype=np.int32)
         self._queue: list[tuple[float, int, _Node]] = []
         self._seen: set[tuple[int, int]] = set()
-        self._begun: set[tuple[int, bytes]] = set()
+        self._num_in_vain: dict[tuple[int, bytes], int] = {}  # how often a hint led back to where it was begun
         self._tries: dict[tuple[int, int], int] = {}
         self._tries_of_kind: dict[tuple[int, int], int] = {}
         self._serial = 0
+        self._num_stuck = 0
         self.num_nodes = 0
 
     def run(self, matcher: Matcher, max_tokens: int, *, takes_first: bool) -> tuple[int, ...] | None:
         """takes_first: of the paths that fit; else the shortest."""
         best: _Node | None = None
-        root = self._reached(matcher, None, (), 0.0, b"")
+        root = self._reached(matcher.copy(), None, (), 0.0, None)
         longest: float = math.inf  # that a path may be. The first one shows the way, even where it is too long.
         if root is not None:
             self._offer(root, longest)
@@ -181,14 +207,14 @@ class _Search:
         if node.untried is None and not self._look_at(node):
             return None
         assert node.untried is not None
-        token, rest_of_hint = next(node.untried, (None, b""))
+        token, begun = next(node.untried, (None, None))
         if token is None:
             return None
         cost = node.cost + math.log2(1 + node.num_tried)
         self._count_try(node, token)
         self._push(node, node.cost + math.log2(1 + node.num_tried) + _of_length(node.length))
         self.num_nodes += 1
-        return self._reached(node.matcher, node, (token,), cost, rest_of_hint)
+        return self._reached(self._matcher_for_child(node), node, (token,), cost, begun)
 
     def _count_try(self, node: _Node, token: int) -> None:
         node.num_tried += 1
@@ -199,11 +225,13 @@ class _Search:
         return kind_of(self._order.token_bytes[token][0])
 
     def _reached(
-        self, before: Matcher, parent: _Node | None, tokens: tuple[int, ...], cost: float, rest_of_hint: bytes
+        self, matcher: Matcher, parent: _Node | None, tokens: tuple[int, ...], cost: float, begun: _Begun | None
     ) -> _Node | None:
-        """The place after the tokens and what the grammar then forces. None where they are not allowed after all."""
+        """The place after the tokens and what the grammar then forces. None where they are not allowed after all.
+
+        matcher: at the parent; it moves on.
+        """
         try:
-            matcher = before.copy()
             matcher.accept(tokens)
             forced = list(itertools.takewhile(lambda token: token not in self._eos_ids, matcher.forced_tokens()))
             matcher.accept(forced)
@@ -216,22 +244,40 @@ class _Search:
             matcher=matcher,
             parent=parent,
             tokens=tokens,
+            depth=0 if parent is None else parent.depth + 1,
             length=len(tokens) + (parent.length if parent is not None else 0),
             num_bytes=len(text) + (parent.num_bytes if parent is not None else 0),
             cost=cost,
             is_end=is_end,
-            rest_of_hint=rest_of_hint,
+            begun=begun,
+            last_byte=text[-1] if text else None if parent is None else parent.last_byte,
             tail=_tail(text, None if parent is None else parent.tail),
         )
+
+    def _matcher_for_child(self, node: _Node) -> Matcher:
+        matcher = _matcher_at(node)
+        # A copy takes the longer the more was written. So far from the start most nodes hand their matcher on, and
+        # where one is needed again it is made from the nearest that was kept.
+        is_kept = node.depth < KEEP_EVERY or node.depth % KEEP_EVERY == 0
+        node.matcher = matcher.copy() if is_kept else None
+        return matcher
 
     def _look_at(self, node: _Node) -> bool:
         """Read what may come next. False: not now, it looks like a place that was seen before, or is none."""
         try:
+            assert node.matcher is not None  # nobody took it yet
             node.matcher.fill_bitmask(self._row)
         except MatcherError:
             return False
         node.place = hash(self._row.tobytes())
-        choices = self._order.choices(self._row)
+        choices = self._order.choices(self._row, node.last_byte)
+        # A quote that ended nothing leads back to a place like the one before.
+        leads_back = choices.is_broad and node.parent is not None and node.parent.place == node.place
+        node.is_stuck = choices.is_stuck or leads_back
+        self._num_stuck += node.is_stuck
+        if self._num_stuck > MAX_STUCK:
+            self._queue.clear()
+            return False
         node.first_bytes = choices.first_bytes
         node.untried = self._in_order(node, choices)
         if (node.place, node.num_bytes) in self._seen:
@@ -241,57 +287,88 @@ class _Search:
         self._seen.add((node.place, node.num_bytes))
         return True
 
-    def _in_order(self, node: _Node, choices: Choices) -> Iterator[tuple[int, bytes]]:
+    def _in_order(self, node: _Node, choices: Choices) -> Iterator[tuple[int, _Begun | None]]:
         """The tokens to try, best first, each once."""
         tried: set[int] = set()
-        for token, rest_of_hint in itertools.chain(
+        for token, begun in itertools.chain(
             self._hinted(node, choices),
-            ((token, b"") for token in self._preferred(node, choices)),
-            ((token, b"") for token in reversed(choices.tokens.tolist())),
+            ((token, None) for token in self._preferred(node, choices)),
+            ((token, None) for token in reversed(choices.tokens.tolist())),
         ):
             if token not in tried:
                 tried.add(token)
-                yield token, rest_of_hint
+                yield token, begun
 
-    def _hinted(self, node: _Node, choices: Choices) -> Iterator[tuple[int, bytes]]:
-        if node.rest_of_hint:
-            yield from self._beginning(node.rest_of_hint, choices)
-        if choices.is_stuck:
+    def _hinted(self, node: _Node, choices: Choices) -> Iterator[tuple[int, _Begun | None]]:
+        if node.begun is not None:
+            if (token := self._first_of(node.begun.rest, choices)) is not None:
+                yield token, self._written(node.begun, token)
+            elif node.begun.rest or node.begun.place == node.place:
+                self._num_in_vain[node.begun.key] = self._num_in_vain.get(node.begun.key, 0) + 1
+        if node.is_stuck:
             for hint in self._anywhere:
-                # One that was written in a place like this, and led back to it, does not help.
-                if (node.place, hint) not in self._begun:
-                    self._begun.add((node.place, hint))
-                    yield from self._beginning(hint, choices)
-        elif not choices.closers and node.tail is not None:
-            for hint in self._strings:
-                if hint.startswith(node.tail):
-                    for token, _ in self._beginning(hint[len(node.tail) :], choices):
-                        yield token, b""
+                begun = _Begun(node.place, hint, 0)
+                token = self._first_of(hint, choices)
+                if token is not None and self._num_in_vain.get(begun.key, 0) < MAX_IN_VAIN:
+                    yield token, self._written(begun, token)
+        elif node.tail or (node.tail is not None and not choices.closers):
+            yield from ((token, None) for token in self._of_strings(node.tail, choices))
 
-    def _beginning(self, text: bytes, choices: Choices) -> Iterator[tuple[int, bytes]]:
-        """The longest allowed token with which the text begins, and the text after it."""
-        for token in self._order.prefixes(text):
-            if choices.is_allowed[token]:
-                yield token, text[len(self._order.token_bytes[token]) :]
-                return
+    def _of_strings(self, tail: bytes, choices: Choices) -> Iterator[int]:
+        """The tokens that go on with a hinted string of which the tail is written."""
+        for hint in self._strings:
+            token = self._first_of(hint[len(tail) :], choices) if hint.startswith(tail) else None
+            if token is not None:
+                yield token
+
+    def _first_of(self, text: bytes, choices: Choices) -> int | None:
+        """The longest allowed token with which the text begins."""
+        return next((token for token in self._order.prefixes(text) if choices.is_allowed[token]), None)
+
+    def _written(self, begun: _Begun, token: int) -> _Begun:
+        return replace(begun, num_written=begun.num_written + len(self._order.token_bytes[token]))
 
     def _preferred(self, node: _Node, choices: Choices) -> Iterator[int]:
         yield from choices.special
         yield from choices.closers
+        if node.is_stuck:
+            yield from choices.longest
+            return
         before = frozenset() if node.parent is None else node.parent.first_bytes
 
-        def order(token: int) -> tuple[bool, bool, int, int]:
+        def order(token: int) -> tuple[bool, int, int, bool]:
             kind = self._kind_of(token)
+            is_minus = kind == MINUS  # after it zero may not do
+            if node.last_byte in BEFORE_VALUE:
+                return (False, 0, 0, is_minus)
             return (
                 # What could not come a token ago is a step forward.
                 self._order.token_bytes[token][0] in before,
-                kind == MINUS,  # after it zero may not do
                 # What was tried in a place like this leads round in circles.
                 self._tries_of_kind.get((node.place, kind), 0),
                 min(self._tries.get((node.place, token), 0), MAX_TRIES),
+                is_minus,
             )
 
-        yield from sorted(choices.longest, key=order)
+        openers = frozenset(choices.openers)
+        yield from sorted((token for token in choices.longest if token not in openers), key=order)
+        yield from choices.openers
+
+
+def _matcher_at(node: _Node) -> Matcher:
+    """A matcher in the node's state, the node's own if it has one."""
+    tokens: list[tuple[int, ...]] = []
+    kept: _Node | None = node
+    while kept is not None and kept.matcher is None:
+        tokens.append(kept.tokens)
+        kept = kept.parent
+    assert kept is not None  # the first node keeps its own
+    assert kept.matcher is not None
+    if kept is node:
+        return kept.matcher
+    matcher = kept.matcher.copy()
+    matcher.accept(list(itertools.chain.from_iterable(reversed(tokens))))
+    return matcher
 
 
 def _tail(text: bytes, before: bytes | None) -> bytes | None:
@@ -301,9 +378,6 @@ def _tail(text: bytes, before: bytes | None) -> bytes | None:
 
 def _of_length(length: int) -> float:
     return PER_DOUBLING * math.log2(1 + length)
-
-
-MINUS = ord("-")
 
 
 def kind_of(byte: int) -> int:

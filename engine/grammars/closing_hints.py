@@ -24,23 +24,25 @@ class ClosingHints:
 def schema_hints(schema: Any) -> ClosingHints:
     """Of a schema's objects the required names, of its enums the shortest string, of its patterns a shortest match."""
     strings: list[str] = []
-    matches: list[str] = []
+    ends: list[str] = []
     for _, each in all_schemas(schema, ""):
         strings += each.get("required", ())
         strings += _shortest(value for value in each.get("enum", ()) if isinstance(value, str))
         if "pattern" in each:
             shape = shape_of(each["pattern"], json_size, anchored=False)
-            matches += [shape.shortest] if shape is not None and shape.shortest is not None else []
+            if shape is not None and shape.shortest is not None:
+                strings.append(shape.shortest)
+                ends += shape.ends
     return ClosingHints(
-        strings=tuple(dict.fromkeys(_inside(text) for text in (*strings, *matches))),
-        anywhere=tuple(dict.fromkeys(_inside(text) for text in matches)),
+        strings=tuple(dict.fromkeys(_inside(text) for text in strings)),
+        anywhere=tuple(dict.fromkeys(_inside(text) for text in ends if text)),
     )
 
 
 def regex_hints(regex: str) -> ClosingHints:
-    """The shortest match of a regex that stands in a grammar for itself."""
+    """Of a regex that stands in a grammar for itself: what ends its stretches of almost free text."""
     shape = shape_of(regex, plain_size, anchored=True)
-    return ClosingHints(anywhere=(shape.shortest,) if shape is not None and shape.shortest else ())
+    return ClosingHints(anywhere=() if shape is None else tuple(end for end in shape.ends if end))
 
 
 def _shortest(texts: Iterable[str]) -> list[str]:

@@ -16,10 +16,10 @@ WHOLE_WORDS = (b"null", b"true", b"false")
 # What can stand outside JSON's strings, and what the families write around it.
 OUTSIDE = frozenset(b'"{}[],:-+.0123456789eEtfn \n<')
 
-STRUCTURE = frozenset(b'"{}[]:')
-# What follows the quote that ends a string.
+# What stands before the quote that begins a string, and what follows the one that ends it.
+BEFORE_STRING = frozenset(b" [{")
 AFTER_STRING = frozenset(b",}]: \n")
-BROAD = 64  # first bytes; where so many may come, text is hardly bound
+BROAD = 90  # first bytes; where so many may come, text is hardly bound
 
 # Costs of what a token leaves behind; less than nothing for what it closes.
 OPEN_BRACKET, OPEN_STRING, MORE_TO_COME, CLOSED_BRACKET = 8, 4, 3, -4
@@ -35,8 +35,13 @@ class Choices:
     special: tuple[int, ...]  # allowed special tokens; those that end the turn are left out
     first_bytes: frozenset[int]  # with which the allowed tokens begin
     longest: tuple[int, ...]  # for each first byte the longest token, longest first
-    closers: tuple[int, ...]  # that close something, by what they leave behind
+    closers: tuple[int, ...]  # that close something or are whole values, by what they leave behind
+    openers: tuple[int, ...]  # that open a bracket and leave it open, likewise
     is_allowed: NDArray[np.bool_]  # by token id
+
+    @property
+    def is_broad(self) -> bool:
+        return len(self.first_bytes) >= BROAD
 
     @property
     def is_stuck(self) -> bool:
@@ -44,7 +49,7 @@ class Choices:
 
         Where line breaks stand for themselves no JSON string is open, and a quote ends nothing.
         """
-        return len(self.first_bytes) >= BROAD and (NEWLINE in self.first_bytes or not self.closers)
+        return self.is_broad and (NEWLINE in self.first_bytes or not self.closers)
 
 
 class TokenOrder:
@@ -68,17 +73,23 @@ class TokenOrder:
         self._longest = max(map(len, self._by_bytes), default=0)
         self._first = np.array([each[0] if each else 0 for each in self.token_bytes], dtype=np.uint8)
         self._opening = self._opening_quotes(text)
-        self._outside, self._inside = self._closers(text, inside=False), self._closers(text, inside=True)
+        self._inside, self._openers_inside = self._by_cost(text, inside=True)
+        self._outside, self._openers_outside = self._by_cost(text, inside=False)
 
-    def _closers(self, text: Sequence[int], *, inside: bool) -> TokenIds:
-        costs = {token: cost_after(self.token_bytes[token], inside=inside) for token in text}
-        found = [(cost, self._order_of_equals(token)) for token, cost in costs.items() if cost is not None]
-        return np.array([order[-1] for _, order in sorted(found)], dtype=np.int32)
-
-    def _order_of_equals(self, token: int) -> tuple[int, int, int]:
-        """Empty strings before others, then what says more."""
-        text = self.token_bytes[token]
-        return sum(byte not in STRUCTURE for byte in text.strip()), -len(text), token
+    def _by_cost(self, text: Sequence[int], *, inside: bool) -> tuple[TokenIds, TokenIds]:
+        """Closers and openers."""
+        found = []
+        for token in text:
+            each = self.token_bytes[token]
+            if (cost := cost_after(each, inside=inside)) is not None:
+                # Of equals, those with the least inside strings; of these, those that say most.
+                found.append((cost, _num_in_strings(each, inside=inside), -len(each), token))
+        found.sort()
+        closers: list[int] = []
+        openers: list[int] = []
+        for cost, *_, token in found:
+            (openers if cost >= OPEN_BRACKET else closers).append(token)
+        return np.array(closers, dtype=np.int32), np.array(openers, dtype=np.int32)
 
     def _opening_quotes(self, text: Sequence[int]) -> TokenIds:
         """Tokens that begin with a quote which must be a string's first: something of the string follows."""
@@ -87,21 +98,23 @@ class TokenOrder:
             [t for t, each in begun if each[0] == QUOTE and len(each) > 1 and each[1] not in AFTER_STRING], np.int32
         )
 
-    def choices(self, mask: NDArray[np.int32]) -> Choices:
-        """mask: a row of a bitmask, of all the tokens' bits."""
+    def choices(self, mask: NDArray[np.int32], last_byte: int | None) -> Choices:
+        """mask: a row of a bitmask, of all the tokens' bits. last_byte: what stands before, if that is known."""
         allowed = np.unpackbits(mask.view(np.uint8), bitorder="little").view(bool)
         tokens = self._text[allowed[self._text]]
         first_bytes, places = np.unique(self._first[tokens], return_index=True)
         is_outside = OUTSIDE.issuperset(first_bytes.tolist()) and (
-            QUOTE not in first_bytes or bool(allowed[self._opening].any())
+            QUOTE not in first_bytes or last_byte in BEFORE_STRING or bool(allowed[self._opening].any())
         )
         closers = self._outside if is_outside else self._inside
+        openers = self._openers_outside if is_outside else self._openers_inside
         return Choices(
             tokens=tokens,
             special=tuple(self._special[allowed[self._special]].tolist()),
             first_bytes=frozenset(first_bytes.tolist()),
             longest=tuple(tokens[np.sort(places)].tolist()),
             closers=tuple(closers[allowed[closers]].tolist()),
+            openers=tuple(openers[allowed[openers]].tolist()),
             is_allowed=allowed,
         )
 
@@ -113,6 +126,10 @@ class TokenOrder:
 
 def _num_characters(text: bytes) -> int:
     return sum(byte & 0xC0 != 0x80 for byte in text)
+
+
+def _num_in_strings(text: bytes, *, inside: bool) -> int:
+    return sum(map(len, text.split(b'"')[0 if inside else 1 :: 2]))
 
 
 def cost_after(text: bytes, *, inside: bool) -> int | None:

@@ -67,9 +67,13 @@ def string_leaf(schema: Mapping[str, Any]) -> Leaf:
         return NO_VALUE
     is_long_enough = least <= len(shape.shortest) <= (math.inf if most is None else most)
     text = shape.num_bytes + QUOTES
-    if least == 0 and most is None:
-        return Leaf(text, shape.longest_rest + QUOTES)
-    return Leaf(text if is_long_enough else bound, bound, is_sure=is_long_enough)
+    rest: float = shape.longest_rest + QUOTES
+    if least == 0 and most is not None:
+        # Where the shortest rest does not fit below the maximum, the rest that does has fewer characters.
+        rest = min(bound, LARGEST_CHARACTER * rest)
+    elif least:
+        rest = bound
+    return Leaf(text if is_long_enough else bound, rest, is_sure=is_long_enough)
 
 
 def number_leaf(schema: Mapping[str, Any], *, is_integer: bool) -> Leaf:

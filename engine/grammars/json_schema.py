@@ -19,7 +19,7 @@ from engine.grammars.schema_emission import emit
 from engine.grammars.schema_limits import DEFAULT_LIMITS, SchemaLimits
 from engine.grammars.schema_source import Options, Source, read_source
 from engine.grammars.schema_tableau import Tableau
-from engine.grammars.schema_walk import refusal
+from engine.grammars.schema_walk import UnenforceableError, refusal
 from engine.types import JsonObject
 
 # One space after ',' and ':', as the families were trained, and no other white space. No \uXXXX: text is written as
@@ -31,6 +31,7 @@ JSON_STYLE = {
     "json_allowed_escapes": 'nrbtf\\"',
 }
 
+KEY_ORDER = "properties are written in the schema's order"
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
@@ -96,6 +97,8 @@ def check_arguments_schema(
 def _read(schema: Any, path: str, options: Options, limits: SchemaLimits) -> Source:
     try:
         return read_source(schema, path, options, limits)
+    except UnenforceableError as error:
+        raise SchemaError(str(error), param=error.param) from None
     except RecursionError:
         raise refusal(path, "its schemas are nested too deep, or refer to each other in too long a row") from None
 
@@ -105,7 +108,8 @@ def _checked(source: Source, path: str, limits: SchemaLimits) -> CheckedSchema:
         emitted = emit(Tableau(source, limits), path)
     except RecursionError:
         raise refusal(path, "its schemas are nested too deep, or refer to each other in too long a row") from None
-    entries = tuple(dict.fromkeys((*source.entries, *emitted.entries)))
+    order = [ReceiptEntry(path, Enforcement.NARROWED, KEY_ORDER)] if emitted.has_order else []
+    entries = tuple(dict.fromkeys((*source.entries, *order, *emitted.entries)))
     return CheckedSchema(emitted.schema, entries, source.patterns, source.schema, frozenset(emitted.vetoed))
 
 

@@ -27,8 +27,6 @@ def _limits() -> LLParserLimits:
     return LLParserLimits(
         max_items_in_row=20_000,  # the default of 2,000 ends walks with some 600 optional properties
         step_max_items=500_000,
-        initial_lexer_fuel=50_000_000,  # the default of 1,000,000 refuses some 1,000 properties
-        step_lexer_fuel=1_000_000,
         max_lexer_states=1_000_000,  # a string of bounded length takes a handful for each of its characters
         verbose_errors=False,  # its texts reach clients; they must not show grammars and states
     )

@@ -4,6 +4,7 @@ The rule: read what is surely understood, and say None for the rest. A text that
 several of the regex; from each place the rest of the regex is a way to end, so the longest of these rests bounds them.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ ASCII = frozenset(range(0x80))
 WORD = frozenset(byte for byte in ASCII if chr(byte).isalnum() or byte == ord("_"))
 CLASSES = {"d": frozenset(range(0x30, 0x3A)), "w": WORD, "s": frozenset(b" \t\n\r\v\f")}
 ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v"}
+ALMOST_ALL = 90  # characters of ASCII
+MAX_ENDS = 16
 OPEN_CHARACTER = 3  # bytes that an open character or escape still needs
 
 SizeOf = Callable[[str], int | None]
@@ -26,6 +29,7 @@ class Shape:
     shortest: str | None  # a match in the fewest bytes; None: nothing matches
     num_bytes: int  # of the shortest match, as it is written
     longest_rest: int  # bytes from any place inside to an end, by the shortest way; num_bytes at least
+    ends: tuple[str, ...] = ()  # what may follow where almost any character may stand: the shortest ways to an end
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +71,26 @@ def shape_of(regex: str, size_of: SizeOf, *, anchored: bool) -> Shape | None:
 
 NOTHING = Shape(None, 0, 0)
 EMPTY = Shape("", 0, 0)
-ANYTHING = Shape("", 0, OPEN_CHARACTER)
+ANYTHING = Shape("", 0, OPEN_CHARACTER, ("",))
 
 
 def _in_a_row(parts: Iterable[Shape]) -> Shape:
     shortest, num_bytes, rest = "", 0, 0
+    ends: tuple[str, ...] = ()
     for part in parts:
         if part.shortest is None:
             return NOTHING
         # Inside the parts before, this one is still to come.
         rest = max(rest + part.num_bytes, part.longest_rest)
+        ends = _unlike((*(end + part.shortest for end in ends), *part.ends))
         shortest, num_bytes = shortest + part.shortest, num_bytes + part.num_bytes
         if num_bytes > MAX_BYTES:
             raise _NotUnderstoodError
-    return Shape(shortest, num_bytes, rest)
+    return Shape(shortest, num_bytes, rest, ends)
+
+
+def _unlike(ends: Iterable[str]) -> tuple[str, ...]:
+    return tuple(itertools.islice(dict.fromkeys(ends), MAX_ENDS))
 
 
 def _one_of(options: Iterable[Shape]) -> Shape:
@@ -88,7 +98,8 @@ def _one_of(options: Iterable[Shape]) -> Shape:
     if not possible:
         return NOTHING
     best = min(possible, key=lambda option: option.num_bytes)
-    return Shape(best.shortest, best.num_bytes, max(option.longest_rest for option in possible))
+    ends = _unlike(end for option in possible for end in option.ends)
+    return Shape(best.shortest, best.num_bytes, max(option.longest_rest for option in possible), ends)
 
 
 def _repeated(part: Shape, least: int, most: int | None) -> Shape:
@@ -97,7 +108,9 @@ def _repeated(part: Shape, least: int, most: int | None) -> Shape:
     if least * max(part.num_bytes, 1) > MAX_BYTES:
         raise _NotUnderstoodError
     num_bytes = least * part.num_bytes
-    return Shape(part.shortest * least, num_bytes, part.longest_rest + max(least - 1, 0) * part.num_bytes)
+    more = max(least - 1, 0)
+    ends = tuple(end + part.shortest * more for end in part.ends)
+    return Shape(part.shortest * least, num_bytes, part.longest_rest + more * part.num_bytes, ends)
 
 
 class _Reader:
@@ -244,7 +257,8 @@ class _Reader:
         if not sizes:
             return NOTHING
         size, char = min(sizes, key=lambda pair: pair[0])
-        return Shape(char, size, max(size, OPEN_CHARACTER))
+        ends = ("",) if len(found.ascii) >= ALMOST_ALL else ()
+        return Shape(char, size, max(size, OPEN_CHARACTER), ends)
 
 
 def _single(char: str) -> _Set:

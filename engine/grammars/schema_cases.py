@@ -3,14 +3,16 @@
 A case is a schema that the grammar library holds, with states in place of the schemas inside it.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from engine.events import Enforcement, ReceiptEntry
+from engine.grammars.llguidance_backend import is_satisfiable
 from engine.grammars.schema_formats import LIBRARY_FORMATS, OWN_FORMATS
-from engine.grammars.schema_formulas import kind_of, values_of
 from engine.grammars.schema_limits import SchemaLimits
+from engine.grammars.schema_literals import kind_of, values_of
 from engine.grammars.schema_logic import Alternative, Atom
 from engine.grammars.schema_members import contains_in_scope, items_of
 from engine.grammars.schema_numbers import is_multiple_too_large, range_schemas
@@ -93,6 +95,9 @@ def boolean_cases(given: CaseOf) -> list[Case]:
 
 def number_cases(given: CaseOf) -> list[Case]:
     excluded = [value for value in given.excluded() if kind_of(value) == "number"]
+    if given.all("integer") and given.all("not integer"):
+        return []
+    given.vetoed += [atom.blame for atom in given.atoms_of("not integer")]
     atoms = given.atoms
     if is_multiple_too_large(atoms):
         given.vetoed += [atom.blame for atom in given.atoms_of("multipleOf")]
@@ -118,12 +123,15 @@ def string_cases(given: CaseOf) -> list[Case]:
         high = None
     if high is not None and low > high:
         return []
-    schema = {"type": "string"} | ({"minLength": low} if low else {}) | ({} if high is None else {"maxLength": high})
+    schema: dict[str, Any] = {"type": "string"}
+    schema |= ({"minLength": low} if low else {}) | ({} if high is None else {"maxLength": high})
     rules = [rule for position, rule in enumerate(rules) if rule not in rules[:position]]
     if len(rules) == 1:
         schema |= rules[0]
     elif rules:
         schema = {"allOf": [{**schema, **rules[0]}, *({"type": "string", **rule} for rule in rules[1:])]}
+    if len(rules) > 1 and not is_satisfiable(json.dumps(schema)):
+        return []
     return [given.case(schema)]
 
 

@@ -1,8 +1,8 @@
 """The states that are left, as one schema of keywords that the grammar library holds.
 
-In it every schema is true or false, or has a `type` (or several), an `enum`, an `anyOf`, an `allOf` of strings, or a `$ref`
-to `#` or into `$defs`, and nothing beside these but what the types' own keywords say. `$defs` has what is shared, what
-is recursive and what would stand too deep.
+In it every schema is true or false, or has a `type` (or several), an `enum`, an `anyOf`, an `allOf` of strings, or a
+`$ref` to `#` or into `$defs`, and nothing beside these but what the types' own keywords say. `$defs` has what is
+shared, what is recursive and what would stand too deep.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from engine.grammars.schema_tableau import Tableau
 from engine.grammars.schema_walk import refusal
 
 MAX_INLINE = 20  # schemas one inside the other; the grammar library reads 128 levels of JSON
-MAX_CHAIN = 400  # definitions that lead from one to the next: more can overflow the library's stack
+MAX_DEPTH_OF_ALL = 600  # the same with every definition below another: more can overflow the library's stack
 ANY_NAME = "any"
 
 # What the library would take for any value has numbers of any length.
@@ -42,6 +42,7 @@ class Emitted:
     schema: dict[str, Any]
     vetoed: tuple[str, ...]
     entries: tuple[ReceiptEntry, ...]
+    has_order: bool  # some object may have two properties of given names
 
 
 def emit(tableau: Tableau, path: str) -> Emitted:
@@ -63,9 +64,12 @@ class _Emission:
         self._alive: set[State] = set()
         self._leaves: Counter[str] = Counter()  # schemas without others inside, as text: how often they stand
         self._leaf_names: dict[str, str] = {}
+        self._has_order = False
+        self._is_plain = False  # nothing is shared that need not be
+        self._inside_of: list[State] = []  # what is being written, the outermost first
         self._any: Any = {"$ref": f"#/$defs/{ANY_NAME}"}
         self._current = "#"  # what is being written
-        self._leads: dict[str, list[str]] = {}  # definition -> those that it refers to, in order
+        self._leads: dict[str, list[tuple[str, int]]] = {}  # definition -> those that it refers to, and how deep inside
 
     def emit(self) -> Emitted:
         states = self._reach()
@@ -82,10 +86,12 @@ class _Emission:
         definitions |= {name: json.loads(text) for text, name in self._leaf_names.items()}
         if self._uses[ANY]:
             definitions[ANY_NAME] = ANY_VALUE
-        if _longest_chain(self._leads) > MAX_CHAIN:
-            raise refusal(self._path, f"more than {MAX_CHAIN} definitions lead from one to the next")
+        if _deepest(self._leads) > MAX_DEPTH_OF_ALL:
+            raise refusal(self._path, f"its definitions are nested more than {MAX_DEPTH_OF_ALL} levels deep in all")
         entries = (*self._entries, *self._of_veto())
-        return Emitted({**schema, "$defs": definitions} if definitions else schema, tuple(self._vetoed), entries)
+        return Emitted(
+            {**schema, "$defs": definitions} if definitions else schema, tuple(self._vetoed), entries, self._has_order
+        )
 
     def _root(self) -> dict[str, Any]:
         root = self._tableau.root
@@ -117,8 +123,8 @@ class _Emission:
         return list(found)
 
     def _inside(self, state: State) -> Iterator[State]:
-        if state.union:
-            yield from state.union
+        if union := self._tableau.union_of(state):
+            yield from union
         elif state not in (ANY, NEVER):
             for case in self._tableau.cases(state):
                 yield from _states_of(case.schema)
@@ -131,8 +137,8 @@ class _Emission:
         return filled
 
     def _is_filled(self, state: State, filled: set[State]) -> bool:
-        if state.union:
-            return any(each in filled for each in state.union)
+        if union := self._tableau.union_of(state):
+            return any(each in filled for each in union)
         return state != NEVER and any(filled.issuperset(case.needs) for case in self._tableau.cases(state))
 
     # --- How they are written
@@ -143,25 +149,27 @@ class _Emission:
         self._count()
         if state == ANY:
             return self._any
+        if self._is_plain and state not in self._inside_of and depth <= MAX_INLINE:
+            return self._written(state, depth)
         if state not in self._names:
             if depth <= MAX_INLINE and (self._uses[state] <= 1 or self._is_small(state)):
                 return self._written(state, depth)
             self._names[state] = self._name(state)
             self._waiting.append(state)
         name = self._names[state]
-        self._leads.setdefault(self._current, []).append(name)
+        self._leads.setdefault(self._current, []).append((name, depth))
         return {"$ref": "#" if name == "#" else f"#/$defs/{name}"}
 
     def _is_small(self, state: State) -> bool:
         """Whether a reference to it would be no shorter, and its writing uses no others."""
-        if state.union:
+        if self._tableau.union_of(state):
             return False
         cases = self._tableau.cases(state)
         return len(cases) == 1 and not any(_states_of(cases[0].schema)) and len(cases[0].schema.get("enum", ())) < 5
 
     def _leaf(self, state: State) -> str:
         """Its schema as text, where it has no others inside and the library takes long to read it; else nothing."""
-        if state.union or state in (ANY, NEVER) or state not in self._alive:
+        if self._tableau.union_of(state) or state in (ANY, NEVER) or state not in self._alive:
             return ""
         cases = self._tableau.cases(state)
         is_leaf = len(cases) == 1 and {"pattern", "format", "allOf", "minimum", "maximum"} & cases[0].schema.keys()
@@ -190,12 +198,19 @@ class _Emission:
             )
 
     def _written(self, state: State, depth: int) -> Any:
-        if state.union:
-            return _any_of([self._use(each, depth + 1) for each in state.union if each in self._alive])
+        self._inside_of.append(state)
+        written = self._schema_of(state, depth)
+        self._inside_of.pop()
+        return written
+
+    def _schema_of(self, state: State, depth: int) -> Any:
+        if union := self._tableau.union_of(state):
+            return _any_of([self._use(each, depth + 1) for each in union if each in self._alive])
         cases = [case for case in self._tableau.cases(state) if self._alive.issuperset(case.needs)]
         for case in cases:
             self._vetoed |= dict.fromkeys(case.vetoed)
             self._entries |= dict.fromkeys(case.entries)
+            self._has_order |= len(case.schema.get("properties", ())) > 1
         text = self._leaf(state)
         if self._leaves[text] > 1 and state != self._tableau.root:
             if text not in self._leaf_names:
@@ -223,9 +238,9 @@ class _Emission:
                 if states["properties"][name] == state:
                     schema["properties"][name] = True
             if names:
-                self._any, outer = True, self._any
+                self._any, self._is_plain, outer = True, True, (self._any, self._is_plain)
                 schema["patternProperties"][pattern] = self._value(state, depth)
-                self._any = outer
+                self._any, self._is_plain = outer
 
     def _value(self, value: Any, depth: int) -> Any:
         if isinstance(value, State):
@@ -270,13 +285,13 @@ def _together(schemas: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [*([{"enum": values}] if values else []), *([merged] if single else []), *others]
 
 
-def _longest_chain(leads: dict[str, list[str]]) -> int:
-    """Definitions from one to the next, each followed the first time that it is met, as the grammar library does."""
+def _deepest(leads: dict[str, list[tuple[str, int]]]) -> int:
+    """Levels of schemas, each reference followed the first time that it is met, as the grammar library does."""
     depths: dict[str, int] = {}
     stack = [("#", 0)]
     while stack:
         name, depth = stack.pop()
         if name not in depths:
             depths[name] = depth
-            stack += [(each, depth + 1) for each in reversed(leads.get(name, ()))]
+            stack += [(each, depth + inside) for each, inside in reversed(leads.get(name, ()))]
     return max(depths.values())

@@ -53,7 +53,7 @@ _URL = rf"https?://{_HOSTNAME}(?::[1-9][0-9]{{0,3}})?{_TAIL}"
 _REFERENCE = rf"^(?:{_URL}|/?{_SEGMENT}+{_TAIL}|#{_SEGMENT}*)$"
 _POINTER = "(?:/(?:[^~/]|~[01])*)*"
 _TEMPLATE = r"^(?:[A-Za-z0-9/._~:?&=-]|\{[+#./;?&]?[A-Za-z0-9_]+(?:,[A-Za-z0-9_]+)*\})*$"
-_REGEX = r"^\^?(?:(?:[A-Za-z0-9 _,:;=@-]|\\[dwsDWS.]|\.|\[[A-Za-z0-9_]+\])[*+?]?)*\$?$"
+_REGEX = r"^\^?(?:(?:[A-Za-z0-9 _,:;=@-]|\\[dwsDWS.]|\.|\[\^?(?:a-z|A-Z|0-9|[A-Za-z0-9_])+\])[*+?]?)*\$?$"
 
 _HTTP_ONLY = "http and https, ASCII only, nothing percent-encoded"
 
@@ -80,7 +80,7 @@ FORMATS = LIBRARY_FORMATS | OWN_FORMATS.keys()
 _FLOAT, _DOUBLE = 3.4028234663852886e38, 1.7976931348623157e308
 NUMBER_FORMATS: Mapping[str, Mapping[str, float]] = {
     "int32": {"minimum": -(2**31), "maximum": 2**31 - 1, "multipleOf": 1},
-    "int64": {"minimum": -(2**63), "maximum": 2**63 - 1, "multipleOf": 1},
+    "int64": {"minimum": -9 * 10**18, "maximum": 9 * 10**18, "multipleOf": 1},  # the largest that is exact as a float
     "float": {"minimum": -_FLOAT, "maximum": _FLOAT},
     "double": {"minimum": -_DOUBLE, "maximum": _DOUBLE},
 }

@@ -7,11 +7,11 @@ opposite can be said. What cannot be said becomes a veto.
 import itertools
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
-from urllib.parse import unquote
+from typing import Any
 
-from engine.checks import is_number
-from engine.grammars.schema_logic import Atom, Formula, all_of, any_of, replace_blame, veto
+from engine.grammars.schema_literals import kind_of, values_of
+from engine.grammars.schema_logic import And, Atom, Formula, Literal, all_of, any_of, replace_blame, veto
+from engine.grammars.schema_references import pointer_of
 from engine.grammars.schema_walk import child_pointer, refusal, words
 from engine.types import JsonObject
 
@@ -47,14 +47,6 @@ OPPOSITES: Mapping[str, tuple[str, int]] = {  # not minLength 3 is maxLength 2
 }
 MEMBERS = words("properties patternProperties additionalProperties")
 ITEMS = words("prefixItems items")
-
-
-class Literal(NamedTuple):
-    """A schema of the source, or its opposite."""
-
-    pointer: str
-    negated: bool = False
-    blame: str | None = None  # pointer of the outermost keyword that negates or conditions it
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +144,7 @@ class Formulas:
 
     def not_type(self, schema: JsonObject, asked: _Asked) -> Formula:
         formula = self.type(schema, asked)
-        return veto(asked.blame_for("type")) if isinstance(formula, Atom) else not formula
+        return asked.atom("type", "not integer", None) if isinstance(formula, Atom) else not formula
 
     def values(self, schema: JsonObject, asked: _Asked) -> Formula:
         found: list[Formula] = []
@@ -170,7 +162,7 @@ class Formulas:
             return False
         if asked.kind in ("boolean", "number", "string"):
             return asked.atom(keyword, "not values", child_pointer(asked.pointer, keyword))
-        if same == [[]] or same == [{}]:
+        if same in ([[]], [{}]):
             return asked.atom(keyword, "minItems" if same == [[]] else "minProperties", 1)
         return veto(asked.blame_for(keyword))
 
@@ -221,16 +213,30 @@ class Formulas:
         if len(formulas) > MAX_BRANCHES:
             return all_of([any_of(formulas.values(), blame), veto(blame)])
         opposed = {each: self.opposite(replace(each, blame=blame, scopes=())) for each in formulas}
+        tags = {each: self.tags(formula) for each, formula in formulas.items()}
         parts = []
         for each, formula in formulas.items():
             alone = all_of([siblings, formula])
-            others = [
-                opposed[other]
-                for other, also in formulas.items()
-                if other != each and self.meet(all_of([alone, also]), asked.kind)
-            ]
+            near = [other for other in formulas if other != each and not _are_apart(tags[each], tags[other])]
+            others = [opposed[other] for other in near if self.meet(all_of([alone, formulas[other]]), asked.kind)]
             parts.append(all_of([formula, *(replace_blame(other, blame) for other in others)]))
         return any_of(parts, blame)
+
+    def tags(self, formula: Formula) -> dict[str, set[str]]:
+        """The properties that must be there and may have a few values only, as text; as far as is seen at a glance."""
+        atoms = [part for part in (formula.parts if isinstance(formula, And) else [formula]) if isinstance(part, Atom)]
+        for part in formula.parts if isinstance(formula, And) else ():
+            atoms += [each for each in part.parts if isinstance(each, Atom)] if isinstance(part, And) else []
+        required = {str(atom.value) for atom in atoms if atom.kind == "required"}
+        found: dict[str, set[str]] = {}
+        for atom in atoms:
+            properties = self.source[str(atom.value)].get("properties", {}) if atom.kind == "members" else {}
+            for name in required & properties.keys():
+                each = properties[name] if isinstance(properties[name], dict) else {}
+                listed = [value for keyword in words("const enum") & each.keys() for value in values_of(each, keyword)]
+                if listed and all(isinstance(value, str) for value in listed):
+                    found[name] = set(listed)
+        return found
 
     def not_one_of(self, schema: JsonObject, asked: _Asked) -> Formula:
         branches = self.branches(schema, "oneOf", asked)
@@ -242,10 +248,10 @@ class Formulas:
         pairs = [all_of([one, other]) for place, one in enumerate(formulas) for other in formulas[place + 1 :]]
         return any_of([none, *pairs], blame)
 
-    def negation(self, schema: JsonObject, asked: _Asked) -> Formula:
+    def negation(self, _schema: JsonObject, asked: _Asked) -> Formula:
         return self.opposite(asked.opposed("not").inside("not"))
 
-    def not_negation(self, schema: JsonObject, asked: _Asked) -> Formula:
+    def not_negation(self, _schema: JsonObject, asked: _Asked) -> Formula:
         return self.of_schema(asked.opposed("not").inside("not"))
 
     def condition(self, schema: JsonObject, asked: _Asked) -> Formula:
@@ -342,10 +348,10 @@ class Formulas:
             return False
         return all_of([asked.atom(keyword, "minProperties", 1), veto(asked.blame_for(keyword))])
 
-    def names(self, schema: JsonObject, asked: _Asked) -> Formula:
+    def names(self, _schema: JsonObject, asked: _Asked) -> Formula:
         return asked.atom("propertyNames", "names", asked.inside("propertyNames").pointer)
 
-    def unevaluated(self, schema: JsonObject, asked: _Asked) -> Formula:
+    def unevaluated(self, _schema: JsonObject, asked: _Asked) -> Formula:
         keyword = "unevaluatedProperties" if asked.kind == "object" else "unevaluatedItems"
         return asked.atom(keyword, keyword, asked.pointer)
 
@@ -383,25 +389,8 @@ class Formulas:
         return any_of(ways, asked.blame_for(keyword))
 
 
-def pointer_of(reference: str) -> str:
-    """Where a reference of the source leads."""
-    return unquote(reference.removeprefix("#"))
-
-
-def kind_of(value: Any) -> str:
-    """The type of a JSON value; integers are numbers."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "boolean"
-    if is_number(value):
-        return "number"
-    return {str: "string", list: "array"}.get(type(value), "object")
-
-
-def values_of(schema: JsonObject, keyword: str) -> list[Any]:
-    """The values that `const` or `enum` lists."""
-    return [schema["const"]] if keyword == "const" else list(schema["enum"])
+def _are_apart(one: dict[str, set[str]], other: dict[str, set[str]]) -> bool:
+    return any(one[name].isdisjoint(other[name]) for name in one.keys() & other.keys())
 
 
 Reader = Callable[[Formulas, JsonObject, _Asked], Formula]

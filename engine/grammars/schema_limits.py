@@ -1,4 +1,4 @@
-"""How large a schema may be, in counts. Past a bound it is refused by path, or only the veto holds what was too large."""
+"""How large a schema may be, in counts. Past a bound it is refused by path, or the veto holds what was too large."""
 
 from dataclasses import dataclass
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from engine.checks import is_number
 from engine.grammars.schema_walk import unenforceable
+from engine.types import JsonObject
 
 MAX_MULTIPLE_OF = 10_000  # digits as an integer, without zeros at the end; larger ones take seconds to compile
 MAX_EXACT = 2**53  # numbers are read as float64: integers beyond it would become their neighbours
@@ -30,6 +31,24 @@ def literal(value: Any, path: str) -> Any:
     elif abs(value) <= MAX_EXACT:
         return int(value)
     raise unenforceable(path, f"the number {value} cannot be held exactly")
+
+
+def kind_of(value: Any) -> str:
+    """The type of a JSON value; integers are numbers."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    if is_number(value):
+        return "number"
+    if isinstance(value, str):
+        return "string"
+    return "array" if isinstance(value, list) else "object"
+
+
+def values_of(schema: JsonObject, keyword: str) -> list[Any]:
+    """The values that `const` or `enum` lists."""
+    return [schema["const"]] if keyword == "const" else list(schema["enum"])
 
 
 def check_multiple(value: float, path: str) -> None:

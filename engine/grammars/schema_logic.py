@@ -9,6 +9,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
+class Literal(NamedTuple):
+    """A schema of the source, or its opposite."""
+
+    pointer: str
+    negated: bool = False
+    blame: str | None = None  # pointer of the outermost keyword that negates or conditions it
+
+
 class Atom(NamedTuple):
     """One thing that is asked of a value."""
 

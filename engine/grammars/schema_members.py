@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.grammars.schema_formulas import Literal
-from engine.grammars.schema_logic import Atom
+from engine.grammars.schema_logic import Atom, Literal
 from engine.grammars.schema_patterns import matches, matches_all
 from engine.grammars.schema_walk import child_pointer
 from engine.types import JsonObject
@@ -85,7 +84,8 @@ def items_of(source: Mapping[str, Any], atom: Atom, around: Sequence[Atom]) -> I
         assert isinstance(atom.value, Literal)
         return Items((), atom.value)
     if atom.kind == "item":
-        position, literal = atom.value  # type: ignore[misc]
+        assert isinstance(atom.value, tuple)
+        position, literal = atom.value
         return Items((*[None] * position, literal))
     schema = source[str(atom.value)]
     if atom.kind == "items":

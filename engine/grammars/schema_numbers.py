@@ -118,7 +118,7 @@ def _whole(schema: dict[str, Any]) -> dict[str, Any]:
             math.floor(schema["maximum"]) if "maximum" in schema else math.ceil(schema["exclusiveMaximum"]) - 1
         )
     largest = {
-        keyword: LARGEST_INTEGER if abs(bound) in (2**63, 2**63 - 1) else MAX_EXACT for keyword, bound in bounds.items()
+        keyword: LARGEST_INTEGER if abs(bound) == LARGEST_INTEGER else MAX_EXACT for keyword, bound in bounds.items()
     }
     if "minimum" in bounds:
         bounds["minimum"] = max(bounds["minimum"], -largest["minimum"])

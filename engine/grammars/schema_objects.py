@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.grammars.llguidance_backend import is_satisfiable
 from engine.grammars.schema_cases import Case, CaseOf
-from engine.grammars.schema_formulas import Literal
+from engine.grammars.schema_logic import Literal
 from engine.grammars.schema_members import Members, members_of
 from engine.grammars.schema_patterns import either, of_length
 from engine.grammars.schema_states import ANY, NEVER, State, state_of
@@ -174,14 +174,14 @@ def _counted(given: CaseOf, shape: _Shape) -> list[Case]:
             return []
         most = None if most is not None and most >= len(optional) else most
     if low <= 0 and most is None:
-        return [_case(given, shape, (), (), 0, None)]
+        return [_case(given, shape, ((), (), 0, None))]
     ways = list(itertools.islice(_ways(optional, max(low, 0), most, shape), given.limits.max_alternatives + 1))
     if len(ways) > given.limits.max_alternatives:
         given.vetoed += [atom.blame for atom in given.atoms_of("minProperties", "maxProperties")]
-        return [_case(given, shape, (), (), 0, None)]
+        return [_case(given, shape, ((), (), 0, None))]
     if low > 1 and shape.has_others:  # of two unnamed properties, the second may have the first one's name
         given.vetoed += [atom.blame for atom in given.atoms_of("minProperties")]
-    return [_case(given, shape, *way) for way in ways]
+    return [_case(given, shape, way) for way in ways]
 
 
 Way = tuple[tuple[str, ...], tuple[str, ...], int, int | None]
@@ -207,9 +207,8 @@ def _ways(optional: Sequence[str], low: int, most: int | None, shape: _Shape) ->
             yield there, tuple(name for name in optional[:end] if name not in there), low - size, None
 
 
-def _case(
-    given: CaseOf, shape: _Shape, there: tuple[str, ...], gone: tuple[str, ...], low: int, most: int | None
-) -> Case:
+def _case(given: CaseOf, shape: _Shape, way: Way) -> Case:
+    there, gone, low, most = way
     required = [*shape.required, *there]
     named = {name: NEVER if name in gone else state for name, state in shape.named.items()}
     schema: dict[str, Any] = {"type": "object"} | ({"properties": named} if named else {})

@@ -11,6 +11,7 @@ import jsonschema_rs
 
 ANY = "(?s:.)"  # one character of any kind
 LAST = 0x10FFFF
+MAX_REPEATS = 10_000
 SURROGATES = (0xD800, 0xDFFF)
 Ranges = list[tuple[int, int]]
 
@@ -141,6 +142,8 @@ class _Reader:
         if found is None:
             return ""
         self._at = found.end()
+        if any(int(count) > MAX_REPEATS for count in re.findall("[0-9]+", found[0])):
+            raise ValueError(f"more than {MAX_REPEATS} repetitions need too large a grammar")
         if self._text[self._at : self._at + 1] in ("*", "+"):
             raise ValueError("a possessive quantifier cannot be enforced")
         return found[0].removesuffix("?") or found[0]

@@ -76,10 +76,10 @@ class References:
                 key = int(part)
             elif not (isinstance(node, dict) and key in node):
                 return None
-            node, keys = node[key], (*keys, key)  # type: ignore[index]
+            node, keys = node[key], (*keys, key)
         return keys
 
-    def dynamic(self, reference: str, keys: Keys, path: str) -> str:
+    def dynamic(self, reference: str, path: str) -> str:
         """The reference, if it leads to the same place however it is reached. Raises SchemaError otherwise."""
         name = reference.rpartition("#")[2] or "#"
         if len(self._dynamic.get(name, ())) > 1:
@@ -151,6 +151,11 @@ def follow(root: Any, reference: str) -> Any:
         key = part.replace("~1", "/").replace("~0", "~")
         node = node[int(key)] if isinstance(node, list) else node[key]
     return node
+
+
+def pointer_of(reference: str) -> str:
+    """Where a reference of the source leads."""
+    return unquote(reference.removeprefix("#"))
 
 
 def _can_end(schema: Any, finite: set[str]) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
-from engine.checks import json_text
+from engine.checks import is_number, is_text, json_text, shown
 from engine.errors import SchemaError
 from engine.events import Enforcement, ReceiptEntry
 from engine.grammars.schema_closing import closed, combines, may_close, merges_definitions
@@ -172,6 +172,8 @@ class _Writer:
         here = place.inside(keyword)
         self.origins[here.pointer] = here.path
         writer = WRITERS.get(keyword)
+        if not _has_shape(keyword, value):  # a keyword that the draft does not know, and so does not check
+            raise refusal(here.path, f"{shown(value)} is no value of this keyword")
         try:
             if writer is not None:
                 writer(self, written, keyword, value, here, schema)
@@ -209,7 +211,7 @@ class _Writer:
             self.discriminate(written[keyword], value, place, schema)
 
     def map_of_schemas(
-        self, written: dict[str, Any], keyword: str, value: Any, place: _Place, schema: JsonObject
+        self, written: dict[str, Any], keyword: str, value: Any, place: _Place, _schema: JsonObject
     ) -> None:
         if keyword == "properties":
             self.limits.check("max_properties", len(value), place.path)
@@ -229,7 +231,7 @@ class _Writer:
         return {"allOf": [one, other]}
 
     def dependencies(
-        self, written: dict[str, Any], keyword: str, value: Any, place: _Place, schema: JsonObject
+        self, written: dict[str, Any], _keyword: str, value: Any, place: _Place, schema: JsonObject
     ) -> None:
         names = {name: each for name, each in value.items() if isinstance(each, list)}
         if names:
@@ -270,7 +272,7 @@ class _Writer:
 
     def reference(self, written: dict[str, Any], keyword: str, value: str, place: _Place, _: JsonObject) -> None:
         if keyword != "$ref":
-            value = self.references.dynamic(value, place.keys[:-1], place.path)
+            value = self.references.dynamic(value, place.path)
         keys = self.references.resolve(value, place.keys[:-1])
         if keys is None or not self.references.is_schema(keys):
             raise unenforceable(place.path, f"{value!r} leads to no schema in here; nothing is fetched")
@@ -320,7 +322,7 @@ class _Writer:
         check_multiple(value, place.path)
         written[keyword] = literal(value, place.path)
 
-    def pattern_keyword(self, written: dict[str, Any], keyword: str, value: str, place: _Place, _: JsonObject) -> None:
+    def pattern_keyword(self, written: dict[str, Any], _keyword: str, value: str, place: _Place, _: JsonObject) -> None:
         self.also(written, {"pattern": self.pattern(value, place.path)})
 
     def pattern(self, pattern: str, path: str) -> str:
@@ -330,9 +332,11 @@ class _Writer:
             raise unenforceable(path, str(error)) from None
         return self.patterns[path]
 
-    def format(self, written: dict[str, Any], keyword: str, value: str, place: _Place, _: JsonObject) -> None:
+    def format(self, written: dict[str, Any], _keyword: str, value: str, place: _Place, _: JsonObject) -> None:
         if value in NUMBER_FORMATS:
             self.also(written, NUMBER_FORMATS[value])
+            if value == "int64":
+                self.note(place.path, Enforcement.NARROWED, "between -9e18 and 9e18")
         elif value == "byte":
             self.also(written, {"pattern": canonical(BASE64)})
         elif value in FORMATS:
@@ -350,11 +354,33 @@ class _Writer:
         else:
             written.update(keywords)
 
-    def nullable(self, written: dict[str, Any], keyword: str, value: Any, place: _Place, schema: JsonObject) -> None:
+    def nullable(self, _written: dict[str, Any], _keyword: str, value: Any, place: _Place, schema: JsonObject) -> None:
         if value is True and "type" in schema:
             self.note(place.path, Enforcement.GRAMMAR, "null is a value of this type too")
         else:
             self.note(place.path, Enforcement.ANNOTATION, "not an assertion")
+
+
+def _has_shape(keyword: str, value: Any) -> bool:
+    """Whether the value is of the kind that the keyword has in the drafts that know it."""
+    if keyword in ONE_SCHEMA:
+        return isinstance(value, (dict, bool)) or (keyword == "items" and _all_schemas(value))
+    if keyword in LIST_OF_SCHEMAS:
+        return _all_schemas(value)
+    if keyword in MAP_OF_SCHEMAS:
+        members = list(value.values()) if isinstance(value, dict) else None
+        return _all_schemas([each for each in members or [] if not isinstance(each, list)]) and members is not None
+    if keyword == "dependentRequired":
+        return isinstance(value, dict) and all(
+            isinstance(each, list) and all(map(is_text, each)) for each in value.values()
+        )
+    if keyword in REFERENCES:
+        return isinstance(value, str)
+    return keyword not in ("minContains", "maxContains") or (is_number(value) and value >= 0)
+
+
+def _all_schemas(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, (dict, bool)) for each in value)
 
 
 def _sibling(place: _Place, name: str) -> str:

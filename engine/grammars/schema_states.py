@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.grammars.schema_formulas import Literal, pointer_of
+from engine.grammars.schema_logic import Literal
+from engine.grammars.schema_references import pointer_of
 from engine.grammars.schema_walk import child_pointer
 
 MAX_FOLLOWED = 300  # schemas in a row, each of which says nothing but where the next is

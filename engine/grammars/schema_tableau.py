@@ -16,14 +16,14 @@ from engine.grammars.schema_cases import (
     number_cases,
     string_cases,
 )
-from engine.grammars.schema_formulas import TYPES, Formulas, Literal, kind_of
+from engine.grammars.schema_formulas import TYPES, Formulas
 from engine.grammars.schema_limits import SchemaLimits
-from engine.grammars.schema_logic import Alternative, Formula, all_of, alternatives
+from engine.grammars.schema_logic import Alternative, Formula, Literal, all_of, alternatives
 from engine.grammars.schema_objects import object_cases
 from engine.grammars.schema_references import all_pointers
 from engine.grammars.schema_source import Source
 from engine.grammars.schema_states import ANY, NEVER, State, state_of
-from engine.grammars.schema_walk import child_pointer
+from engine.grammars.schema_walk import child_pointer, words
 
 BUILDERS: dict[str, Callable[[CaseOf], list[Case]]] = {
     "null": null_cases,
@@ -34,18 +34,8 @@ BUILDERS: dict[str, Callable[[CaseOf], list[Case]]] = {
     "object": object_cases,
 }
 LOOK_AHEAD = 3  # levels into a value that are searched for a contradiction
-CHECKED_ALONE = frozenset(  # atoms that are keywords of their own
-    [
-        "minLength",
-        "maxLength",
-        "pattern",
-        "format",
-        "minimum",
-        "maximum",
-        "exclusiveMinimum",
-        "exclusiveMaximum",
-        "multipleOf",
-    ]
+CHECKED_ALONE = words(  # atoms that are keywords of their own
+    "minLength maxLength pattern format minimum maximum exclusiveMinimum exclusiveMaximum multipleOf"
 )
 SOURCE_URI = "urn:toolmask:source"
 
@@ -57,25 +47,27 @@ class Tableau:
         self.source = source
         self.limits = limits
         self.schemas = dict(all_pointers(source.schema, ""))
-        self.root = self.state([Literal("")])
+        self.root = state_of(self.schemas, [Literal("")])
         self._formulas = Formulas(self.schemas, self._meet, source.path_of, source.path_of(""))
         self._registry = jsonschema_rs.Registry([(SOURCE_URI, source.schema)])
         self._validators: dict[str, Any] = {}
+        self._unions: dict[State, tuple[State, ...]] = {}
         self._cases: dict[State, list[Case]] = {}
         self._under_way: set[State] = set()
 
-    def state(self, literals: Sequence[Literal]) -> State:
-        state = state_of(self.schemas, literals)
-        return self._as_union(state) or state
+    def union_of(self, state: State) -> tuple[State, ...]:
+        """The states of which it is nothing but one; none where it is more. Each then stands in the grammar once."""
+        if state not in self._unions:
+            self._unions[state] = state.union or self._branches(state)
+        return self._unions[state]
 
-    def _as_union(self, state: State) -> State | None:
-        """A state that is nothing but one of several, as these: so that each stands in the grammar once."""
+    def _branches(self, state: State) -> tuple[State, ...]:
         if len(state.literals) != 1 or state.literals[0].negated or state == NEVER:
-            return None
+            return ()
         pointer = state.literals[0].pointer
         schema = self.schemas[pointer]
         if [keyword for keyword in schema if keyword not in ("$defs", "definitions", "$schema")] != ["anyOf"]:
-            return None
+            return ()
         branches = [
             state_of(
                 self.schemas, [state.literals[0]._replace(pointer=child_pointer(child_pointer(pointer, "anyOf"), each))]
@@ -83,7 +75,7 @@ class Tableau:
             for each in range(len(schema["anyOf"]))
         ]
         kept = tuple(dict.fromkeys(branch for branch in branches if branch != NEVER))
-        return State(union=kept) if len(kept) > 1 else None
+        return kept if len(kept) > 1 else ()
 
     def path_of(self, state: State) -> str:
         return self.source.path_of(state.literals[0].pointer if state.literals else "")
@@ -143,9 +135,9 @@ class Tableau:
 
     def _may_hold(self, state: State, depth: int) -> bool:
         """Whether some value may be in the state, as far as a few levels tell."""
-        if state.union:
-            return any(self._may_hold(each, depth) for each in state.union)
-        if state == ANY or state == NEVER:
+        if union := self.union_of(state):
+            return depth <= 0 or any(self._may_hold(each, depth - 1) for each in union)
+        if state in (ANY, NEVER):
             return state == ANY
         if depth <= 0 or state in self._under_way:
             return True
@@ -176,18 +168,12 @@ class Tableau:
         return True
 
     def _string_cases(self, pointer: str) -> list[Case]:
-        state = self.state([Literal(pointer)])
-        if state == ANY:
-            return [Case({"type": "string"})]
-        states = [state] if not state.union else list(state.union)
-        cases = [case for each in states if each not in (ANY, NEVER) for case in self.cases(each)]
-        return [case for case in cases if _is_of_strings(case)]
-
-
-def _is_of_strings(case: Case) -> bool:
-    if "enum" in case.schema:
-        return kind_of(case.schema["enum"][0]) == "string"
-    return case.schema.get("type") == "string" or "allOf" in case.schema
+        state = state_of(self.schemas, [Literal(pointer)])
+        if state in (ANY, NEVER):
+            return [Case({"type": "string"})] if state == ANY else []
+        formula = all_of(self._formulas.of(literal, "string") for literal in state.literals)
+        accepts = functools.partial(self._accepts, state.literals)
+        return self._cases_of(formula, "string", self.path_of(state), accepts)
 
 
 def _holds(keyword: str, wanted: Any, value: Any) -> bool:

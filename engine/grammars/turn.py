@@ -208,8 +208,8 @@ class TurnBuilder:
     def _ended(self, name: str, end: str) -> list[str]:
         """A rule for any text before an end, and the end: the text ends as soon as the end is whole."""
         if self._begins_with_token(end):
-            text = f"ANY: {ANY_TEXT} & ~({ANY_TEXT} {string_literal(end)} {ANY_TEXT})"
-            return [f"{name}: ANY? {self._terminals(end)}", text]
+            text = f"{name.upper()}: {ANY_TEXT} & ~({ANY_TEXT} {string_literal(end)} {ANY_TEXT})"
+            return [f"{name}: {name.upper()} {self._terminals(end)}", text]
         return [f"{name}[suffix={string_literal(end)}]: {ANY_TEXT}"]
 
     def _begins_with_token(self, text: str) -> bool:

@@ -105,6 +105,9 @@ def chat_body(**body: Any) -> dict[str, Any]:
     return {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 12, **body}
 
 
+COLD = EngineConfig(prompt_cache_memory=0)
+
+
 @contextlib.contextmanager
 def served(
     model: LoadedModel | Callable[[], LoadedModel] | None = None,
@@ -115,10 +118,13 @@ def served(
     waits: bool = True,
     **config: Any,
 ) -> Iterator[LiveServer]:
-    """A running server. waits: until its model is loaded. config: fields of ServerConfig."""
+    """A running server. waits: until its model is loaded. config: fields of ServerConfig.
+
+    engine_config: None computes every prompt anew, so that an answer's usage does not depend on those before.
+    """
     first = model or fake_loaded
     make = first if callable(first) else lambda: first
-    loader = FakeLoader({MODEL: make, **(others or {})}, engine_config or EngineConfig(), before_load=before_load)
+    loader = FakeLoader({MODEL: make, **(others or {})}, engine_config or COLD, before_load=before_load)
     settings = ServerConfig(**{"model": MODEL, "port": 0, "shutdown_timeout_s": TIMEOUT_S, **config})
     manager = ModelManager(loader, known=[MODEL, *settings.known_models], may_switch=settings.allow_model_switch)
     app = create_app(settings, manager)

@@ -57,12 +57,14 @@ def test_every_option_of_serve_arrives(monkeypatch: pytest.MonkeyPatch, module: 
     monkeypatch.setenv("TOOLMASK_API_KEY", "from the environment")
     options = (
         "--model a --known-model b --known-model c --allow-model-switch --host 0.0.0.0 --port 1 --cors x y "
-        f"--max-body-bytes 2 --max-queue 3 --request-timeout 4.5 --shutdown-timeout 6 --tools {module}"
+        "--max-body-bytes 2 --max-queue 3 --prompt-cache kept --request-timeout 4.5 --shutdown-timeout 6 "
+        f"--tools {module}"
     )
     config = served_with(monkeypatch, *options.split())
     assert config.known_models == ("b", "c")
     assert config.allow_model_switch
     assert (config.model, config.host, config.port, config.cors_origins) == ("a", "0.0.0.0", 1, ("x", "y"))
+    assert config.prompt_cache == "kept"
     assert (config.max_body_bytes, config.max_queue, config.request_timeout_s) == (2, 3, 4.5)
     assert (config.shutdown_timeout_s, config.api_key) == (6, "from the environment")
     assert [tool.definition.name for tool in config.tools] == ["calculate", "web_search", "add"]

@@ -127,6 +127,16 @@ def test_the_metrics_count_the_turns_between_which_the_server_ran_tools() -> Non
     assert metrics["toolmask_forced_tokens_total"] == usage["completion_tokens_details"]["forced_tokens"] > 0
 
 
+def test_prompt_tokens_that_an_earlier_request_had_computed_are_counted() -> None:
+    """F29: there, cached_tokens was always 0."""
+    with served(fake_loaded(), engine_config=EngineConfig()) as server:
+        first, second = (server.chat(tools=[WEATHER]).json()["usage"] for _ in range(2))
+        metrics = metrics_of(server)
+    known = [usage["prompt_tokens_details"]["cached_tokens"] for usage in (first, second)]
+    assert known == [0, first["prompt_tokens"] - 1]
+    assert metrics["toolmask_cached_prompt_tokens_total"] == known[1]
+
+
 def test_the_metrics_tell_how_busy_the_engine_is() -> None:
     gate = Gate()
     model = with_hook(fake_loaded(bonus={EOS: -(10**6)}), gate)

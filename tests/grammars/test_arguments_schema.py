@@ -5,14 +5,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from engine.errors import GrammarError, SchemaError
+from engine.errors import SchemaError
 from engine.events import Enforcement
-from engine.grammars.json_schema import (
-    DRAFTS,
-    NO_ARGUMENTS,
-    check_arguments_schema,
-)
-from tests.grammars.turns import INTEGER, STRING, allows, allows_arguments, an_object
+from engine.grammars.json_schema import NO_ARGUMENTS, check_arguments_schema
+from engine.grammars.schema_dialects import DRAFT_2020_12
+from tests.grammars.turns import INTEGER, STRING, allows, allows_arguments, allows_value, an_object
 
 PATH = "tools[0].parameters"
 
@@ -123,15 +120,24 @@ def test_combined_objects_stay_satisfiable_and_valid_closed_or_open(
         [A, an_object({"a": INTEGER, "b": INTEGER}, required=["a", "b"])],
         [STRING, {"type": "string", "minLength": 3}],
         [INTEGER, {"type": "number"}],
-        [{"const": 1}, {"const": 1.0}],
     ],
 )
-def test_a_one_of_whose_branches_one_value_may_satisfy_is_refused_though_closing_would_part_them(
+def test_a_value_that_satisfies_two_branches_of_a_one_of_cannot_be_written_though_closing_would_part_them(
     branches: list[Any],
 ) -> None:
     """F7: {"a": 1} satisfies both branches of the first; the jsonschema package would call it invalid."""
-    with pytest.raises(GrammarError):
-        allows_arguments(an_object({"k": {"oneOf": branches}}), {})
+    schema = an_object({"k": {"oneOf": branches}}, required=["k"])
+    checked = check_arguments_schema(schema, PATH, open_objects=False)
+    validator = jsonschema.Draft202012Validator(schema)
+    values = [{"k": value} for value in ({"a": 1}, {"a": 1, "b": 2}, {"b": 1}, "ab", "abcd", 1, 1.5)]
+    can_be_written = [value for value in values if allows_value(checked, value)]
+    assert can_be_written, "and some value can"
+    assert [value for value in can_be_written if not validator.is_valid(value)] == []
+
+
+def test_a_one_of_that_nothing_satisfies_is_refused() -> None:
+    with pytest.raises(SchemaError):
+        check_arguments_schema({"oneOf": [{"const": 1}, {"const": 1.0}]}, PATH, open_objects=False)
 
 
 def test_a_one_of_that_cannot_be_seen_through_leaves_the_other_objects_open() -> None:
@@ -154,7 +160,7 @@ def test_a_one_of_that_cannot_be_seen_through_leaves_the_other_objects_open() ->
         {"type": "object", "properties": {}},
         {"type": "object", "properties": {}, "required": []},
         {"type": "object", "required": []},
-        {"type": "object", "description": "nothing", "$schema": DRAFTS[0]},
+        {"type": "object", "description": "nothing", "$schema": DRAFT_2020_12.metaschema},
         {"type": "object", "$defs": {"unused": STRING}},
         {"type": "object", "additionalProperties": False},
     ],
@@ -182,7 +188,7 @@ def test_parameters_that_are_no_object_are_refused_at_their_type(parameters: Any
 
 @pytest.mark.parametrize("parameters", [{"enum": [1]}, {"const": "x"}, {"anyOf": [STRING, INTEGER]}, {"enum": []}])
 def test_parameters_that_no_object_satisfies_do_not_compile(parameters: Any) -> None:
-    with pytest.raises(GrammarError):
+    with pytest.raises(SchemaError):
         allows_arguments(parameters, {})
 
 

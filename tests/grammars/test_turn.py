@@ -1,5 +1,6 @@
 """A turn is free text, calls of the offered tools, or a response: as the request allows, for each family."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -239,12 +240,18 @@ def test_calls_as_the_format_writes_them_are_accepted_token_for_token(
 
 PATTERN = ".properties.a.pattern"
 BROKEN: list[tuple[str, Any, str, type[Exception]]] = [
-    ("a keyword that is refused", an_object({"a": {"not": {}}}), ".properties.a.not", SchemaError),
+    ("a keyword that is refused", an_object({"a": {"$ref": "http://x"}}), ".properties.a.$ref", SchemaError),
     ("a type that is none", an_object({"a": {"type": "txt"}}), ".properties.a.type", SchemaError),
-    ("a regex that is none", an_object({"a": {**STRING, "pattern": "("}}), PATTERN, GrammarError),
-    ("a regex that looks around", an_object({"a": {**STRING, "pattern": "(?=a)"}}), PATTERN, GrammarError),
-    ("a regex that is too large", an_object({"a": {**STRING, "pattern": "^a{1000000}$"}}), PATTERN, GrammarError),
-    ("no value", an_object({"a": False}, required=["a"]), "", GrammarError),
+    (
+        "a regex that is none",
+        an_object({"a": {"type": "string", "pattern": "("}}),
+        PATTERN,
+        SchemaError,
+    ),
+    ("a regex that looks around", an_object({"a": {"pattern": "(?=a)"}}), PATTERN, SchemaError),
+    ("a regex that is too large", an_object({"a": {"pattern": "^a{1000000}$"}}), PATTERN, SchemaError),
+    ("a regex that is read late", an_object({"a": {"type": "string", "pattern": "a$b"}}), PATTERN, GrammarError),
+    ("no value", an_object({"a": False}, required=["a"]), "", SchemaError),
     ("a loop", an_object({"a": {"$ref": "#/properties/a"}}), ".properties.a.$ref", SchemaError),
     ("no object", {"type": "string"}, ".type", SchemaError),
 ]
@@ -269,14 +276,14 @@ def test_an_error_names_the_one_bad_tool_and_without_it_the_request_is_good(
 def test_the_text_of_an_error_about_a_pattern_names_its_path(family: ToolFormat) -> None:
     """F6."""
     inner = an_object({"b c": {"type": "string", "pattern": "("}})
-    with pytest.raises(GrammarError, match=r'tools\[0\]\.parameters\.properties\.a\.properties\["b c"\]\.pattern'):
+    with pytest.raises(SchemaError, match=r'tools\[0\]\.parameters\.properties\.a\.properties\["b c"\]\.pattern'):
         matcher_of(request(Tool("f", "", an_object({"a": inner}))), family)
 
 
 @each_family
 def test_a_bad_tool_that_may_not_be_called_harms_nobody(family: ToolFormat) -> None:
     """F5."""
-    bad = Tool("bad", "", an_object({"a": {"not": {}}}))
+    bad = Tool("bad", "", an_object({"a": {"$ref": "http://x"}}))
     assert accepts(request(CLOCK, bad, choice=MAYBE_CLOCK), family, calls(family, ("clock", {})))
     assert accepts(request(CLOCK, bad, choice=NONE), family, "text")
 
@@ -294,8 +301,7 @@ def test_a_bad_tool_that_may_not_be_called_harms_nobody(family: ToolFormat) -> N
         Grammar.lark(""),
         Grammar.choice([]),
         Grammar.choice(["a", ""]),
-        Grammar.json_schema(False),
-        Grammar.json_schema({"type": "string", "pattern": "("}),
+        Grammar.json_schema({"type": "string", "pattern": "a$b"}),
     ],
     ids=lambda response: f"{response.kind.value} {response.source[:20]}",
 )
@@ -309,8 +315,21 @@ def test_an_error_names_the_response(family: ToolFormat, response: Grammar, tool
 @each_family
 def test_a_response_schema_is_refused_by_its_path(family: ToolFormat) -> None:
     with pytest.raises(SchemaError) as caught:
-        turn_of(request(*BOTH, response=Grammar.json_schema(an_object({"a": {"uniqueItems": True}}))), family)
-    assert caught.value.param == "response.properties.a.uniqueItems"
+        turn_of(request(*BOTH, response=Grammar.json_schema(an_object({"a": {"pattern": "("}}))), family)
+    assert caught.value.param == "response.properties.a.pattern"
+
+
+@each_family
+def test_a_request_may_be_lenient_and_may_be_strict_about_formats(family: ToolFormat) -> None:
+    """F7."""
+    odd = an_object({"a": {"type": "string", "format": "phone", "pattern": "(?=a)"}})
+    lenient = replace(request(Tool("f", "", odd), choice=REQUIRED), lenient=True)
+    entries = {entry.path: entry.enforcement for entry in turn_of(lenient, family).receipt.entries}
+    assert entries["tools[0].parameters.properties.a.pattern"] is Enforcement.LENIENT
+    assert accepts(lenient, family, calls(family, ("f", {"a": "x"})))
+    with pytest.raises(SchemaError) as caught:
+        turn_of(replace(request(response=Grammar.json_schema({"format": "phone"})), strict_formats=True), family)
+    assert caught.value.param == "response.format"
 
 
 @each_family

@@ -18,9 +18,9 @@ from tests.grammars.turns import compiler_of, parser_of, takes, tokenizer_of, wr
 from tests.grammars.vetoes import SCHEMAS, SCHEMAS_AND_VALUES, is_valid, vetoed_in, without_vetoed
 
 TOKENIZER = tokenizer_of(PLAIN)
-CLOSERS = '"]}, :01atfn{['  # what a search tries first, in this order
+CLOSERS = '"ab]}, :0123tfn{['  # what a search tries first, in this order
 MAX_TOKENS = 120
-MAX_NODES, MAX_DEPTH = 3000, 40  # of a search
+MAX_NODES, MAX_DEPTH = 200, 60  # of a search
 
 
 def start(schema: Any) -> VetoMatcher | None:
@@ -52,22 +52,29 @@ def after(matcher: VetoMatcher, token: int) -> VetoMatcher | None:
 
 
 def closers(matcher: VetoMatcher) -> list[int]:
-    """Tokens of one character, those last that a search shall try first."""
-    texts = {token: TOKENIZER.token_bytes(token).decode(errors="replace") for token in allowed(matcher)}
-    ranks = {token: CLOSERS.find(text) % 99 for token, text in texts.items() if len(text) == 1}
-    return sorted(ranks, key=lambda token: ranks[token])[11::-1]
+    """Tokens of one character, best first; where bytes are forced, the one token that the mask allows."""
+    tokens = allowed(matcher)
+    texts = {token: TOKENIZER.token_bytes(token).decode(errors="replace") for token in tokens}
+    ranks = {token: CLOSERS.find(text) % 99 for token, text in texts.items() if len(text) == 1 or len(tokens) == 1}
+    return sorted(ranks, key=lambda token: ranks[token])[:14]
+
+
+class SearchGaveUpError(Exception):
+    """Neither an end was found, nor that there is none."""
 
 
 def can_end(matcher: VetoMatcher) -> bool:
-    """Whether a search finds tokens that complete the value."""
+    """Whether tokens complete the value: depth first, so that it is soon done where it is easy."""
     left, num_nodes = [(matcher, 0)], 0
-    while left and num_nodes < MAX_NODES:
+    while left:
         node, depth = left.pop()
         num_nodes += 1
         if node.is_accepting:
             return True
-        if depth < MAX_DEPTH and not node.is_terminated:
-            left += [(each, depth + 1) for token in closers(node) if (each := after(node, token)) is not None]
+        if num_nodes > MAX_NODES or depth > MAX_DEPTH:
+            raise SearchGaveUpError
+        moved = (after(node, token) for token in reversed(closers(node)))
+        left += [(each, depth + 1) for each in moved if each is not None]
     return False
 
 
@@ -101,9 +108,14 @@ def test_whatever_is_drawn_the_end_is_valid_and_where_nothing_is_looked_for_some
 ) -> None:
     """F2."""
     matcher = start(schema)
-    assume(matcher is not None and (not matcher.must_look_ahead or can_end(matcher)))
+    assume(matcher is not None)
     assert matcher is not None
-    tokens, matcher = walk(matcher, random.Random(seed))
+    try:
+        assume(not matcher.must_look_ahead or can_end(matcher))
+        tokens, matcher = walk(matcher, random.Random(seed))
+    except SearchGaveUpError:
+        event("gave up")
+        return
     if matcher.is_accepting:
         event("ended")
         assert is_valid(schema, json.loads(TOKENIZER.decode(tokens)))

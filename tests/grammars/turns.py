@@ -5,6 +5,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import jsonschema_rs
 import pytest
 
 from engine.errors import MatcherError
@@ -96,14 +97,22 @@ def allows_text(checked: CheckedSchema, text: str) -> bool:
     return takes(matcher, tokenizer_of(PLAIN).encode(text))
 
 
-def allows(schema: Any, value: Any) -> bool:
-    """Whether a response schema lets the value be written, in our style."""
-    return allows_text(check_schema(schema, "response"), written(value))
+def allows_value(checked: CheckedSchema, value: Any) -> bool:
+    """Whether the value can be written, in our style, and the veto takes it."""
+    if not allows_text(checked, written(value)):
+        return False
+    validator = jsonschema_rs.Draft202012Validator(checked.source, validate_formats=True)
+    return not checked.vetoed or validator.is_valid(value)
+
+
+def allows(schema: Any, value: Any, **options: bool) -> bool:
+    """Whether a response schema lets the value be written."""
+    return allows_value(check_schema(schema, "response", **options), value)
 
 
 def allows_arguments(parameters: Any, value: Any, *, open_objects: bool = False) -> bool:
     checked = check_arguments_schema(parameters, "tools[0].parameters", open_objects=open_objects)
-    return allows_text(checked, written(value))
+    return allows_value(checked, value)
 
 
 def parser_of(
@@ -116,7 +125,6 @@ def parser_of(
         call_id=lambda index: f"call_{index}",
         has_response=has_response,
         custom_names=custom_names,
-        input_end_is_special=family is HERMES,
     )
 
 

@@ -1,0 +1,155 @@
+"""Memory that a sequence takes while it waits, beside its keys and values.
+
+    python benchmarks/idle_memory.py            a table
+    python benchmarks/idle_memory.py --json     and, as the last line, the result as JSON
+
+Many sequences are submitted and the decoding thread is held still, in a callback: once while all of them wait for
+their turn, once after they have written some tokens. What the process has grown by, without what MLX has allocated
+(keys, values, logits and its cache of freed buffers), is divided by their number; benchmarks/process_memory.py says how
+it is counted. The first group of sequences is left out: it pays for what all of them share.
+"""
+
+import argparse
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__" and not __package__:
+    # As a script. In place of benchmarks/ itself, whose names should not stand beside the standard library's.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from rich.console import Console
+from rich.progress import Progress
+
+from benchmarks.environment import environment
+from benchmarks.intervals import Interval, bootstrap_median, verdict
+from benchmarks.models import load_model
+from benchmarks.process_memory import MEASURE, bytes_beside_mlx, reexec_with_malloc
+from benchmarks.script import engine_options, hand_over, interval_text, progress_bar, script_parser, table_of
+from benchmarks.tool_sets import draw_tools, tool_pool
+from engine.config import EngineConfig
+from engine.engine import Engine
+from engine.events import Event
+from engine.model import LoadedModel
+from engine.types import Message, Request, Role, SamplingParams, ToolChoice, ToolChoiceMode
+
+MAX_KB = 100.0
+EVENTS_OF_EACH = 3  # that a running sequence has delivered before it counts
+STATES = ("waiting", "running")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    loaded = load_model(options.model, seed=options.seed)
+    with progress_bar() as progress:
+        rows = [measure(loaded, state, options, progress) for state in STATES]
+    asked = {
+        "measure": MEASURE,
+        "seed": options.seed,
+        "tools": options.tools,
+        "engine_options": engine_options(options),
+    }
+    result = {"benchmark": "idle_memory", **environment(loaded), **asked, "rows": rows, "targets": targets(rows)}
+    hand_over(result, options, lambda console: show(result, console))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = script_parser("Memory per idle sequence, beside its keys and values.", model="random:tiny")
+    parser.add_argument("--sequences", type=int, default=64, help="of one group (%(default)s)")
+    parser.add_argument(
+        "--groups", type=int, default=5, help="groups after the first; each gives a value (%(default)s)"
+    )
+    parser.add_argument("--tools", type=int, default=10, help="that each sequence offers (%(default)s)")
+    return parser
+
+
+class _Hold:
+    """A deliver callback that holds the decoding thread once so many events have come, until it is released."""
+
+    def __init__(self, num_events: int) -> None:
+        self.held = threading.Event()
+        self._released = threading.Event()
+        self._left = num_events
+        self._failure: Exception | None = None
+
+    def __call__(self, event: Event | Exception) -> None:
+        self._left -= 1
+        if isinstance(event, Exception):
+            self._failure = event
+            self.held.set()
+        elif self._left == 0:
+            self.held.set()
+            self._released.wait()
+
+    def wait(self) -> None:
+        """Until the decoding thread is held. Raises what a generation failed by."""
+        self.held.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def release(self) -> None:
+        self._released.set()
+
+
+def measure(loaded: LoadedModel, state: str, options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
+    """Kilobytes of each sequence, a value a group."""
+    total = options.sequences * (options.groups + 1)
+    limits = {"max_running": 1 if state == "waiting" else total, "max_waiting": total + 1}
+    tools = draw_tools(tool_pool(), options.tools, options.seed)
+    kilobytes = []
+    holds: list[_Hold] = []
+    with Engine(loaded, config=EngineConfig(**{**limits, **engine_options(options)})) as engine:
+        keep = []
+        if state == "waiting":
+            holds.append(_Hold(1))
+            keep.append(engine.submit(_request(tools, 0), deliver=holds[-1]))
+            holds[-1].wait()
+        before = bytes_beside_mlx()
+        for group in progress.track(range(options.groups + 1), description=state):
+            hold = _Hold(options.sequences * EVENTS_OF_EACH)
+            seeds = range(group * options.sequences, (group + 1) * options.sequences)
+            keep += [engine.submit(_request(tools, seed), deliver=hold) for seed in seeds]
+            if state == "running":
+                for earlier in holds:
+                    earlier.release()
+                holds = [hold]
+                hold.wait()
+            after = bytes_beside_mlx()
+            kilobytes.append((after - before) / options.sequences / 1000)
+            before = after
+        for generation in keep:
+            generation.cancel()
+        for hold in holds:
+            hold.release()
+    interval = bootstrap_median(kilobytes[1:], options.seed)
+    return {"state": state, "sequences": total, "kilobytes": interval.to_json(), "groups": [*map(_rounded, kilobytes)]}
+
+
+def _rounded(value: float) -> float:
+    return round(value, 2)
+
+
+def _request(tools: tuple[Any, ...], seed: int) -> Request:
+    message = Message(Role.USER, f"Question {seed}: do what is needed.")
+    choice = ToolChoice(ToolChoiceMode.REQUIRED)
+    return Request((message,), tools=tools, tool_choice=choice, sampling=SamplingParams(temperature=1.0, seed=seed))
+
+
+def targets(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    text = "memory of a {} sequence beside its keys and values: at most {:g} kB"
+    return {text.format(row["state"], MAX_KB): verdict(Interval(**row["kilobytes"]), MAX_KB) for row in rows}
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    rows = [(row["state"], str(row["sequences"]), interval_text(row["kilobytes"], 1)) for row in result["rows"]]
+    title = f"memory per sequence beside its keys and values, {result['tools']} tools offered"
+    console.print(table_of(title, ("state", "sequences", "kB each"), rows))
+    for target, holds in result["targets"].items():
+        console.print(f"{target}: [bold]{holds}[/bold]")
+
+
+if __name__ == "__main__":
+    reexec_with_malloc()
+    main()

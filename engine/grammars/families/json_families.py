@@ -1,0 +1,240 @@
+"""The families that write a call's arguments as JSON."""
+
+from dataclasses import replace
+
+from engine.grammars.tool_format import Block, CallIds, Reasoning, ToolFormat
+
+JSON_NAME, JSON_ARGUMENTS = '{"name": "', '", "arguments": '
+
+PLAIN = ToolFormat(
+    name="plain",
+    models="any that was never trained for tools",
+    source="ours; every marker is ordinary text",
+    marker="<tool_call>",
+    before_name=f"\n{JSON_NAME}",
+    before_arguments=JSON_ARGUMENTS,
+    end="}\n</tool_call>",
+    separator="\n<tool_call>",
+    before_input='"}\n',
+    input_end="</tool_call>",
+)
+
+HERMES = ToolFormat(
+    name="hermes",
+    models="Hermes 2 and 3, Qwen 2.5, Qwen 3, QwQ, Granite 4, Cogito",
+    source="the chat templates of Qwen2.5-3B-Instruct, Qwen3 and granite-4.0",
+    template_signs=("<tool_call>", "</tool_call>", "tools"),
+    tokens=("<tool_call>", "</tool_call>"),
+    marker="<tool_call>",
+    before_name=f"\n{JSON_NAME}",
+    before_arguments=JSON_ARGUMENTS,
+    end="}\n</tool_call>",
+    separator="\n<tool_call>",
+    before_input='"}\n',
+    input_end="</tool_call>",
+)
+
+SMOLLM3 = ToolFormat(
+    name="smollm3",
+    models="SmolLM3",
+    source="the instructions of SmolLM3-3B's chat template, which shows no earlier calls",
+    template_signs=("<tool_call>", "xml_tools"),
+    marker="<tool_call>",
+    before_name=JSON_NAME,
+    before_arguments=JSON_ARGUMENTS,
+    end="}</tool_call>",
+    separator="\n<tool_call>",
+    before_input='"}\n',
+    input_end="</tool_call>",
+    reasoning=Reasoning(begin="<think>", end="</think>", after="\n"),
+)
+
+LLAMA3 = ToolFormat(
+    name="llama3-json",
+    models="Llama 3.1, 3.2 and 3.3; Llama 4 by its own template",
+    source="the chat templates of Llama-3.1-8B-Instruct, Llama-3.2-3B-Instruct and Llama-4-Scout",
+    template_signs=('"parameters": ', "ipython"),
+    marker='{"name": "',
+    before_arguments='", "parameters": ',
+    end="}",
+    parallel=False,  # the template: "This model only supports single tool-calls at once!"
+    calls_are_all=True,
+)
+
+LLAMA3_PYTHON_TAG = ToolFormat(
+    name="llama3-python-tag",
+    models="Llama 3.1 to 3.3 where they are told to begin calls so; by name only",
+    source="Llama 3.1's model card: <|python_tag|> begins what is to be run",
+    marker="<|python_tag|>",
+    before_name=JSON_NAME,
+    before_arguments='", "parameters": ',
+    end="}",
+    parallel=False,
+)
+
+MISTRAL_IDS = CallIds(pattern="[a-zA-Z0-9]{9}", written="{digest}", history="{digest}")
+
+MISTRAL_V7 = ToolFormat(
+    name="mistral-v7",
+    models="Mistral with tekken tokenizers up to v7: Nemo, Small 3.0 and 3.1",
+    source="mistral-common's instruct tokenizers v3 and v7",
+    template_signs=("[TOOL_CALLS]",),
+    tokens=("[TOOL_CALLS]",),
+    marker="[TOOL_CALLS]",
+    calls_begin="[",
+    before_name=JSON_NAME,
+    before_arguments=JSON_ARGUMENTS,
+    end=', "id": "{id}"}',
+    separator=", ",
+    calls_end="]",
+    call_ids=MISTRAL_IDS,
+    reasoning=None,
+)
+
+MISTRAL_V3 = replace(
+    MISTRAL_V7,
+    name="mistral-v3",
+    models="Mistral with SentencePiece tokenizers: Mistral 7B v0.3, Mixtral 8x22B, Mistral Large 2",
+    template_signs=("[TOOL_CALLS] [",),
+    tokens=(),
+    calls_begin=" [",
+)
+
+MISTRAL_V11 = ToolFormat(
+    name="mistral-v11",
+    models="Mistral with tokenizer v11: Mistral Small 3.2",
+    source="mistral-common's instruct tokenizer v11",
+    template_signs=("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"),
+    marker="[TOOL_CALLS]",
+    before_arguments="[CALL_ID]{id}[ARGS]",
+    end="",
+    separator="[TOOL_CALLS]",
+    call_ids=MISTRAL_IDS,
+    reasoning=None,
+)
+
+MISTRAL = ToolFormat(
+    name="mistral",
+    models="Mistral with tokenizer v13 and later: Magistral, Devstral, Ministral 3",
+    source="mistral-common's instruct tokenizer v13",
+    template_signs=("[TOOL_CALLS]", "[ARGS]"),
+    tokens=("[TOOL_CALLS]", "[ARGS]"),
+    marker="[TOOL_CALLS]",
+    before_arguments="[ARGS]",
+    end="",
+    separator="[TOOL_CALLS]",
+    call_ids=MISTRAL_IDS,
+    reasoning=Reasoning(begin="[THINK]", end="[/THINK]"),
+)
+
+HARMONY = ToolFormat(
+    name="harmony",
+    models="gpt-oss",
+    source="OpenAI's harmony format page",
+    template_signs=("<|channel|>", "commentary"),
+    tokens=("<|channel|>", "<|message|>", "<|constrain|>", "<|call|>"),
+    marker="<|channel|>commentary to=functions.",
+    before_arguments=" <|constrain|>json<|message|>",
+    end="",  # <|call|> ends the turn
+    parallel=False,
+    text_begin="<|channel|>final<|message|>",
+    preamble=Block(begin="<|channel|>commentary<|message|>", end="<|end|>", after="<|start|>assistant"),
+    reasoning=Reasoning(
+        begin="<|channel|>analysis<|message|>", end="<|end|>", after="<|start|>assistant", history_key="thinking"
+    ),
+)
+
+DEEPSEEK_V3 = ToolFormat(
+    name="deepseek-v3",
+    models="DeepSeek V3 and R1, and R1's distillates where their vocabulary has the tokens",
+    source="the chat templates of DeepSeek-V3 and DeepSeek-R1",
+    template_signs=("<｜tool▁calls▁begin｜>", "```json"),
+    tokens=(
+        "<｜tool▁calls▁begin｜>",
+        "<｜tool▁call▁begin｜>",
+        "<｜tool▁sep｜>",
+        "<｜tool▁call▁end｜>",
+        "<｜tool▁calls▁end｜>",
+    ),
+    marker="<｜tool▁calls▁begin｜>",
+    calls_begin="<｜tool▁call▁begin｜>",
+    before_name="function<｜tool▁sep｜>",
+    before_arguments="\n```json\n",
+    end="\n```<｜tool▁call▁end｜>",
+    separator="\n<｜tool▁call▁begin｜>",
+    calls_end="<｜tool▁calls▁end｜>",
+    before_input="\n```\n",
+    input_end="<｜tool▁call▁end｜>",
+)
+
+DEEPSEEK_V31 = ToolFormat(
+    name="deepseek-v3.1",
+    models="DeepSeek V3.1",
+    source="DeepSeek-V3.1's chat template",
+    template_signs=("<｜tool▁calls▁begin｜>", "</think>", "thinking"),
+    marker="<｜tool▁calls▁begin｜>",
+    calls_begin="<｜tool▁call▁begin｜>",
+    before_arguments="<｜tool▁sep｜>",
+    end="<｜tool▁call▁end｜>",
+    separator="<｜tool▁call▁begin｜>",
+    calls_end="<｜tool▁calls▁end｜>",
+    before_input="<｜tool▁sep｜>",
+    input_end="<｜tool▁call▁end｜>",
+    reasoning=Reasoning(begin="<think>", end="</think>"),
+)
+
+KIMI_K2 = ToolFormat(
+    name="kimi-k2",
+    models="Kimi K2",
+    source="Kimi-K2-Instruct's tool call page and mlx-lm's tool parser",
+    template_signs=("<|tool_calls_section_begin|>",),
+    tokens=(
+        "<|tool_calls_section_begin|>",
+        "<|tool_call_begin|>",
+        "<|tool_call_argument_begin|>",
+        "<|tool_call_end|>",
+        "<|tool_calls_section_end|>",
+    ),
+    marker="<|tool_calls_section_begin|>",
+    calls_begin="<|tool_call_begin|>",
+    before_name="functions.",
+    before_arguments=":{id}<|tool_call_argument_begin|>",
+    end="<|tool_call_end|>",
+    separator="<|tool_call_begin|>",
+    calls_end="<|tool_calls_section_end|>",
+    before_input=":{id}<|tool_call_argument_begin|>",
+    input_end="<|tool_call_end|>",
+    call_ids=CallIds(pattern="[0-9]{1,4}", written="{index}", history="functions.{name}:{index}"),
+    reasoning=Reasoning(begin="<think>", end="</think>"),
+)
+
+PHI4 = ToolFormat(
+    name="phi4-mini",
+    models="Phi-4-mini",
+    source="Phi-4-mini-instruct's vocabulary and the template that its maker gives for tool calls",
+    template_signs=("<|tool|>", "<|/tool|>"),
+    tokens=("<|tool_call|>", "<|/tool_call|>", "<|tool|>"),
+    marker="<|tool_call|>",
+    calls_begin="[",
+    before_name=JSON_NAME,
+    before_arguments=JSON_ARGUMENTS,
+    end="}",
+    separator=", ",
+    calls_end="]<|/tool_call|>",
+)
+
+GRANITE = ToolFormat(
+    name="granite",
+    models="Granite 3.0 to 3.3",
+    source="granite-3.3-2b-instruct's chat template",
+    template_signs=("<|tool_call|>", "JSON list of tools"),
+    tokens=("<|tool_call|>", "<|start_of_role|>"),
+    marker="<|tool_call|>",
+    calls_begin="[",
+    before_name=JSON_NAME,
+    before_arguments=JSON_ARGUMENTS,
+    end="}",
+    separator=", ",
+    calls_end="]",
+    reasoning=None,
+)

@@ -1,0 +1,68 @@
+"""The families that write a call's arguments between tags."""
+
+from engine.grammars.encoders.tagged import TaggedArguments
+from engine.grammars.tool_format import Reasoning, ToolFormat
+
+QWEN3_CODER = ToolFormat(
+    name="qwen3-coder",
+    models="Qwen3-Coder, Qwen 3.5 and later",
+    source="Qwen3-Coder-30B-A3B-Instruct's chat template and tool parser",
+    template_signs=("<tool_call>", "<function=", "<parameter="),
+    marker="<tool_call>",
+    before_name="\n<function=",
+    before_arguments=">\n",
+    end="</function>\n</tool_call>",
+    separator="\n<tool_call>",
+    arguments=TaggedArguments(
+        key_begin="<parameter=",
+        key_end=">\n",
+        value_end="\n</parameter>\n",
+        close_tag="</parameter>",
+        true="True",  # the template writes Python's words; inside of lists and objects it writes JSON
+        false="False",
+    ),
+    before_input=">\n<parameter=input>\n",
+    input_end="\n</parameter>\n",
+    after_input="</function>\n</tool_call>",
+)
+
+GLM = ToolFormat(
+    name="glm",
+    models="GLM 4.5, 4.6, 4.7",
+    source="GLM-4.5's chat template",
+    template_signs=("<arg_key>", "<arg_value>"),
+    tokens=("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "<tool_call>", "</tool_call>"),
+    marker="<tool_call>",
+    before_arguments="\n",
+    end="</tool_call>",
+    separator="\n<tool_call>",
+    arguments=TaggedArguments(
+        key_begin="<arg_key>",
+        key_end="</arg_key>\n<arg_value>",
+        value_end="</arg_value>\n",
+        close_tag="</arg_value>",
+    ),
+    before_input="\n<arg_key>input</arg_key>\n<arg_value>",
+    input_end="</arg_value>",
+    after_input="\n</tool_call>",
+    reasoning=Reasoning(begin="\n<think>", end="</think>", after="\n"),
+)
+
+MINIMAX = ToolFormat(
+    name="minimax",
+    models="MiniMax M2",
+    source="MiniMax-M2's chat template",
+    template_signs=("minimax:tool_call", "<invoke name="),
+    tokens=("<minimax:tool_call>", "</minimax:tool_call>"),
+    marker="<minimax:tool_call>",
+    before_name='\n<invoke name="',
+    before_arguments='">\n',
+    end="</invoke>",
+    calls_end="\n</minimax:tool_call>",
+    arguments=TaggedArguments(
+        key_begin='<parameter name="', key_end='">', value_end="</parameter>\n", close_tag="</parameter>"
+    ),
+    before_input='">\n<parameter name="input">',
+    input_end="</parameter>\n",
+    after_input="</invoke>",
+)

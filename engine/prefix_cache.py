@@ -1,0 +1,168 @@
+"""Prompts seen before: the longest shared prefix of a new one is not computed again.
+
+A tree of blocks: each holds the keys and values of some tokens behind those of its parents, so that conversations that
+begin alike share their beginning. Bounded in bytes; what has not been used for longest goes first.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from engine.cache import Cache, Part
+
+BLOCK = 64  # tokens; a prefix may also end within a block
+
+
+@dataclass(slots=True, eq=False)
+class Block:
+    """Tokens with what the model remembers of them. Only a whole block has children."""
+
+    tokens: tuple[int, ...]
+    part: Part | None  # None: the root's
+    parent: "Block | None"
+    last_used: int = 0
+    children: dict[tuple[int, ...], "Block"] = field(default_factory=dict)
+
+
+class PrefixCache:
+    """Used by the decoding thread only."""
+
+    keeps_chunks = False  # a prompt's last chunk says it all
+
+    def __init__(self, max_bytes: int, bytes_per_token: int) -> None:
+        self._max_tokens = max_bytes // bytes_per_token
+        self._bytes_per_token = bytes_per_token
+        self._root = Block((), None, None)
+        self._clock = itertools.count(1)
+        self.num_tokens = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all that is kept."""
+        return self.num_tokens * self._bytes_per_token
+
+    def find(self, tokens: Sequence[int]) -> int:
+        """How many of the tokens, from the first on, are known."""
+        return sum(num_shared for _, num_shared in self._walk(tokens))
+
+    def restore(self, tokens: Sequence[int], cache: Cache) -> int:
+        """Put what is known of the tokens into an empty cache. Returns how many that were."""
+        found = list(self._walk(tokens))
+        now = next(self._clock)
+        for block, _ in found:
+            block.last_used = now
+        parts = [(block.part, num_shared) for block, num_shared in found if block.part is not None]
+        if parts:
+            cache.write(parts)
+        return sum(num_shared for _, num_shared in found)
+
+    def keep(self, tokens: Sequence[int], cache: Cache) -> None:
+        """Remember what a cache has seen. tokens: the first of them."""
+        assert len(tokens) <= cache.num_tokens
+        now = next(self._clock)
+        block = self._root
+        for start in range(0, len(tokens), BLOCK):
+            key = tuple(tokens[start : start + BLOCK])
+            block.last_used = now
+            if any(child[: len(key)] == key and child != key for child in block.children):
+                return  # the last tokens are the beginning of a block that is longer
+            if key not in block.children:
+                self._add(key, block, cache.read(start, start + len(key)))
+            block = block.children[key]
+        block.last_used = now
+        self.evict()
+
+    def blocks(self) -> Iterator[Block]:
+        """All of them, parents first."""
+        level = [self._root]
+        while level:
+            yield from level
+            level = [child for block in level for child in block.children.values()]
+
+    def add(self, tokens: tuple[int, ...], parent: Block, part: Part, last_used: int) -> Block:
+        """A block as it was kept before; what is too much goes when the next one is kept."""
+        block = self._add(tokens, parent, part)
+        block.last_used = last_used
+        self._clock = itertools.count(max(last_used, next(self._clock)) + 1)
+        return block
+
+    @property
+    def root(self) -> Block:
+        return self._root
+
+    def _walk(self, tokens: Sequence[int]) -> Iterator[tuple[Block, int]]:
+        """The blocks that begin as the tokens do, and how many tokens of each."""
+        block = self._root
+        for start in range(0, len(tokens), BLOCK):
+            rest = tuple(tokens[start : start + BLOCK])
+            whole = block.children.get(rest)
+            if whole is not None and len(rest) == BLOCK:
+                yield whole, BLOCK
+                block = whole
+                continue
+            best = max(block.children.values(), key=lambda child: _num_shared(child.tokens, rest), default=None)
+            if best is not None and (num_shared := _num_shared(best.tokens, rest)):
+                yield best, num_shared
+            return
+
+    def _add(self, tokens: tuple[int, ...], parent: Block, part: Part) -> Block:
+        for shorter in [child for child in parent.children if tokens[: len(child)] == child]:
+            self._drop(parent.children[shorter])  # it says the beginning of what this one says
+        block = parent.children[tokens] = Block(tokens, part, parent)
+        self.num_tokens += len(tokens)
+        return block
+
+    def _drop(self, block: Block) -> None:
+        assert block.parent is not None
+        del block.parent.children[block.tokens]
+        self.num_tokens -= len(block.tokens)
+
+    def evict(self) -> None:
+        """Drop what is more than may be kept."""
+        while self.num_tokens > self._max_tokens:
+            leaves = [block for block in self.blocks() if not block.children and block is not self._root]
+            self._drop(min(leaves, key=lambda leaf: leaf.last_used))
+
+
+def _num_shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """The length of the longest common beginning."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+class SnapshotCache:
+    """The same for caches that cannot be cut: whole states, each good for prompts that begin with all of its tokens."""
+
+    keeps_chunks = True
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._snapshots: dict[tuple[int, ...], Part] = {}  # the least recently used first
+        self.num_bytes = 0
+
+    def find(self, tokens: Sequence[int]) -> int:
+        """See PrefixCache."""
+        return len(self._longest(tokens))
+
+    def restore(self, tokens: Sequence[int], cache: Cache) -> int:
+        """See PrefixCache."""
+        key = self._longest(tokens)
+        if key:
+            snapshot = self._snapshots.pop(key)
+            self._snapshots[key] = snapshot
+            cache.write([(snapshot, len(key))])
+        return len(key)
+
+    def keep(self, tokens: Sequence[int], cache: Cache) -> None:
+        """See PrefixCache. Nothing is kept where the cache has seen more than these tokens."""
+        key = tuple(tokens)
+        if len(key) == cache.num_tokens and key not in self._snapshots:
+            self._snapshots[key] = snapshot = cache.read(0, len(key))
+            self.num_bytes += snapshot.num_bytes
+        while self.num_bytes > self._max_bytes:
+            oldest = next(iter(self._snapshots))
+            self.num_bytes -= self._snapshots.pop(oldest).num_bytes
+
+    def _longest(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        fitting = [key for key in self._snapshots if key == tuple(tokens[: len(key)])]
+        return max(fitting, key=len, default=())

@@ -1,0 +1,81 @@
+"""mlx-lm's own tool parsers, as a second reading of what a family's grammar lets through."""
+
+import importlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from engine.grammars.tool_descriptions import describe_tool
+from engine.types import Tool
+
+MODULES = {
+    "plain": "json_tools",
+    "hermes": "json_tools",
+    "smollm3": "json_tools",
+    "qwen3-coder": "qwen3_coder",
+    "glm": "glm47",
+    "minimax": "minimax_m2",
+    "mistral": "mistral",
+    "mistral-v7": "mistral",
+    "mistral-v3": "mistral",
+    "gemma4": "gemma4",
+    "function-gemma": "function_gemma",
+    "kimi-k2": "kimi_k2",
+    "lfm2": "pythonic",
+    "llama4-pythonic": "pythonic",
+}
+ONE_AT_A_TIME = ("json_tools", "qwen3_coder", "glm47", "function_gemma", "gemma4")  # read what is between two tags
+# What these parsers themselves get wrong, and are not asked: their own tags inside of strings, which they look for
+# first; blanks around strings, which they take off; and, where they guess a type, strings that look like other values.
+VALUES = r"^[-+\d.'\"\[{(]|^(null|none|nil|true|false)$"
+HARD = {
+    "json_tools": r"</?tool_call>",
+    "qwen3_coder": rf"</?(parameter|function|tool_call)|{VALUES}",
+    "glm47": rf"^\s|\s$|</?(arg_|tool_call)|{VALUES}",
+    "minimax_m2": rf"^\s|\s$|</?(parameter|invoke|minimax)|{VALUES}",
+    "mistral": r"\[(ARGS|TOOL_CALLS)\]",
+    "gemma4": r'\0|<\|?"?\|?>|tool_call',
+    "function_gemma": r"}|escape>|function_call",
+    "kimi_k2": r"<\|tool_call",
+    "pythonic": r"<\|tool_call",
+}
+
+
+def can_read(family: str, calls: Sequence[tuple[str, Any]]) -> bool:
+    """Whether mlx-lm has a parser for the family, and these calls have nothing that it reads wrongly."""
+    if family not in MODULES or not calls:
+        return False
+    values = [value for _, arguments in calls for value in arguments.values()]
+    if family == "function-gemma" and any(isinstance(value, (dict, list)) for value in values):
+        return False
+    return not any(is_hard(family, text) for text in _strings(values))
+
+
+def is_hard(family: str, text: str) -> bool:
+    """Whether mlx-lm's parser would be misled by the text."""
+    return re.search(HARD[MODULES[family]], text, re.IGNORECASE) is not None
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for each in inner for text in _strings(each)]
+
+
+def read(family: str, text: str, tools: Sequence[Tool]) -> list[tuple[str, Any]]:
+    """The calls in a turn's text, as mlx-lm's server finds and parses them."""
+    module = importlib.import_module(f"mlx_lm.tool_parsers.{MODULES[family]}")
+    described = [describe_tool(tool) for tool in tools]
+    begin, end = module.tool_call_start, module.tool_call_end
+    if family == "llama4-pythonic":
+        pieces = [text]
+    elif MODULES[family] in ONE_AT_A_TIME:
+        pieces = [piece.partition(end)[0] for piece in text.split(begin)[1:]]
+    else:
+        pieces = [text.partition(begin)[2].partition(end)[0] if end else text.partition(begin)[2].replace(begin, "\n")]
+    found: list[tuple[str, Any]] = []
+    for piece in pieces:
+        parsed = module.parse_tool_call(piece, described)
+        found += [(call["name"], call["arguments"]) for call in (parsed if isinstance(parsed, list) else [parsed])]
+    return found

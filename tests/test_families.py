@@ -1,0 +1,149 @@
+"""For every family: what its model writes is accepted and read, whatever the arguments' strings are."""
+
+import json
+
+import pytest
+
+from engine.grammars.tool_format import Opening, ToolFormat
+from engine.grammars.tool_formats import TOOL_FORMATS
+from engine.tokenizer import Tokenizer
+from engine.types import Tool, ToolCall, ToolChoice, ToolChoiceMode
+from tests.families import FAMILIES, HOSTILE, Setting, reading_of
+from tests.recorded_turns import CLOCK, RECORDED, WEATHER, RecordedTurn
+
+each_family = pytest.mark.parametrize("family", TOOL_FORMATS, ids=lambda family: family.name)
+
+
+def test_every_family_has_a_name_of_its_own_and_a_recorded_turn() -> None:
+    assert len(FAMILIES) == len(TOOL_FORMATS)
+    assert {turn.family.name for turn in RECORDED} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("turn", RECORDED, ids=lambda turn: turn.family.name)
+def test_a_recorded_turn_is_accepted_token_for_token_and_read(turn: RecordedTurn) -> None:
+    setting = Setting(turn.family, (WEATHER, CLOCK), opening=turn.opening)
+    tokens = setting.encode(turn.text)
+    assert setting.accepts(tokens)
+    reading = reading_of(setting.read(tokens))
+    assert reading.calls == turn.calls
+    assert (reading.said, reading.thought) == (turn.said, turn.thought)
+
+
+@pytest.mark.parametrize("turn", RECORDED, ids=lambda turn: turn.family.name)
+def test_the_format_writes_calls_as_the_recorded_turn_has_them(turn: RecordedTurn) -> None:
+    calls = tuple(ToolCall("id", name, json.dumps(arguments)) for name, arguments in turn.calls)
+    ids = turn.family.call_ids
+    written = turn.family.write_calls(calls)
+    if ids is None:
+        assert turn.text.endswith(written)
+    else:
+        assert len(turn.text) >= len(written) > 0
+
+
+def hostile_strings(family: ToolFormat) -> list[str]:
+    """Every family's markers, and what is hard for any of them; not the family's own close tag."""
+    close = getattr(family.arguments, "close_tag", getattr(family.arguments, "quote", ""))
+    markers = {text.strip() for each in TOOL_FORMATS for text in each.literals if text.strip()}
+    texts = [
+        *sorted(markers),
+        *HOSTILE,
+        "",
+        " ",
+        "\n\n",
+        '"quoted"',
+        "a\\n",
+        "naïve",
+        "null",
+        "True",
+        "5",
+        "<",
+        "\u2028",
+    ]
+    return [text for text in texts if not close or close not in text]
+
+
+@each_family
+def test_strings_of_markup_survive_as_arguments(family: ToolFormat) -> None:
+    """F20, F23, F24: all but a tagged family's own close tag."""
+    setting = Setting(family, (WEATHER,), choice=ToolChoice.named("get_weather"))
+    for text in hostile_strings(family):
+        tokens = spelled_call(setting, text)
+        assert setting.accepts(tokens), text
+        assert reading_of(setting.read(tokens)).calls == (("get_weather", {"city": text}),), text
+
+
+def spelled_call(setting: Setting, city: str) -> list[int]:
+    """The call, with its string spelled by ordinary tokens."""
+    family, placeholder = setting.family, "\ue000"
+    whole = family.write_call("get_weather", json.dumps({"city": placeholder}, ensure_ascii=False))
+    before, _, after = whole.partition(placeholder)
+    is_raw = bool(getattr(family.arguments, "close_tag", "") or getattr(family.arguments, "quote", ""))
+    inside = city if is_raw else json.dumps(city, ensure_ascii=False)[1:-1]
+    letters = [token for letter in inside for token in spelled(setting.tokenizer, letter)]
+    return [*setting.encode(before), *letters, *setting.encode(after)]
+
+
+def spelled(tokenizer: Tokenizer, letter: str) -> list[int]:
+    """By bytes where the tokenizer takes the letter for another: SentencePiece has a stand-in for spaces."""
+    tokens = tokenizer.encode_parts(["", letter])
+    if tokenizer.decode(tokens) == letter:
+        return tokens
+    by_bytes = {tokenizer.token_bytes(token): token for token in range(tokenizer.num_tokens)}
+    return [by_bytes[bytes([byte])] for byte in letter.encode()]
+
+
+@each_family
+def test_deltas_add_up_to_the_same_however_the_turn_is_cut(family: ToolFormat) -> None:
+    """F12."""
+    setting = Setting(family, (WEATHER,), choice=ToolChoice.named("get_weather"))
+    arguments = {"city": 'A "b" \\ c\n<d> 日本 😀', "days": -30}
+    text = family.write_call("get_weather", json.dumps(arguments, ensure_ascii=False))
+    unspellable = setting.tokenizer.unspellable
+    parser, events = setting.parser(), []
+    position = 0
+    while position < len(text):  # a character at a time, tokens whole
+        token = next((each for each in unspellable if text.startswith(each, position)), text[position])
+        events += parser.feed(token, special=token in unspellable)
+        position += len(token)
+    assert reading_of([*events, *parser.finish()]).calls == (("get_weather", arguments),)
+
+
+@each_family
+def test_a_call_that_is_cut_anywhere_is_not_complete_and_leaves_no_markup(family: ToolFormat) -> None:
+    """F1, F12."""
+    setting = Setting(family, (WEATHER,))
+    tokens = setting.encode(family.write_call("get_weather", '{"city": "Paris"}'))
+    first = len(setting.encode(family.marker))
+    for length in range(first, len(tokens)):
+        reading = reading_of(setting.read(tokens[:length]))
+        assert reading.said == "", length
+
+
+@each_family
+def test_without_calls_the_marker_cannot_be_written(family: ToolFormat) -> None:
+    setting = Setting(family, (WEATHER,), choice=ToolChoice(ToolChoiceMode.NONE))
+    assert not setting.accepts(setting.encode(family.write_call("get_weather", '{"city": "Paris"}')))
+    assert setting.accepts(setting.encode(family.text_begin + "Some text: [a], {b}."))
+
+
+@each_family
+def test_a_forced_call_is_cut_as_the_tokenizer_cuts_it(family: ToolFormat) -> None:
+    """F14: from the prompt's border on."""
+    setting = Setting(family, (Tool("clock"),), choice=ToolChoice.named("clock"))
+    text = family.write_call("clock", "{}")
+    forced = setting.matcher().forced_tokens()
+    assert forced
+    assert forced == setting.encode(text)[: len(forced)]
+    at_id = text if family.call_ids is None else text.partition(family.call_ids.of("clock", 0))[0]
+    assert len(setting.tokenizer.decode(forced)) >= len(at_id) - 12  # what could merge with what follows is not forced
+
+
+@each_family
+def test_only_an_offered_tool_can_be_called(family: ToolFormat) -> None:
+    """F8, F10."""
+    for opening in (Opening.NONE,):
+        setting = Setting(family, (WEATHER,), opening=opening)
+        for wrong in ("get_weathe", "get_weather2", "weather", "Get_weather"):
+            assert not setting.accepts(setting.encode(family.write_call(wrong, '{"city": "Paris"}')))
+        for arguments in ("{}", '{"days": 3}', '{"city": "Paris", "planet": "Earth"}', '{"city": "P", "days": "x"}'):
+            assert not setting.accepts(setting.encode(family.write_call("get_weather", arguments)))
