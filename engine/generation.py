@@ -148,10 +148,11 @@ class Run:
             self.sequence.stop_reason = StopReason.FAILED
 
     @property
-    def _ends_with_calls(self) -> bool:
-        """Whether all calls are complete: the turn could have gone on, but it is one that may end here."""
+    def _is_complete(self) -> bool:
+        """Whether all calls, or the response, are complete: the turn could have gone on, but it may end here."""
         matcher = self.sequence.matcher
-        return not self._output.in_text and matcher is not None and matcher.is_accepting
+        is_free = self._output.in_text and self.sequence.request.response is None
+        return not is_free and matcher is not None and matcher.is_accepting
 
     def _finish(self) -> None:
         for event in self._output.finish(cut=self.sequence.stop_reason in CUT_OFF):
@@ -161,7 +162,7 @@ class Run:
         assert reason is not None
         if self._output.stopped and reason is not StopReason.CANCELLED:  # by text that was held back
             reason = StopReason.STOP_STRING
-        if reason is StopReason.LENGTH and self._ends_with_calls:
+        if reason is StopReason.LENGTH and self._is_complete:
             reason = StopReason.GRAMMAR_END
         self._deliver(Finished(reason, self.sequence.usage, self.sequence.seed, self._receipt))
 

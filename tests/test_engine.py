@@ -373,7 +373,7 @@ def test_a_generation_with_a_callback_runs_on_unheld() -> None:
 
 
 def test_stop_tokens_beside_calls_stand_in_the_receipt_as_stop_strings_do() -> None:
-    request = Request(messages=(USER,), tools=(CALCULATE,), tool_choice=REQUIRED, stop_token_ids=(5,), max_tokens=1)
+    request = Request(messages=(USER,), tools=(CALCULATE,), tool_choice=REQUIRED, stop_token_ids=(5,), max_tokens=60)
     with Engine(fake_loaded()) as engine:
         entries = engine.submit(request).completion().receipt.entries
     assert ("stop_token_ids", Enforcement.NARROWED) in [(entry.path, entry.enforcement) for entry in entries]

@@ -237,7 +237,7 @@ def test_the_receipt_says_what_was_enforced_and_how() -> None:
         "f", parameters={"type": "object", "properties": {"a": {"type": "string", "format": "odd", "title": "A"}}}
     )
     with Engine(fake_loaded(bonus={'"': 500})) as engine:
-        answer = engine.chat([USER], tools=[tool], tool_choice="required", max_tokens=1)
+        answer = engine.chat([USER], tools=[tool], tool_choice="required", max_tokens=60)
     entries = {entry.path: entry.enforcement for entry in answer.receipt.entries}
     assert entries == {
         "tool_choice": Enforcement.GRAMMAR,

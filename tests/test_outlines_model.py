@@ -16,10 +16,9 @@ from outlines.types.dsl import python_types_to_terms
 from pydantic import BaseModel, Field
 
 from engine.engine import Engine
-from engine.errors import RequestError
+from engine.errors import BudgetError, RequestError
 from engine.model import LoadedModel
 from engine.outlines_model import ToolmaskModel, from_engine
-from engine.structured import OutputError
 from engine.types import SamplingParams
 from tests.fakes import fake_loaded, fake_that_writes
 
@@ -155,12 +154,13 @@ def test_an_inference_argument_that_is_not_known_is_refused_by_name(model: Toolm
         model("go", Pet, top_a=1)
 
 
-def test_a_text_that_is_cut_off_is_an_error(model: ToolmaskModel) -> None:
+def test_a_budget_that_no_answer_fits_into_is_refused(model: ToolmaskModel) -> None:
     """F1, F2."""
-    with pytest.raises(OutputError, match="max_tokens, which is 2"):
+    with pytest.raises(BudgetError, match="max_tokens is 2; the shortest complete answer") as refused:
         model("go", Pet, max_tokens=2)
-    with pytest.raises(OutputError, match="max_tokens, which is 2"):
+    with pytest.raises(BudgetError, match="max_tokens is 2; the shortest complete answer"):
         list(model.stream("go", Pet, max_tokens=2))
+    Pet.model_validate_json(model("go", Pet, max_tokens=refused.value.least))
 
 
 @pytest.mark.embedded

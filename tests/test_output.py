@@ -252,12 +252,12 @@ def test_a_call_that_was_cut_off_is_not_among_the_calls() -> None:
             ToolCallEnd(0),
             ToolCallStart(1, "id_1", "g"),
             ToolCallDelta(1, '{"a": "cut o'),
-            Finished(StopReason.LENGTH, USAGE, 7, Receipt()),
+            Finished(StopReason.CANCELLED, USAGE, 7, Receipt()),
         ]
     )
     assert completion.tool_calls == (ToolCall("id_0", "f", "{}"),)
     assert completion.text is None
-    assert completion.stop_reason is StopReason.LENGTH
+    assert completion.stop_reason is StopReason.CANCELLED
 
 
 def test_a_turn_without_text_has_none_and_without_logprobs_none() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.config import EngineConfig
 from engine.engine import Engine
-from engine.errors import GenerationError, MatcherError
+from engine.errors import BudgetError, GenerationError, MatcherError
 from engine.events import Completion, StopReason
 from engine.model import LoadedModel
 from engine.sequence import Sequence
@@ -52,7 +52,7 @@ def test_a_constrained_call_takes_no_more_forward_passes_than_as_much_free_text(
 def test_the_opening_of_a_required_call_is_read_together_with_the_prompt(hermes: bool) -> None:
     loaded = fake_loaded(hermes=hermes)
     with Engine(loaded) as engine:
-        answer = engine.chat([USER], tools=[CALCULATE], tool_choice="required", max_tokens=20)
+        answer = engine.chat([USER], tools=[CALCULATE], tool_choice="required", max_tokens=60)
 
     opening = loaded.tokenizer.encode(OPENING)[:-1]  # its last token could merge with what follows
     assert fake_model(loaded).widths[0] == answer.usage.prompt_tokens + len(opening)
@@ -114,7 +114,7 @@ def test_a_prompt_is_read_in_chunks_of_which_only_the_last_computes_logits(chunk
 
 
 @FAMILIES
-def test_max_tokens_is_exact_at_every_value_and_a_call_that_it_cuts_is_not_reported(hermes: bool) -> None:
+def test_a_call_is_whole_at_every_max_tokens_or_refused_with_the_least(hermes: bool) -> None:
     """F1: there, a call cut off at max_tokens was reported."""
     with Engine(fake_loaded(hermes=hermes, bonus={'"': 500})) as engine:
 
@@ -131,17 +131,18 @@ def test_max_tokens_is_exact_at_every_value_and_a_call_that_it_cuts_is_not_repor
         whole = answer(None)
         num_tokens = whole.usage.completion_tokens
         assert whole.stop_reason is StopReason.GRAMMAR_END
-        for max_tokens in range(1, num_tokens):
-            cut = answer(max_tokens)
-            assert cut.stop_reason is StopReason.LENGTH
-            assert cut.usage.completion_tokens == max_tokens
-            assert tokens(cut) == tokens(whole)[:max_tokens]
-            assert cut.tool_calls == ()
-            assert cut.text is None
-        just_enough = answer(num_tokens)
-
-    assert just_enough.stop_reason is StopReason.GRAMMAR_END
-    assert just_enough.tool_calls[0].arguments == whole.tool_calls[0].arguments
+        with pytest.raises(BudgetError) as refused:
+            answer(1)
+        least = refused.value.least
+        for max_tokens in range(2, least):
+            with pytest.raises(BudgetError, match=f"max_tokens is {max_tokens}; .* has {least} tokens"):
+                answer(max_tokens)
+        for max_tokens in range(least, num_tokens + 2):
+            fitted = answer(max_tokens)
+            assert fitted.stop_reason is StopReason.GRAMMAR_END
+            assert fitted.usage.completion_tokens <= max_tokens
+            assert len(fitted.tool_calls) == 1
+            assert fitted.text is None
 
 
 def tokens(answer: Completion) -> list[int]:
@@ -149,7 +150,7 @@ def tokens(answer: Completion) -> list[int]:
     return [each.token_id for each in answer.logprobs]
 
 
-def test_free_text_is_cut_at_every_max_tokens_too() -> None:
+def test_free_text_is_cut_at_every_max_tokens() -> None:
     with Engine(fake_loaded(bonus={EOS: -(10**6)})) as engine:
         for max_tokens in range(1, 12):
             answer = engine.chat([USER], max_tokens=max_tokens)
@@ -203,7 +204,7 @@ def check_logprobs(loaded: LoadedModel, prompt: list[int], answer: Completion, k
         repetition_penalty=st.sampled_from([1, 1.5]),
     ),
     parallel=st.booleans(),
-    max_tokens=st.sampled_from([10, 25, 60]),
+    max_tokens=st.sampled_from([30, 40, 60]),
 )
 def test_logprobs_are_the_models_own_before_mask_and_temperature_one_for_each_output_token(
     hermes: bool, chunk: int, sampling: SamplingParams, parallel: bool, max_tokens: int

@@ -12,7 +12,15 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from engine.config import EngineConfig
 from engine.engine import Engine
-from engine.errors import EngineClosedError, GenerationError, GrammarError, QueueFullError, RequestError, SchemaError
+from engine.errors import (
+    BudgetError,
+    EngineClosedError,
+    GenerationError,
+    GrammarError,
+    QueueFullError,
+    RequestError,
+    SchemaError,
+)
 from engine.events import Enforcement, StopReason
 from engine.model import LoadedModel
 from engine.structured import Answer, BatchError, OutputError, answer, answers, batch, generate, stream
@@ -161,19 +169,19 @@ def test_sampling_and_max_tokens_are_checked_as_everywhere(engine: Engine) -> No
         generate(engine, [], int)
 
 
-def test_an_answer_that_is_cut_off_is_an_error_that_says_the_budget() -> None:
+def test_an_answer_that_cannot_be_complete_in_its_budget_is_refused_with_the_least_one() -> None:
     """F1, F2."""
-    with Engine(fake_that_writes("a" * 40)) as engine, pytest.raises(OutputError) as cut:
-        generate(engine, "go", Regex("a{40}b?"), max_tokens=3)
-    assert "cut off by max_tokens, which is 3, before it was complete" in str(cut.value)
-    assert cut.value.completion.stop_reason is StopReason.LENGTH
+    with Engine(fake_that_writes("a" * 40)) as engine:
+        with pytest.raises(BudgetError, match="max_tokens is 3; the shortest complete answer") as refused:
+            generate(engine, "go", Regex("a{40}b?"), max_tokens=3)
+        assert generate(engine, "go", Regex("a{40}b?"), max_tokens=refused.value.least) in ("a" * 40, "a" * 40 + "b")
 
 
-def test_an_answer_that_the_contexts_end_cuts_off_says_so() -> None:
+def test_an_answer_that_cannot_be_complete_in_the_models_context_is_refused() -> None:
     loaded = fake_loaded()
     fake_model(loaded).context_length = 64
-    with Engine(loaded) as engine, pytest.raises(OutputError, match=r"end of the model's context, after \d+ tokens"):
-        generate(engine, "go", Regex("[a-z]{200}"))
+    with Engine(loaded) as engine, pytest.raises(GrammarError, match=r"that fits into the context behind \d+ prompt"):
+        generate(engine, "go", Regex("[a-z]{20000}"))
 
 
 def refuse_odd(value: int) -> int:
@@ -262,11 +270,11 @@ def test_leaving_a_stream_cancels_what_is_left() -> None:
     assert cancelled.value.completion.stop_reason is StopReason.CANCELLED
 
 
-def test_a_stream_that_is_cut_off_ends_in_an_error_not_in_a_value(engine: Engine) -> None:
-    with stream(engine, "go", list[int], max_tokens=1) as values, pytest.raises(OutputError, match="max_tokens"):
-        list(values)
-    with pytest.raises(OutputError, match="max_tokens"):
-        values.answer()
+def test_a_stream_that_cannot_be_complete_in_its_budget_is_refused_before_it_begins(engine: Engine) -> None:
+    with pytest.raises(BudgetError, match="max_tokens is 1") as refused:
+        stream(engine, "go", list[Person], max_tokens=1)
+    with stream(engine, "go", list[Person], max_tokens=refused.value.least) as values:
+        assert all(isinstance(person, Person) for person in values.answer().value)
 
 
 # --- Batches

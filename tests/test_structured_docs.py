@@ -20,4 +20,4 @@ def test_the_examples_on_the_page_run_one_after_another(capsys: pytest.CaptureFi
             exec(compile(block, f"{PAGE.name}, example {number}", "exec"), names)
     assert len(blocks) == 7
     assert isinstance(names["found"], Answer)
-    assert "cut off by max_tokens, which is 2, before it was complete" in capsys.readouterr().out
+    assert "max_tokens is 2; the shortest complete answer to this request has" in capsys.readouterr().out

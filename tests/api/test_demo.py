@@ -8,7 +8,7 @@ import pytest
 
 from api.demo import run_demo
 from engine.engine import Engine
-from engine.errors import ConfigError, EngineError
+from engine.errors import BudgetError, ConfigError
 from tests.fakes import fake_loaded
 
 
@@ -33,23 +33,26 @@ def test_a_limit_below_1_is_refused_before_anything_is_loaded() -> None:
         run_demo("no-such-model", max_tokens=0)
 
 
-def demo_of_a_fake(monkeypatch: pytest.MonkeyPatch) -> None:
+def demo_of_a_fake(monkeypatch: pytest.MonkeyPatch, *, max_tokens: int) -> None:
     monkeypatch.setattr("api.demo._load", lambda *_: Engine(fake_loaded(hermes=True)))
-    with pytest.raises(EngineError, match="--max-tokens 2 cut off the call of test 1 and 2"):
-        run_demo("fake", max_tokens=2)
+    run_demo("fake", max_tokens=max_tokens)
 
 
-def test_calls_that_are_cut_off_are_said_to_be(
+def test_a_limit_is_refused_by_the_least_one_and_with_that_the_calls_are_whole(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    demo_of_a_fake(monkeypatch)
-    first, *_ = (json.loads(line) for line in capsys.readouterr().out.splitlines()[-3:])
-    assert first["call"] is None
+    with pytest.raises(BudgetError, match="max_tokens is 2; the shortest complete answer") as refused:
+        demo_of_a_fake(monkeypatch, max_tokens=2)
+    capsys.readouterr()
+    demo_of_a_fake(monkeypatch, max_tokens=refused.value.least)
+    first, second, _ = (json.loads(line) for line in capsys.readouterr().out.splitlines()[-3:])
+    assert {first["call"]["name"], second["call"]["name"]} == {"calculate"}
+    assert max(first["tokens"], second["tokens"]) <= refused.value.least
 
 
 def test_an_output_without_utf_8_is_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
-    demo_of_a_fake(monkeypatch)
+    demo_of_a_fake(monkeypatch, max_tokens=40)
     sys.stdout.flush()
-    assert b'"call": null' in written.getvalue()
+    assert b'"call": {"name": "calculate"' in written.getvalue()

@@ -35,7 +35,7 @@ SCRIPT = {
 
 
 def reply(prompt: str) -> str:
-    if prompt.rpartition("<|im_start|>")[2].startswith("tool"):
+    if prompt.rpartition("<|im_start|>")[2].startswith(("tool", "user\n<tool_response>")):
         return RAIN
     question = prompt.rpartition("<|im_start|>user\n")[2].partition("<|im_end|>")[0]
     return SCRIPT.get(question, prompt)

@@ -91,10 +91,18 @@ def test_all_tools_are_offered_where_none_is_named(server: LiveServer) -> None:
     assert answer["choices"][0]["message"]["content"] == "The answer is 42."
 
 
-def test_a_call_that_is_cut_off_on_the_way_is_an_error(server: LiveServer) -> None:
-    body = {"tools": ["calculate"], "tool_execution": "server", "max_tokens": 18}
-    assert server.chat(**body).json()["error"]["code"] == "incomplete_tool_call"
-    assert server.chat(**body, stream=True).status_code == 500
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_limit_that_no_call_fits_into_is_refused_where_one_must_be(server: LiveServer, stream: bool) -> None:
+    body = {"tools": ["calculate"], "tool_choice": "required", "tool_execution": "server", "max_tokens": 5}
+    refused = server.chat(**body, stream=stream)
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"], error["param"]) == (400, "max_tokens_too_small", "max_tokens")
+
+
+def test_where_a_call_does_not_fit_the_model_answers_in_text(server: LiveServer) -> None:
+    body = {"tools": ["calculate"], "tool_execution": "server", "max_tokens": 5}
+    answer = server.chat(**body).json()
+    assert (answer["toolmask"]["trace"], answer["choices"][0]["finish_reason"]) == ([], "length")
 
 
 def test_after_the_last_round_the_model_must_answer_in_text(server: LiveServer) -> None:
