@@ -9,7 +9,7 @@ from api.convert.history import check_messages
 from api.convert.paths import Paths, from_rules, inside
 from api.convert.sampling import EXTENSION_RULES, schema_grammar, to_grammar, to_sampling, to_stop
 from api.schemas import chat, messages, tools
-from api.schemas.common import SchemaOptions
+from api.schemas.common import ChatToolmaskOptions
 from engine.types import CustomTool, Grammar, Message, Request, Role, Tool, ToolCall, ToolChoice, ToolChoiceMode
 
 WireMessages = Sequence[messages.Message]
@@ -29,7 +29,7 @@ class Prompted:
 
 def to_request(body: chat.ChatRequest, server_tools: ServerTools) -> Request:
     """The engine's form. Raises WireError, or RequestError whose path `paths_of` translates."""
-    extension = body.toolmask or SchemaOptions()
+    extension = body.toolmask or ChatToolmaskOptions()
     response = _response(body)
     return Request(
         messages=to_messages(body.messages),
@@ -43,7 +43,7 @@ def to_request(body: chat.ChatRequest, server_tools: ServerTools) -> Request:
         sampling=to_sampling(body, _top_logprobs(body)),
         stop=to_stop(body.stop),
         max_tokens=_max_tokens(body),
-        reasoning_budget=None if extension is None else extension.reasoning_budget,
+        reasoning_budget=extension.reasoning_budget,
         template_options=_template_options(body),
     )
 

@@ -11,7 +11,6 @@ from api.schemas.common import (
     RequestModel,
     ResponseModel,
     SamplingOptions,
-    SchemaOptions,
     Text,
     ToolmaskInfo,
     Usage,
@@ -64,7 +63,6 @@ class ChatRequest(SamplingOptions):
     )
     toolmask: ChatToolmaskOptions | None = None
     logprobs: bool | None = None
-    toolmask: SchemaOptions | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
 
     # Accepted where they change nothing.

@@ -87,7 +87,7 @@ class SchemaOptions(ToolmaskOptions):
     )
 
 
-class ChatToolmaskOptions(ToolmaskOptions):
+class ChatToolmaskOptions(SchemaOptions):
     """Options of a conversation beyond OpenAI's."""
 
     reasoning_budget: int | None = Field(

@@ -7,7 +7,6 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from engine.grammars.number_bounds import LARGEST_INTEGER, LARGEST_NUMBER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
