@@ -226,10 +226,10 @@ def orders(value: Any, schema: Any, root: Mapping[str, Any]) -> Iterator[Any]:
 
 def _without_root_references(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The same schema, with the root among its definitions."""
-    text = json.dumps(schema).replace('{"$ref": "#"}', '{"$ref": "#/$defs/the root"}')
+    text = json.dumps(schema).replace('{"$ref": "#"}', '{"$ref": "#/$defs/the-root"}')
     root: dict[str, Any] = json.loads(text)
     definitions = root.pop("$defs", {})
-    return {**root, "$defs": {**definitions, "the root": root}}
+    return {**root, "$defs": {**definitions, "the-root": root}}
 
 
 def _may_be(value: Any, branch: Any, root: Mapping[str, Any]) -> bool:

@@ -114,6 +114,7 @@ class LogprobsDelta:
     """Logprobs of the next output tokens, in order; only where they were asked for."""
 
     tokens: tuple[TokenLogprob, ...]
+    of_reasoning: bool = False  # of the reasoning before the answer, its tags included
 
 
 @dataclass(frozen=True, slots=True)

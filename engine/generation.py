@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from engine.errors import EngineError, GenerationError
-from engine.events import Completion, Event, Finished, LogprobsDelta, Receipt, StopReason, TextDelta
+from engine.events import Completion, Event, Finished, LogprobsDelta, Receipt, StopReason, TextDelta, TokenLogprob
 from engine.output import OutputStream, collect
 from engine.sequence import Sequence
 from engine.step import Progress
@@ -91,6 +91,8 @@ class Run:
         self._receipt = receipt
         self._callback = deliver
         self._is_deaf = False  # the callback raised
+        self._logprobs: list[TokenLogprob] = []  # not delivered yet: it is open what their tokens are
+        self._num_logprobs = 0  # delivered
 
     def report(self, progress: Progress) -> bool:
         """Pass on what a step did. Returns whether the generation has ended."""
@@ -107,8 +109,9 @@ class Run:
         events = self._output.feed(progress.tokens)
         for event in events:
             self._deliver(event)
-        if progress.logprobs:
-            self._deliver(LogprobsDelta(tuple(progress.logprobs)))
+        self._logprobs += progress.logprobs
+        if not self._output.is_undecided:
+            self._deliver_logprobs()
         if self._is_deaf:
             return True
         is_free = self._has_text and sequence.request.response is None
@@ -119,6 +122,15 @@ class Run:
             return False
         self._finish()
         return True
+
+    def _deliver_logprobs(self) -> None:
+        num_reasoning = max(self._output.num_reasoning_tokens - self._num_logprobs, 0)
+        self._num_logprobs += len(self._logprobs)
+        reasoning, others = self._logprobs[:num_reasoning], self._logprobs[num_reasoning:]
+        self._logprobs = []
+        for tokens, of_reasoning in ((reasoning, True), (others, False)):
+            if tokens:
+                self._deliver(LogprobsDelta(tuple(tokens), of_reasoning))
 
     @property
     def _has_text(self) -> bool:
@@ -158,6 +170,7 @@ class Run:
         for event in self._output.finish(cut=self.sequence.stop_reason in CUT_OFF):
             if self._has_text or not isinstance(event, TextDelta):  # where there is none, it is half a marker
                 self._deliver(event)
+        self._deliver_logprobs()
         reason = self.sequence.stop_reason
         assert reason is not None
         if self._output.stopped and reason is not StopReason.CANCELLED:  # by text that was held back

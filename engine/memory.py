@@ -77,7 +77,6 @@ class SlotCache:
             for layer in zip(*cut, strict=True)
         ]
         self.row.slots.write(self.row, planes)
-        self.memory.count(planes)
 
 
 class SlotMemory:
@@ -92,28 +91,27 @@ class SlotMemory:
         self._num_layers = num_layers
         self._quantisation = quantisation
         self._shared: dict[int, Slots] = {}  # by capacity class
-        self._bytes_moved_alone = 0  # into and out of the slots of single rows
+        self.bytes_moved = 0
 
     @property
     def bytes_per_token(self) -> int:
         return sum(heads * size * dtype.size for layer in self.token_shapes for heads, size, dtype in layer)
 
-    @property
-    def bytes_moved(self) -> int:
-        return self._bytes_moved_alone + sum(slots.bytes_moved for slots in self._shared.values())
-
     def make_cache(self) -> SlotCache:
         return SlotCache(self)
 
     def count(self, planes: Planes) -> int:
-        """Add the bytes of a copy that a row alone has made; returns them."""
+        """Add the bytes of a copy that a row has made of itself; returns them."""
         num_bytes = sum(plane.nbytes for layer in planes for plane in layer)
-        self._bytes_moved_alone += num_bytes
+        self._count(num_bytes)
         return num_bytes
 
     def new_slots(self) -> Slots:
         """Empty ones, of nobody."""
-        return Slots(self._num_layers, self._quantisation)
+        return Slots(self._num_layers, self._quantisation, self._count)
+
+    def _count(self, num_bytes: int) -> None:
+        self.bytes_moved += num_bytes
 
     def together(self, caches: Sequence[SlotCache]) -> Slots:
         """Bring rows of one group into the same slots. A row alone stays where it is, if it still fits there."""

@@ -38,17 +38,27 @@ class OutputStream:
         self._special_ids = special_ids
         self._held = ""  # text that may be the beginning of a stop string
         self.stopped = False  # a stop string was written
+        self._num_tokens = 0  # fed so far
+        self.num_reasoning_tokens = 0  # of the turn's first tokens, those of its reasoning
 
     @property
     def in_text(self) -> bool:
         return self._parser.in_text
 
+    @property
+    def is_undecided(self) -> bool:
+        """Whether the latest tokens may be the beginning of reasoning, of text or of a call."""
+        return self._parser.is_undecided
+
     def feed(self, tokens: Iterable[int]) -> list[Event]:
         """The events of these tokens. After a stop string nothing more comes."""
         events: list[Event] = []
         for token in tokens:
-            text = self._detokenizer.feed(token)
+            text, was_reasoning = self._detokenizer.feed(token), self._parser.in_reasoning
+            self._num_tokens += 1
             events += self._through_stop(self._parser.feed(text, special=token in self._special_ids))
+            if was_reasoning or self._parser.in_reasoning:
+                self.num_reasoning_tokens = self._num_tokens
         return events
 
     def finish(self, *, cut: bool = False) -> list[Event]:

@@ -5,7 +5,7 @@ is junk that no query looks at and the next tokens overwrite. So a row of a pass
 padding lands behind its end), trimming is a smaller number, and a row may sit a pass out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -72,13 +72,21 @@ class Frame:
 class Slots:
     """Rows side by side: per layer, arrays (S, heads, capacity, size). One thread uses it."""
 
-    def __init__(self, num_layers: int, quantisation: tuple[int, int] | None = None) -> None:
-        """quantisation: group size and bits; None stores keys and values as they come."""
+    def __init__(
+        self,
+        num_layers: int,
+        quantisation: tuple[int, int] | None = None,
+        on_move: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """quantisation: group size and bits; None stores keys and values as they come.
+
+        on_move: is told how many bytes a copy from place to place had; what forward passes append is none.
+        """
         make = _Layer if quantisation is None else _QuantizedLayer
         self.layers = [make(self, *(quantisation or ())) for _ in range(num_layers)]
         self.rows: list[Row | None] = []
         self.frame: Frame | None = None
-        self.bytes_moved = 0  # of rows copied from place to place; what forward passes append is not counted
+        self._on_move = on_move
 
     @property
     def num_slots(self) -> int:
@@ -180,7 +188,7 @@ class Slots:
             layer.planes = [mx.pad(plane, growth) for plane in layer.planes]
 
     def _count(self, planes: Sequence[Sequence[mx.array]], share: float = 1.0) -> None:
-        self.bytes_moved += round(share * sum(part.nbytes for parts in planes for part in parts))
+        self._on_move(round(share * sum(part.nbytes for parts in planes for part in parts)))
 
 
 class _Layer:

@@ -37,6 +37,7 @@ class Finder:
     def path(
         self, matcher: Matcher, max_tokens: int, hints: ClosingHints, max_nodes: int | None
     ) -> tuple[int, ...] | None:
+        del matcher, hints, max_nodes
         self.asked.append(max_tokens)
         return self.found if self.found is not None and len(self.found) <= max_tokens else None
 
@@ -51,6 +52,7 @@ class Bound:
     tokens: int
 
     def at(self, depth: int) -> int:
+        del depth
         return self.tokens
 
 
@@ -124,7 +126,8 @@ def test_a_token_that_is_refused_gives_way_to_the_next_likeliest_one(
     loaded = fake_loaded()
     prompt = tuple(loaded.tokenizer.encode("hi there"))
     logits = fake_model(loaded).logits_after(list(prompt))
-    letters_only = [token for token in np.argsort(-logits).tolist() if _is_word(loaded.tokenizer.token_bytes(token))]
+    best_first = [token for token in np.argsort(-logits).tolist() if token < loaded.tokenizer.num_tokens]
+    letters_only = [token for token in best_first if _is_word(loaded.tokenizer.token_bytes(token))]
     refused = set(letters_only[:num_refused])
     compile_ = LLGuidanceCompiler.compile
     monkeypatch.setattr(LLGuidanceCompiler, "compile", lambda *args, **kw: Picky(compile_(*args, **kw), refused))

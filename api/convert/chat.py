@@ -20,6 +20,7 @@ from engine.events import (
     Event,
     Finished,
     LogprobsDelta,
+    ReasoningDelta,
     StopReason,
     TextDelta,
     TokenLogprob,
@@ -79,7 +80,8 @@ def _choice(answer: ChatAnswer, index: int, events: Sequence[Event]) -> chat.Cha
     assert isinstance(end, Finished)
     for event in events:
         calls.add(event)
-    completion = collect(events)
+    of_answer = [event for event in events if not (isinstance(event, LogprobsDelta) and event.of_reasoning)]
+    completion = collect(of_answer)
     return chat.ChatChoice(
         index=index,
         finish_reason=calls.finish_reason(end),
@@ -89,6 +91,13 @@ def _choice(answer: ChatAnswer, index: int, events: Sequence[Event]) -> chat.Cha
 
 
 def _message(completion: Completion) -> chat.AssistantAnswer:
+    answer = _answer(completion)
+    if completion.reasoning is not None:
+        answer.reasoning_content = completion.reasoning
+    return answer
+
+
+def _answer(completion: Completion) -> chat.AssistantAnswer:
     if not completion.tool_calls:
         return chat.AssistantAnswer(role="assistant", content=completion.text or "", refusal=None)
     calls = [_written_call(call) for call in completion.tool_calls]
@@ -161,13 +170,15 @@ class ChatStream:
         """What one choice's next event adds. Raises WireError and GenerationError, as CallTracker does."""
         choice = self._choices[index]
         choice.calls.add(event)
+        if isinstance(event, LogprobsDelta) and event.of_reasoning:
+            return
         if not choice.has_begun:
             if isinstance(event, LogprobsDelta):  # of tokens whose text is held back: it may become a call
                 choice.logprobs.add_tokens(event.tokens)
                 return
             choice.has_begun = True
             yield self._chunk(choice, _opening(event))
-        if not isinstance(event, TextDelta):
+        if not isinstance(event, (TextDelta, ReasoningDelta)):
             yield from self._flush(choice, event)
         if (delta := self._delta(choice, event)) is not None:
             yield self._chunk(choice, delta)
@@ -185,15 +196,11 @@ class ChatStream:
                 if not self._answer.has_logprobs:
                     return chat.ChatDelta(content=text)
                 choice.text += text
-            case ToolCallStart(index, custom=True):
-                choice.custom.add(index)
-                return _call_delta(_start(event, custom=chat.CustomDelta(name=event.name, input="")))
-            case ToolCallStart():
-                return _call_delta(_start(event, function=chat.FunctionDelta(name=event.name, arguments="")))
-            case ToolCallDelta(index, text) if index in choice.custom:
-                return _call_delta(chat.CallDelta(index=index, custom=chat.CustomDelta(input=text)))
-            case ToolCallDelta(index, text):
-                return _call_delta(chat.CallDelta(index=index, function=chat.FunctionDelta(arguments=text)))
+                return None
+            case ReasoningDelta(text):
+                return chat.ChatDelta(reasoning_content=text)
+            case ToolCallStart() | ToolCallDelta():
+                return _call_delta(_call_part(choice, event))
         return None
 
     def _flush(self, choice: _Choice, event: Event) -> Iterator[chat.ChatChunk]:
@@ -248,8 +255,21 @@ class ChatStream:
 
 def _opening(event: Event) -> chat.ChatDelta:
     """The first delta: the role, and null for the content of a message that begins with a call."""
-    content = None if isinstance(event, ToolCallStart) else ""
+    content = None if isinstance(event, (ToolCallStart, ReasoningDelta)) else ""
     return chat.ChatDelta(role="assistant", content=content, refusal=None)
+
+
+def _call_part(choice: _Choice, event: ToolCallStart | ToolCallDelta) -> chat.CallDelta:
+    match event:
+        case ToolCallStart(index, custom=True):
+            choice.custom.add(index)
+            return _start(event, custom=chat.CustomDelta(name=event.name, input=""))
+        case ToolCallStart():
+            return _start(event, function=chat.FunctionDelta(name=event.name, arguments=""))
+        case ToolCallDelta(index, text) if index in choice.custom:
+            return chat.CallDelta(index=index, custom=chat.CustomDelta(input=text))
+        case ToolCallDelta(index, text):
+            return chat.CallDelta(index=index, function=chat.FunctionDelta(arguments=text))
 
 
 def _start(

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from api.convert.errors import WireError
 from api.convert.history import check_messages
 from api.convert.paths import Paths, from_rules, inside
 from api.convert.sampling import EXTENSION_RULES, schema_grammar, to_grammar, to_sampling, to_stop
 from api.schemas import chat, messages, tools
-from api.schemas.common import SchemaOptions
+from api.schemas.common import ChatToolmaskOptions
 from engine.types import CustomTool, Grammar, Message, Request, Role, Tool, ToolCall, ToolChoice, ToolChoiceMode
 
 WireMessages = Sequence[messages.Message]
@@ -28,7 +29,7 @@ class Prompted:
 
 def to_request(body: chat.ChatRequest, server_tools: ServerTools) -> Request:
     """The engine's form. Raises WireError, or RequestError whose path `paths_of` translates."""
-    extension = body.toolmask or SchemaOptions()
+    extension = body.toolmask or ChatToolmaskOptions()
     response = _response(body)
     return Request(
         messages=to_messages(body.messages),
@@ -42,6 +43,8 @@ def to_request(body: chat.ChatRequest, server_tools: ServerTools) -> Request:
         sampling=to_sampling(body, _top_logprobs(body)),
         stop=to_stop(body.stop),
         max_tokens=_max_tokens(body),
+        reasoning_budget=extension.reasoning_budget,
+        template_options=_template_options(body),
     )
 
 
@@ -67,6 +70,13 @@ def paths_of(body: chat.ChatRequest) -> Paths:
         rules.append(("max_tokens", "max_completion_tokens"))
     if isinstance(body.stop, str):
         rules.append(("stop[0]", "stop"))
+    if body.reasoning_effort is not None:
+        rules.append(("template_options.reasoning_effort", "reasoning_effort"))
+    rules += [
+        ("template_options", "toolmask.chat_template_kwargs"),
+        ("reasoning_budget", "toolmask.reasoning_budget"),
+        *((f"messages[{i}].reasoning", f"messages[{i}].reasoning_content") for i in range(len(body.messages))),
+    ]
     return from_rules([*rules, *EXTENSION_RULES, *prompt_rules(body.messages, body.tools or ())])
 
 
@@ -106,9 +116,10 @@ def _message(message: messages.Message, path: str) -> Message:
     calls: tuple[ToolCall, ...] = ()
     if isinstance(message, messages.AssistantMessage):
         calls = tuple(_call(call, f"{path}.tool_calls[{j}]") for j, call in enumerate(message.tool_calls or ()))
+    reasoning = message.reasoning_content if isinstance(message, messages.AssistantMessage) else None
     answered = message.tool_call_id if isinstance(message, messages.ToolMessage) else None
     with inside(path):
-        return Message(Role(message.role), content, calls, answered)
+        return Message(Role(message.role), content, calls, answered, reasoning)
 
 
 def _text(content: messages.Content) -> str:
@@ -200,6 +211,16 @@ def _max_tokens(body: chat.ChatRequest) -> int | None:
         message = f"max_tokens is {old} and max_completion_tokens {new}; they mean the same, so give one"
         raise WireError(400, message, param="max_tokens")
     return new if old is None else old
+
+
+def _template_options(body: chat.ChatRequest) -> dict[str, Any]:
+    options = dict((body.toolmask and body.toolmask.chat_template_kwargs) or {})
+    if body.reasoning_effort is not None:
+        if "reasoning_effort" in options:
+            message = "reasoning_effort stands here and in toolmask.chat_template_kwargs; give it once"
+            raise WireError(400, message, param="reasoning_effort")
+        options["reasoning_effort"] = body.reasoning_effort
+    return options
 
 
 def _top_logprobs(body: chat.ChatRequest) -> int | None:

@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from api.schemas.common import (
+    ChatToolmaskOptions,
     FinishReason,
     JsonSchema,
     RequestModel,
     ResponseModel,
     SamplingOptions,
-    SchemaOptions,
     Text,
     ToolmaskInfo,
     Usage,
@@ -58,8 +58,11 @@ class ChatRequest(SamplingOptions):
     response_format: ResponseFormat | None = None
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1, description="The newer name of max_tokens.")
+    reasoning_effort: Text | None = Field(
+        default=None, description="Passed to the chat template; refused where that does not read it."
+    )
+    toolmask: ChatToolmaskOptions | None = None
     logprobs: bool | None = None
-    toolmask: SchemaOptions | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
 
     # Accepted where they change nothing.
@@ -109,6 +112,7 @@ class AssistantAnswer(ResponseModel):
     role: Literal["assistant"]
     content: str | None
     refusal: None
+    reasoning_content: str | None = None  # what the model thought before it answered; not in OpenAI's API
     tool_calls: list[WrittenCall] | None = None
 
 
@@ -154,6 +158,7 @@ class ChatDelta(ResponseModel):
     role: Literal["assistant"] | None = None
     content: str | None = None
     refusal: None = None
+    reasoning_content: str | None = None
     tool_calls: list[CallDelta] | None = None
 
 

@@ -87,6 +87,17 @@ class SchemaOptions(ToolmaskOptions):
     )
 
 
+class ChatToolmaskOptions(SchemaOptions):
+    """Options of a conversation beyond OpenAI's."""
+
+    reasoning_budget: int | None = Field(
+        default=None, ge=0, description="Tokens of reasoning after which it is closed; of models that reason only."
+    )
+    chat_template_kwargs: dict[Text, Any] | None = Field(
+        default=None, description="Options that the model's chat template reads, such as enable_thinking; no others."
+    )
+
+
 class SamplingOptions(RequestModel):
     """How tokens are chosen; a base of the requests that generate."""
 

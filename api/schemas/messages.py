@@ -64,6 +64,9 @@ class AssistantMessage(RequestModel):
     role: Literal["assistant"]
     content: Content | None = None
     tool_calls: list[AnyCall] | None = None
+    reasoning_content: Text | None = Field(
+        default=None, description="As in the answer; shown where the model wants it."
+    )
     refusal: None = None
     audio: None = None
     function_call: None = None

@@ -69,6 +69,16 @@ class TurnParser:
         """Whether the turn is in free text, or may still become it."""
         return self._state in (TurnParser._start, TurnParser._text, TurnParser._preamble)
 
+    @property
+    def in_reasoning(self) -> bool:
+        """Whether the turn is inside of its reasoning, or of what follows it."""
+        return self._state in (TurnParser._reasoning, TurnParser._after_reasoning)
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether what was written may be the beginning of reasoning, of text or of a call."""
+        return self._state == TurnParser._start and self._buffer != ""
+
     def feed(self, text: str, *, special: bool = False) -> list[ParsedEvent]:
         """Take more text. special: it is the spelling of one special token."""
         self._buffer += self._marks.of_token(text) if special else text

@@ -1,0 +1,80 @@
+"""What a model thinks is reasoning_content, in answers, in deltas and in the messages that come back."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.api.servers import LiveServer, added_up, events_of, function_tool, served
+from tests.fakes import fake_loaded, fake_that_writes
+
+USER = {"role": "user", "content": "hi"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LiveServer]:
+    with served(fake_that_writes("<think>\nHm. 日本\n</think>\n\nYes.", hermes=True, reasons=True)) as server:
+        yield server
+
+
+def test_an_answer_has_its_reasoning_beside_its_content(server: LiveServer) -> None:
+    """F16."""
+    message = server.chat(messages=[USER], max_tokens=80).json()["choices"][0]["message"]
+    assert (message["reasoning_content"], message["content"]) == ("Hm. 日本", "Yes.")
+
+
+def test_a_streams_deltas_add_up_to_the_answer(server: LiveServer) -> None:
+    """F12."""
+    whole = server.chat(messages=[USER], max_tokens=80).json()["choices"][0]["message"]
+    (streamed,) = added_up(events_of(server.chat(messages=[USER], max_tokens=80, stream=True))[:-1])
+    assert {**streamed["message"]}["reasoning_content"] == whole["reasoning_content"]
+    assert streamed["message"]["content"] == whole["content"]
+
+
+def test_logprobs_are_of_the_content_alone(server: LiveServer) -> None:
+    for stream in (False, True):
+        response = server.chat(messages=[USER], logprobs=True, stream=stream, max_tokens=80)
+        choices = added_up(events_of(response)[:-1]) if stream else response.json()["choices"]
+        assert "".join(each["token"] for each in choices[0]["logprobs"]["content"]) == "Yes."
+
+
+def test_an_answer_without_reasoning_does_not_mention_it() -> None:
+    with served(fake_that_writes("Yes.")) as server:
+        assert "reasoning_content" not in server.chat(messages=[USER]).text
+
+
+def test_earlier_reasoning_comes_back(server: LiveServer) -> None:
+    answer = {"role": "assistant", "content": "No.", "reasoning_content": "Hm."}
+    with_it = server.http.post("/v1/tokenize", json={"messages": [USER, answer, USER]}).json()["count"]
+    answer.pop("reasoning_content")
+    assert server.http.post("/v1/tokenize", json={"messages": [USER, answer, USER]}).json()["count"] < with_it
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"reasoning_effort": "low"}, "reasoning_effort"),
+        ({"toolmask": {"chat_template_kwargs": {"enable_thinkin": False}}}, "toolmask.chat_template_kwargs"),
+        ({"toolmask": {"reasoning_budget": -1}}, "toolmask.reasoning_budget"),
+        ({"toolmask": {"reasoning_budget": 5, "chat_template_kwargs": {"enable_thinking": False}}}, "toolmask.reason"),
+    ],
+    ids=str,
+)
+def test_an_option_that_the_model_does_not_have_is_refused_by_name(
+    server: LiveServer, body: dict[str, object], param: str
+) -> None:
+    """F13."""
+    response = server.chat(messages=[USER], **body)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"].startswith(param)
+
+
+def test_a_budget_closes_the_reasoning() -> None:
+    with served(fake_loaded(hermes=True, reasons=True, bonus={"a": 5000})) as server:
+        body = {"toolmask": {"reasoning_budget": 3, "chat_template_kwargs": {"opened": True}}, "max_tokens": 200}
+        tools = [function_tool("clock", {"type": "object", "properties": {}})]
+        answer = server.chat(
+            messages=[USER], tools=tools, tool_choice="required", parallel_tool_calls=False, **body
+        ).json()
+    message = answer["choices"][0]["message"]
+    assert message["reasoning_content"] == "aaa"
+    assert message["tool_calls"][0]["function"]["name"] == "clock"
