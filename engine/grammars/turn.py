@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.errors import GrammarError, MatcherError
-from engine.events import Receipt, ReceiptEntry
+from engine.errors import GrammarError, MatcherError, SchemaError
+from engine.events import Enforcement, Receipt, ReceiptEntry
 from engine.grammars.custom_tools import input_grammar, may_write
 from engine.grammars.json_schema import CheckedSchema, check_arguments_schema, check_schema
 from engine.grammars.lark_source import check_callers
@@ -237,6 +237,9 @@ class _TurnBuilder:
                 return self._subgrammar(grammar.source)
 
     def _json(self, checked: CheckedSchema, path: str) -> str:
+        if checked.vetoed:  # nothing checks values as they close yet
+            first = next(entry for entry in checked.entries if entry.enforcement is Enforcement.VETO)
+            raise SchemaError(f"{first.path}: this keyword cannot be enforced", param=first.path)
         self._entries.extend(checked.entries)
         for where, pattern in checked.patterns.items():
             string = CheckedSchema({"type": "string", "pattern": pattern})

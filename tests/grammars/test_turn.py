@@ -317,6 +317,14 @@ def test_a_response_schema_is_refused_by_its_path(family: ToolFormat) -> None:
 
 
 @each_family
+def test_a_keyword_that_only_a_veto_would_hold_is_refused_by_its_path(family: ToolFormat) -> None:
+    """F7: until values are checked as they close."""
+    with pytest.raises(SchemaError) as caught:
+        turn_of(request(response=Grammar.json_schema(an_object({"a": {"uniqueItems": True}}))), family)
+    assert caught.value.param == "response.properties.a.uniqueItems"
+
+
+@each_family
 def test_a_request_may_be_lenient_and_may_be_strict_about_formats(family: ToolFormat) -> None:
     """F7."""
     odd = an_object({"a": {"type": "string", "format": "phone", "pattern": "(?=a)"}})
