@@ -192,8 +192,9 @@ class _Reader:
         if self._at >= len(self._text):
             raise ValueError("a character class is not closed")
         mark = self._text[self._at]
-        if mark == "[" or self._text[self._at : self._at + 2] in ("&&", "--", "~~"):
-            raise ValueError("a character class must not have a bare [, &&, -- or ~~ in it")
+        # Mere characters to ECMA-262, but whoever writes these means more by them.
+        if self._text[self._at : self._at + 2] in ("[:", "[.", "[=", "&&", "--", "~~"):
+            raise ValueError("a character class must not have [:, &&, -- or ~~ in it")
         self._at += 1
         return self._escape(inside=True) if mark == "\\" else (ord(mark), [], "")
 
