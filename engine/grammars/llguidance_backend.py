@@ -73,6 +73,8 @@ class LLGuidanceMatcher:
         num_words = min(mask.size, row.size)
         row[:num_words] = mask[:num_words]
         row[num_words:] = 0
+        if self._matcher.is_stopped():  # its end token is no text, and nothing is spelled
+            return
         for token in self._spellings.among(mask):
             if not self.validate([token]):
                 row[:] = 0
