@@ -37,7 +37,7 @@ def test_a_call_waits_once_a_pass_and_computes_each_position_once(hermes: bool) 
 def test_a_call_alone_moves_no_byte_of_cache(tmp_path: Path) -> None:
     loaded = load(write_folder(tmp_path / "model", LONG, random_weights(LONG)), cache_dir=tmp_path)
     with Engine(loaded, config=ALONE) as engine:
-        request = replace(weather_request("Is it warm in Rome?"), max_tokens=60)
+        request = replace(weather_request("Is it warm in Rome?"), max_tokens=100)
         usage = engine.submit(request).completion().usage
         load_now = engine.load_now()
     assert usage.forward_passes > 1

@@ -18,7 +18,15 @@ from engine.sequence import Sequence
 from engine.types import Grammar, Message, Request, Role, SamplingParams
 from tests.fakes import fake_loaded, fake_model, fake_that_writes
 from tests.stepping import make_sequence, run, stepper_of
-from tests.test_parity import LONG, REQUESTS, assert_same_up_to_rounding, except_passes, fake, weather_request
+from tests.test_parity import (
+    LONG,
+    REQUESTS,
+    assert_same_up_to_rounding,
+    except_passes,
+    fake,
+    submitted,
+    weather_request,
+)
 from tests.tiny_models import random_weights, write_folder
 
 FREE_TEXT = "start: /(?s:.)*/"  # a grammar, all the same
@@ -70,7 +78,7 @@ def test_a_seed_gives_the_same_answers_with_drafts_and_without(hermes: bool, req
     answers = []
     for drafts in (True, False):
         with Engine(fake(hermes=hermes), config=EngineConfig(drafts=drafts)) as engine:
-            streams = [engine.submit(request) for request in requests]
+            streams = [submitted(engine, request) for request in requests]
             answers.append([except_passes(stream.completion()) for stream in streams])
     assert answers[0] == answers[1]
 
@@ -261,7 +269,7 @@ def test_a_drafting_model_changes_no_answer(hermes: bool, requests: list[Request
     for draft_model in (drafter, None):
         config = EngineConfig(drafts=draft_model is not None)
         with Engine(model, draft_model=draft_model, config=config) as engine:
-            streams = [engine.submit(request) for request in requests]
+            streams = [submitted(engine, request) for request in requests]
             answers.append([except_passes(stream.completion()) for stream in streams])
     assert answers[0] == answers[1]
 

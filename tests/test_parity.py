@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from engine.capacity import STEP
 from engine.config import EngineConfig
 from engine.engine import Engine
+from engine.errors import BudgetError
 from engine.events import (
     Completion,
     Event,
@@ -26,6 +27,7 @@ from engine.events import (
     ToolCallEnd,
     ToolCallStart,
 )
+from engine.generation import Generation
 from engine.model import Chunk, LoadedModel, load
 from engine.types import Grammar, Message, Request, Role, SamplingParams, Tool, ToolChoice, ToolChoiceMode
 from tests.fakes import CALCULATE, EOS, REQUIRED, SEARCH, fake_loaded, fake_model
@@ -78,6 +80,14 @@ def fake(*, hermes: bool) -> LoadedModel:
     return fake_loaded(hermes=hermes, bonus={'"': 400, EOS: 300}, phrases={"<tool_call>": 400})
 
 
+def submitted(engine: Engine, request: Request) -> Generation:
+    """The request's generation, with the least budget that does where its own is too small."""
+    try:
+        return engine.submit(request)
+    except BudgetError as error:
+        return engine.submit(replace(request, max_tokens=error.least))
+
+
 def said(answer: Completion) -> tuple[object, ...]:
     """All but the ids of the calls, which are new each time, and what others had computed before."""
     calls = tuple((call.name, call.arguments) for call in answer.tool_calls)
@@ -127,8 +137,11 @@ def added_up(events: Iterable[Event]) -> tuple[object, ...]:
 def test_the_streamed_events_add_up_to_the_whole_answer(hermes: bool, request: Request) -> None:
     """F12: there, streamed answers differed from whole ones."""
     with Engine(fake(hermes=hermes)) as engine:
-        assert added_up(engine.submit(request)) == said(engine.submit(request).completion())
-        assert added_up(engine.submit(asking_for_tokens(request)))[:3] == said(engine.submit(request).completion())[:3]
+        assert added_up(submitted(engine, request)) == said(submitted(engine, request).completion())
+        assert (
+            added_up(submitted(engine, asking_for_tokens(request)))[:3]
+            == said(submitted(engine, request).completion())[:3]
+        )
 
 
 @FAMILIES
@@ -136,10 +149,10 @@ def test_the_streamed_events_add_up_to_the_whole_answer(hermes: bool, request: R
 @given(requests=st.lists(REQUESTS, min_size=2, max_size=6))
 def test_a_request_gets_the_same_answer_alone_and_among_others(hermes: bool, requests: list[Request]) -> None:
     with Engine(fake(hermes=hermes), config=EngineConfig(max_running=4)) as engine:
-        alone = [except_passes(engine.submit(request).completion()) for request in requests]
+        alone = [except_passes(submitted(engine, request).completion()) for request in requests]
         with ThreadPoolExecutor(len(requests)) as threads:
             together = [
-                except_passes(each) for each in threads.map(lambda each: engine.submit(each).completion(), requests)
+                except_passes(each) for each in threads.map(lambda each: submitted(engine, each).completion(), requests)
             ]
     assert together == alone
 
@@ -155,9 +168,9 @@ def test_forced_tokens_are_the_same_as_if_they_were_sampled_but_save_their_passe
         Engine(fake(hermes=hermes), config=EngineConfig(drafts=False)) as fast,
         Engine(fake(hermes=hermes), config=EngineConfig(drafts=False, fast_forward=False)) as slow,
     ):
-        by_runs, one_by_one = fast.submit(request).completion(), slow.submit(request).completion()
+        by_runs, one_by_one = submitted(fast, request).completion(), submitted(slow, request).completion()
         request = asking_for_tokens(request)
-        assert tokens(fast.submit(request).completion()) == tokens(slow.submit(request).completion())
+        assert tokens(submitted(fast, request).completion()) == tokens(submitted(slow, request).completion())
 
     assert said(by_runs)[:3] == said(one_by_one)[:3]
     assert by_runs.usage.completion_tokens == one_by_one.usage.completion_tokens
@@ -170,9 +183,9 @@ def test_forced_tokens_are_the_same_as_if_they_were_sampled_but_save_their_passe
 @given(request=REQUESTS, top_logprobs=st.integers(0, 20))
 def test_asking_for_logprobs_changes_nothing_else(hermes: bool, request: Request, top_logprobs: int) -> None:
     with Engine(fake(hermes=hermes), config=EngineConfig(drafts=False)) as engine:
-        without = engine.submit(request).completion()
+        without = submitted(engine, request).completion()
         asking = replace(request, sampling=replace(request.sampling, top_logprobs=top_logprobs))
-        with_them = engine.submit(asking).completion()
+        with_them = submitted(engine, asking).completion()
     assert except_passes(with_them) == except_passes(without)
     assert without.logprobs is None
     assert len(with_them.logprobs or ()) == with_them.usage.completion_tokens
@@ -187,7 +200,7 @@ def test_looking_ahead_changes_no_answer(hermes: bool, requests: list[Request]) 
     answers = []
     for look_ahead in (True, False):
         with Engine(fake(hermes=hermes), config=EngineConfig(look_ahead=look_ahead)) as engine:
-            streams = [engine.submit(request) for request in requests]
+            streams = [submitted(engine, request) for request in requests]
             answers.append([except_passes(stream.completion()) for stream in streams])
     assert answers[0] == answers[1]
 
@@ -200,7 +213,7 @@ def test_a_prompt_in_chunks_is_the_same_as_a_prompt_at_once(hermes: bool, reques
     answers = []
     for chunk in (1, 7, 512):
         with Engine(fake(hermes=hermes), config=EngineConfig(prefill_chunk=chunk)) as engine:
-            answers.append(engine.submit(request).completion())
+            answers.append(submitted(engine, request).completion())
     assert except_passes(answers[0]) == except_passes(answers[1]) == except_passes(answers[2])
     assert answers[0].logprobs == answers[1].logprobs == answers[2].logprobs
 
@@ -218,10 +231,10 @@ def test_whoever_gives_way_for_lack_of_memory_writes_the_same_in_the_end(hermes:
         for seed, response in enumerate([None, Grammar.regex("[a-z ]{300}[0-9]{9}")] * 2)
     ]
     with Engine(loaded) as engine:
-        alone = [engine.submit(request).completion() for request in requests]
+        alone = [submitted(engine, request).completion() for request in requests]
     # The fake's tokens take a byte each: room for two rows, until one of them has more than a step of tokens.
     with Engine(loaded, config=EngineConfig(kv_memory=2 * STEP)) as engine:
-        together = [stream.completion() for stream in [engine.submit(request) for request in requests]]
+        together = [stream.completion() for stream in [submitted(engine, request) for request in requests]]
         load = engine.load_now()
 
     assert all(answer.usage.prompt_tokens < STEP < answer.usage.prompt_tokens + 60 for answer in alone)
@@ -293,11 +306,11 @@ def test_real_weights_say_the_same_alone_streamed_among_others_and_token_by_toke
     requests = [weather_request(question) for question in QUESTIONS]
     with Engine(embedded_model) as engine:
         prompts = [engine.render_prompt(request) for request in requests]
-        alone = [engine.submit(request).completion() for request in requests]
-        streams = [engine.submit(request) for request in requests]
+        alone = [submitted(engine, request).completion() for request in requests]
+        streams = [submitted(engine, request) for request in requests]
         together = [added_up(stream) for stream in streams]
     with Engine(embedded_model, config=EngineConfig(fast_forward=False)) as engine:
-        one_by_one = [engine.submit(request).completion() for request in requests]
+        one_by_one = [submitted(engine, request).completion() for request in requests]
 
     for prompt, expected, batched, slow in zip(prompts, alone, together, one_by_one, strict=True):
         logprobs = batched[-1]
@@ -318,8 +331,8 @@ def test_small_real_weights_say_the_same_alone_and_among_others(tmp_path: Path, 
     ]
     with Engine(loaded, config=EngineConfig(max_running=4, prefill_chunk=64)) as engine:
         prompts = [engine.render_prompt(request) for request in requests]
-        alone = [engine.submit(request).completion() for request in requests]
-        together = [stream.completion() for stream in [engine.submit(request) for request in requests]]
+        alone = [submitted(engine, request).completion() for request in requests]
+        together = [stream.completion() for stream in [submitted(engine, request) for request in requests]]
         num_passes = engine.load_now().work.num_passes
 
     for prompt, one, other in zip(prompts, alone, together, strict=True):
