@@ -274,7 +274,7 @@ def weather_request(question: str) -> Request:
         tools=(WEATHER,),
         tool_choice=REQUIRED,
         sampling=SamplingParams(top_logprobs=0),
-        max_tokens=30,
+        max_tokens=110,
     )
 
 
