@@ -35,6 +35,7 @@ class PrefixCache:
         self._root = Block((), None, None)
         self._clock = itertools.count(1)
         self.num_tokens = 0
+        self.num_kept = 0  # prompts and answers so far
 
     @property
     def num_bytes(self) -> int:
@@ -59,6 +60,7 @@ class PrefixCache:
     def keep(self, tokens: Sequence[int], cache: Cache) -> None:
         """Remember what a cache has seen. tokens: the first of them."""
         assert len(tokens) <= cache.num_tokens
+        self.num_kept += 1
         now = next(self._clock)
         block = self._root
         for start in range(0, len(tokens), BLOCK):
@@ -139,6 +141,7 @@ class SnapshotCache:
         self._max_bytes = max_bytes
         self._snapshots: dict[tuple[int, ...], Part] = {}  # the least recently used first
         self.num_bytes = 0
+        self.num_kept = 0
 
     def find(self, tokens: Sequence[int]) -> int:
         """See PrefixCache."""
@@ -155,6 +158,7 @@ class SnapshotCache:
 
     def keep(self, tokens: Sequence[int], cache: Cache) -> None:
         """See PrefixCache. Nothing is kept where the cache has seen more than these tokens."""
+        self.num_kept += 1
         key = tuple(tokens)
         if len(key) == cache.num_tokens and key not in self._snapshots:
             self._snapshots[key] = snapshot = cache.read(0, len(key))

@@ -255,6 +255,12 @@ def test_a_model_with_rotating_layers_keeps_the_caches_of_mlx_lm_and_its_rows_ru
         found = np.array(model.forward([Chunk(chunk, one, num_logits=1)]))
     assert difference(found, np.array(module(mx.array([list(range(1, 13))]))[0, -1:])) < TOLERANCE
     assert not one.can_trim
+
+    heir = memory.make_cache()
+    heir.write([(one.read(0, 12), 12)])
+    for cache in (one, heir):  # each goes on by itself
+        again = np.array(model.forward([Chunk([13, 14], cache, num_logits=1)]))
+        assert difference(again, np.array(module(mx.array([list(range(1, 15))]))[0, -1:])) < TOLERANCE
     with pytest.raises(ConfigError, match="kv_bits is 8"):
         model.make_memory(kv_bits=8)
 
