@@ -106,7 +106,7 @@ class Slots:
         row = Row(self, self.rows.index(None) if None in self.rows else len(self.rows))
         self.rows[row.index : row.index + 1] = [row]
         if self.layers[0].planes and row.index >= self.num_slots:
-            self._resize(max(2 * self.num_slots, row.index + 1), self.capacity)
+            self._resize(max(3 * self.num_slots // 2, row.index + 1), self.capacity)
         return row
 
     def remove(self, row: Row) -> None:

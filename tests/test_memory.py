@@ -181,7 +181,7 @@ def test_slots_that_few_rows_use_give_their_memory_back(model: MLXModel) -> None
         walk.append({at: tokens(at, 10)})
     walk.append({at: tokens(at, 1) for at in range(8)})
     slots = walk.rows[0][0].row.slots
-    assert slots.num_slots == 8
+    assert 8 <= slots.num_slots <= 12
     for _ in range(6):
         walk.end(0)
     walk.append({0: tokens(1, 1), 1: tokens(2, 1)})
