@@ -62,12 +62,12 @@ class SlotCache:
     def release(self) -> None:
         self.row.slots.remove(self.row)
 
-    def read(self, start: int, stop: int) -> Part:
-        views = self.row.slots.read(self.row, start, stop)
-        planes = [[mx.contiguous(view) for view in layer] for layer in views]
+    def read(self, ranges: Sequence[tuple[int, int]]) -> list[Part]:
+        views = [self.row.slots.read(self.row, start, stop) for start, stop in ranges]
+        copies = [[[mx.contiguous(view) for view in layer] for layer in layers] for layers in views]
         # At once: a copy that is still to be made would keep the slots from being written in place.
-        mx.eval(planes)
-        return Part(planes, self.memory.count(planes))
+        mx.eval(copies)
+        return [Part(planes, self.memory.count(planes)) for planes in copies]
 
     def write(self, parts: Sequence[tuple[Part, int]]) -> None:
         assert self.row.num_tokens == 0

@@ -108,7 +108,7 @@ class Stepper:
         """Give a sequence's memory back; what it has seen may serve later prompts. Never raises."""
         if self.prefixes is not None and sequence.cache is not None and sequence.stop_reason is not StopReason.FAILED:
             try:
-                self.prefixes.keep(sequence.tokens_seen, sequence.cache)
+                self.work.num_waits += self.prefixes.keep(sequence.tokens_seen, sequence.cache)
             except Exception:  # whatever the device raised: the sequence has ended, and nobody waits for this
                 logger.exception("a prompt could not be kept")
         if self._drafts is not None:
@@ -131,7 +131,7 @@ class Stepper:
         """Let others have the prompts that were read in this step."""
         for row in rows:
             if row.reads and self.prefixes is not None and (row.draws or self.prefixes.keeps_chunks):
-                self.prefixes.keep(row.sequence.tokens_seen, _cache(row))
+                self.work.num_waits += self.prefixes.keep(row.sequence.tokens_seen, _cache(row))
 
     def _next_row(self, sequence: Sequence, max_chunk: int) -> StepRow:
         if sequence.cache is None:

@@ -216,7 +216,8 @@ def test_a_row_takes_over_what_another_has_read(model: MLXModel) -> None:
     walk.append({0: tokens(0, 12)})
     heir = memory.make_cache()
     first = walk.rows[0][0]
-    heir.write([(first.read(0, 5), 5), (first.read(5, 12), 4)])
+    one, other = first.read([(0, 5), (5, 12)])
+    heir.write([(one, 5), (other, 4)])
     walk.rows.append((heir, tokens(0, 12)[:9]))
     walk.append({0: tokens(1, 2), 1: tokens(2, 3)})
 
@@ -257,7 +258,8 @@ def test_a_model_with_rotating_layers_keeps_the_caches_of_mlx_lm_and_its_rows_ru
     assert not one.can_trim
 
     heir = memory.make_cache()
-    heir.write([(one.read(0, 12), 12)])
+    (state,) = one.read([(0, 12)])
+    heir.write([(state, 12)])
     for cache in (one, heir):  # each goes on by itself
         again = np.array(model.forward([Chunk([13, 14], cache, num_logits=1)]))
         assert difference(again, np.array(module(mx.array([list(range(1, 15))]))[0, -1:])) < TOLERANCE
