@@ -124,9 +124,10 @@ class SlotMemory:
         if group not in self._shared:
             self._shared[group] = self.new_slots()
         slots = self._shared[group]
-        for cache in caches:
-            if cache.row.slots is not slots:
-                self._bring(cache, slots)
+        joining = [cache for cache in caches if cache.row.slots is not slots]
+        slots.reserve(len(joining))
+        for cache in joining:
+            self._bring(cache, slots)
         slots.tidy()
         return slots
 

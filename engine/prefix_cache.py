@@ -58,7 +58,7 @@ class PrefixCache:
         return sum(num_shared for _, num_shared in found)
 
     def keep(self, tokens: Sequence[int], cache: Cache) -> bool:
-        """Remember what a cache has seen; tokens: the first of them. Returns whether any was new: then it has waited."""
+        """Remember what a cache has seen; tokens: the first of them. Returns whether any was new: then it waited."""
         assert len(tokens) <= cache.num_tokens
         self.num_kept += 1
         now = next(self._clock)
