@@ -10,6 +10,7 @@ itself, which would flatter fast-forward.
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Self, cast
 
 import mlx.core as mx
@@ -35,6 +36,10 @@ from engine.model import LoadedModel, MLXModel
 from engine.tokenizer import Tokenizer
 from engine.types import Request, ToolChoice, ToolChoiceMode
 
+# What is measured is decoding: no guesses, and every run reads its prompt, as mlx-lm's does.
+DECODING = EngineConfig(drafts=False, prompt_cache_memory=0)
+ONE_BY_ONE = replace(DECODING, fast_forward=False)
+
 
 class Bench:
     """One model object and what runs it."""
@@ -49,9 +54,9 @@ class Bench:
         endless = EndlessTokenizer(loaded.tokenizer)
         self.barred_ids = endless.special_ids  # mlx-lm may write them in free text, toolmask does not
         self._engines = {
-            Mode.TOOLMASK_FREE: _engine(loaded, endless, EngineConfig()),
-            Mode.CONSTRAINED: _engine(loaded, TracingTokenizer(loaded.tokenizer), EngineConfig(fast_forward=False)),
-            Mode.CONSTRAINED_FF: _engine(loaded, TracingTokenizer(loaded.tokenizer), EngineConfig()),
+            Mode.TOOLMASK_FREE: _engine(loaded, endless, DECODING),
+            Mode.CONSTRAINED: _engine(loaded, TracingTokenizer(loaded.tokenizer), ONE_BY_ONE),
+            Mode.CONSTRAINED_FF: _engine(loaded, TracingTokenizer(loaded.tokenizer), DECODING),
         }
 
     def __enter__(self) -> Self:

@@ -42,8 +42,11 @@ class Cache(Protocol):
     def trim(self, num_tokens: int) -> None:
         """Forget the last tokens. Precondition: can_trim, and no more than it has seen."""
 
-    def read(self, start: int, stop: int) -> Part:
-        """A copy of what it remembers of the tokens from start to stop; all of them, where it cannot be cut."""
+    def read(self, ranges: Sequence[tuple[int, int]]) -> list[Part]:
+        """Copies of what it remembers of the tokens from start to stop; of all of them, where it cannot be cut.
+
+        Waits for the device.
+        """
 
     def write(self, parts: Sequence[tuple[Part, int]]) -> None:
         """Take over parts, one behind the other, of each so many of its first tokens. Precondition: it is empty."""
@@ -87,12 +90,12 @@ class SequenceCache:
         trim_prompt_cache(self.layers, num_tokens)
         self._num_tokens -= num_tokens
 
-    def read(self, start: int, stop: int) -> Part:
-        assert (start, stop) == (0, self._num_tokens)
+    def read(self, ranges: Sequence[tuple[int, int]]) -> list[Part]:
+        assert list(ranges) == [(0, self._num_tokens)]
         layers = copy.deepcopy(self.layers)
         arrays = arrays_in([layer.state for layer in layers])
         mx.eval(arrays)
-        return Part(layers, sum(array.nbytes for array in arrays))
+        return [Part(layers, sum(array.nbytes for array in arrays))]
 
     def write(self, parts: Sequence[tuple[Part, int]]) -> None:
         assert self._num_tokens == 0

@@ -4,11 +4,14 @@ A draft is right as far as it equals what is sampled at its positions. So it cha
 a row whose guesses do not pay stops guessing.
 """
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
 
 from engine.cache import Cache
 from engine.errors import ConfigError
@@ -17,7 +20,7 @@ from engine.sequence import Sequence as Row
 
 MAX_DRAFT = 8  # tokens
 MAX_CHUNK = 512  # tokens of a prompt in one forward pass of the drafting model
-NGRAMS = (4, 3, 2)  # tokens that must have stood there before, the longest first
+MIN_NGRAM, MAX_NGRAM = 2, 4  # tokens that must have stood there before
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +48,30 @@ class PromptLookup:
     """
 
     def __init__(self) -> None:
-        self._rows: dict[Row, _Index] = {}
+        self._texts: dict[Row, array[int]] = {}
 
     def draft(self, row: Row, max_tokens: int) -> Draft:
-        index = self._rows.setdefault(row, _Index(list(row.prompt)))
-        index.extend(row.output)
-        return Draft(index.after_last(max_tokens))
+        text = self._texts.setdefault(row, array("i", row.prompt))
+        text.extend(row.output[len(text) - len(row.prompt) :])
+        tokens = np.frombuffer(text, dtype=np.intc)
+        end = _last_recurrence(tokens)
+        return Draft([] if end is None else tokens[end : end + max_tokens].tolist())
 
     def forget(self, row: Row) -> None:
-        self._rows.pop(row, None)
+        self._texts.pop(row, None)
+
+
+def _last_recurrence(tokens: NDArray[np.intc]) -> int | None:
+    """Where the tokens at the end stood before: the index behind them, of the longest match, of equals the latest."""
+    ends = np.flatnonzero(tokens[:-1] == tokens[-1]) + 1
+    found = None
+    for length in range(MIN_NGRAM, MAX_NGRAM + 1):
+        ends = ends[ends >= length]
+        ends = ends[tokens[ends - length] == tokens[-min(length, len(tokens))]]
+        if not ends.size:
+            break
+        found = int(ends[-1])
+    return found
 
 
 class ModelDrafts:
@@ -123,33 +141,3 @@ def num_equal(one: Sequence[int], other: Sequence[int]) -> int:
     """The length of the longest common beginning."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-class _Index:
-    """Where each n-gram of a text ended last, its very end left out."""
-
-    def __init__(self, prompt: list[int]) -> None:
-        self._text = prompt
-        self._num_prompt = len(prompt)
-        self._ends: dict[tuple[int, ...], int] = {}
-        self._num_indexed = 0
-        self._index()
-
-    def extend(self, output: Sequence[int]) -> None:
-        """output: all of it; it only grows."""
-        self._text += output[len(self._text) - self._num_prompt :]
-        self._index()
-
-    def _index(self) -> None:
-        for end in range(self._num_indexed + 1, len(self._text)):
-            for length in NGRAMS:
-                if length <= end:
-                    self._ends[tuple(self._text[end - length : end])] = end
-        self._num_indexed = max(self._num_indexed, len(self._text) - 1)
-
-    def after_last(self, max_tokens: int) -> list[int]:
-        for length in NGRAMS:
-            end = self._ends.get(tuple(self._text[-length:]))
-            if end is not None:
-                return self._text[end : end + max_tokens]
-        return []

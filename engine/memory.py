@@ -62,12 +62,12 @@ class SlotCache:
     def release(self) -> None:
         self.row.slots.remove(self.row)
 
-    def read(self, start: int, stop: int) -> Part:
-        views = self.row.slots.read(self.row, start, stop)
-        planes = [[mx.contiguous(view) for view in layer] for layer in views]
+    def read(self, ranges: Sequence[tuple[int, int]]) -> list[Part]:
+        views = [self.row.slots.read(self.row, start, stop) for start, stop in ranges]
+        copies = [[[mx.contiguous(view) for view in layer] for layer in layers] for layers in views]
         # At once: a copy that is still to be made would keep the slots from being written in place.
-        mx.eval(planes)
-        return Part(planes, self.memory.count(planes))
+        mx.eval(copies)
+        return [Part(planes, self.memory.count(planes)) for planes in copies]
 
     def write(self, parts: Sequence[tuple[Part, int]]) -> None:
         assert self.row.num_tokens == 0
@@ -124,9 +124,10 @@ class SlotMemory:
         if group not in self._shared:
             self._shared[group] = self.new_slots()
         slots = self._shared[group]
-        for cache in caches:
-            if cache.row.slots is not slots:
-                self._bring(cache, slots)
+        joining = [cache for cache in caches if cache.row.slots is not slots]
+        slots.reserve(len(joining))
+        for cache in joining:
+            self._bring(cache, slots)
         slots.tidy()
         return slots
 

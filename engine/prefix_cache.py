@@ -35,6 +35,7 @@ class PrefixCache:
         self._root = Block((), None, None)
         self._clock = itertools.count(1)
         self.num_tokens = 0
+        self.num_kept = 0  # prompts and answers so far
 
     @property
     def num_bytes(self) -> int:
@@ -56,21 +57,25 @@ class PrefixCache:
             cache.write(parts)
         return sum(num_shared for _, num_shared in found)
 
-    def keep(self, tokens: Sequence[int], cache: Cache) -> None:
-        """Remember what a cache has seen. tokens: the first of them."""
+    def keep(self, tokens: Sequence[int], cache: Cache) -> bool:
+        """Remember what a cache has seen; tokens: the first of them. Returns whether any was new: then it waited."""
         assert len(tokens) <= cache.num_tokens
+        self.num_kept += 1
         now = next(self._clock)
+        new = [tuple(tokens[start : start + BLOCK]) for start in range(0, len(tokens), BLOCK)]
         block = self._root
-        for start in range(0, len(tokens), BLOCK):
-            key = tuple(tokens[start : start + BLOCK])
+        while new and new[0] in block.children:
+            block = block.children[new.pop(0)]
             block.last_used = now
-            if any(child[: len(key)] == key and child != key for child in block.children):
-                return  # the last tokens are the beginning of a block that is longer
-            if key not in block.children:
-                self._add(key, block, cache.read(start, start + len(key)))
-            block = block.children[key]
-        block.last_used = now
+        if not new or any(longer[: len(new[0])] == new[0] for longer in block.children):
+            return False
+        start = len(tokens) - sum(map(len, new))
+        ranges = [(at, min(at + BLOCK, len(tokens))) for at in range(start, len(tokens), BLOCK)]
+        for key, part in zip(new, cache.read(ranges), strict=True):
+            block = self._add(key, block, part)
+            block.last_used = now
         self.evict()
+        return True
 
     def blocks(self) -> Iterator[Block]:
         """All of them, parents first."""
@@ -139,6 +144,7 @@ class SnapshotCache:
         self._max_bytes = max_bytes
         self._snapshots: dict[tuple[int, ...], Part] = {}  # the least recently used first
         self.num_bytes = 0
+        self.num_kept = 0
 
     def find(self, tokens: Sequence[int]) -> int:
         """See PrefixCache."""
@@ -153,15 +159,19 @@ class SnapshotCache:
             cache.write([(snapshot, len(key))])
         return len(key)
 
-    def keep(self, tokens: Sequence[int], cache: Cache) -> None:
+    def keep(self, tokens: Sequence[int], cache: Cache) -> bool:
         """See PrefixCache. Nothing is kept where the cache has seen more than these tokens."""
+        self.num_kept += 1
         key = tuple(tokens)
-        if len(key) == cache.num_tokens and key not in self._snapshots:
-            self._snapshots[key] = snapshot = cache.read(0, len(key))
-            self.num_bytes += snapshot.num_bytes
+        if len(key) < cache.num_tokens or key in self._snapshots:
+            return False
+        (snapshot,) = cache.read([(0, len(key))])
+        self._snapshots[key] = snapshot
+        self.num_bytes += snapshot.num_bytes
         while self.num_bytes > self._max_bytes:
             oldest = next(iter(self._snapshots))
             self.num_bytes -= self._snapshots.pop(oldest).num_bytes
+        return True
 
     def _longest(self, tokens: Sequence[int]) -> tuple[int, ...]:
         fitting = [key for key in self._snapshots if key == tuple(tokens[: len(key)])]

@@ -103,11 +103,16 @@ class Slots:
 
     def add(self) -> Row:
         """An empty row, in the first free slot."""
+        self.reserve(1)
         row = Row(self, self.rows.index(None) if None in self.rows else len(self.rows))
         self.rows[row.index : row.index + 1] = [row]
-        if self.layers[0].planes and row.index >= self.num_slots:
-            self._resize(max(2 * self.num_slots, row.index + 1), self.capacity)
         return row
+
+    def reserve(self, num_rows: int) -> None:
+        """Have slots for so many more rows, and be copied once for all of them."""
+        needed = len(self.rows) - self.rows.count(None) + num_rows
+        if self.layers[0].planes and needed > self.num_slots:
+            self._resize(max(3 * self.num_slots // 2, needed), self.capacity)
 
     def remove(self, row: Row) -> None:
         """Free a row's slot."""

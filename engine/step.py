@@ -7,6 +7,7 @@ wait for the sampled tokens                          the one wait (logprobs, whe
 every row: accept the token, then what the grammar forces; both become pending
 """
 
+import logging
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
 
@@ -24,6 +25,8 @@ from engine.passes import PASS_COST_CPU, PASS_COST_GPU, plan_passes
 from engine.prefix_cache import PrefixCache, SnapshotCache
 from engine.sequence import Sequence
 from engine.work import Work
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -63,6 +66,7 @@ class Stepper:
         self.memory = loaded.model.make_memory(kv_bits=kv_bits)
         self.work = Work()
         self.prefixes = _prefix_cache(max_prefix_bytes, self.memory)
+        self._last_asked: tuple[int, ...] = ()  # see reuse
         self._drawer = Drawer(loaded, compiler, self.work, marker_ids)
 
     def step(self, sequences: Rows[Sequence], max_chunk: int) -> list[Progress]:
@@ -83,16 +87,32 @@ class Stepper:
 
     def reuse(self, sequences: Rows[Sequence]) -> None:
         """Begin sequences whose prompts, but for their last token, are known by now: they need no turn of their own."""
-        for sequence in sequences:
-            if sequence.cache is None and self.prefixes is not None:
-                known = sequence.pending[: sequence.num_to_read - 1]
-                if known and self.prefixes.find(known) == len(known):
-                    self._begin(sequence)
+        if self.prefixes is None:
+            return
+        unread = [sequence for sequence in sequences if sequence.cache is None]
+        asked = (self.prefixes.num_kept, *map(id, unread))
+        if asked == self._last_asked:  # nothing new to be known, and nobody new to ask
+            return
+        self._last_asked = asked
+        for sequence in unread:
+            known = sequence.pending[: sequence.num_to_read - 1]
+            if known and self.prefixes.find(known) == len(known):
+                self._try_to_begin(sequence)
+
+    def _try_to_begin(self, sequence: Sequence) -> None:
+        try:
+            self._begin(sequence)
+        except RuntimeError:  # MLX's only one: out of memory, say. Then it reads its prompt, when its turn comes
+            logger.exception("a known prompt could not be taken over")
+            sequence.release()
 
     def release(self, sequence: Sequence) -> None:
-        """Give a sequence's memory back; what it has seen may serve later prompts."""
+        """Give a sequence's memory back; what it has seen may serve later prompts. Never raises."""
         if self.prefixes is not None and sequence.cache is not None and sequence.stop_reason is not StopReason.FAILED:
-            self.prefixes.keep(sequence.tokens_seen, sequence.cache)
+            try:
+                self.work.num_waits += self.prefixes.keep(sequence.tokens_seen, sequence.cache)
+            except Exception:  # whatever the device raised: the sequence has ended, and nobody waits for this
+                logger.exception("a prompt could not be kept")
         if self._drafts is not None:
             self._drafts.forget(sequence)
         sequence.release()
@@ -113,7 +133,7 @@ class Stepper:
         """Let others have the prompts that were read in this step."""
         for row in rows:
             if row.reads and self.prefixes is not None and (row.draws or self.prefixes.keeps_chunks):
-                self.prefixes.keep(row.sequence.tokens_seen, _cache(row))
+                self.work.num_waits += self.prefixes.keep(row.sequence.tokens_seen, _cache(row))
 
     def _next_row(self, sequence: Sequence, max_chunk: int) -> StepRow:
         if sequence.cache is None:

@@ -105,9 +105,9 @@ class FakeCache:
         assert self.can_trim
         del self.tokens[len(self.tokens) - num_tokens :]
 
-    def read(self, start: int, stop: int) -> Part:
-        assert self.can_trim or (start, stop) == (0, len(self.tokens))
-        return Part(self.tokens[start:stop], num_bytes=stop - start)
+    def read(self, ranges: Sequence[tuple[int, int]]) -> list[Part]:
+        assert self.can_trim or list(ranges) == [(0, len(self.tokens))]
+        return [Part(self.tokens[start:stop], num_bytes=stop - start) for start, stop in ranges]
 
     def write(self, parts: Sequence[tuple[Part, int]]) -> None:
         assert not self.tokens

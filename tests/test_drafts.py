@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.accounts import Account
 from engine.config import EngineConfig
-from engine.drafts import MAX_DRAFT, NGRAMS, Draft, ModelDrafts, PromptLookup
+from engine.drafts import MAX_DRAFT, MAX_NGRAM, MIN_NGRAM, Draft, ModelDrafts, PromptLookup
 from engine.engine import Engine
 from engine.errors import ConfigError
 from engine.model import LoadedModel, load
@@ -225,7 +225,7 @@ def test_looking_up_as_the_answer_grows_is_looking_up_at_once(prompt: list[int],
         found = source.draft(sequence, 5).tokens
         assert found == lookup(prompt, sequence.output, 5)
         text = [*prompt, *sequence.output]
-        for size in NGRAMS:
+        for size in range(MAX_NGRAM, MIN_NGRAM - 1, -1):
             ends = [end for end in range(size, len(text)) if text[end - size : end] == text[-size:]]
             if ends:
                 assert found == text[ends[-1] : ends[-1] + 5]

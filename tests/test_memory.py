@@ -181,7 +181,7 @@ def test_slots_that_few_rows_use_give_their_memory_back(model: MLXModel) -> None
         walk.append({at: tokens(at, 10)})
     walk.append({at: tokens(at, 1) for at in range(8)})
     slots = walk.rows[0][0].row.slots
-    assert slots.num_slots == 8
+    assert 8 <= slots.num_slots <= 12
     for _ in range(6):
         walk.end(0)
     walk.append({0: tokens(1, 1), 1: tokens(2, 1)})
@@ -216,7 +216,8 @@ def test_a_row_takes_over_what_another_has_read(model: MLXModel) -> None:
     walk.append({0: tokens(0, 12)})
     heir = memory.make_cache()
     first = walk.rows[0][0]
-    heir.write([(first.read(0, 5), 5), (first.read(5, 12), 4)])
+    one, other = first.read([(0, 5), (5, 12)])
+    heir.write([(one, 5), (other, 4)])
     walk.rows.append((heir, tokens(0, 12)[:9]))
     walk.append({0: tokens(1, 2), 1: tokens(2, 3)})
 
@@ -255,6 +256,13 @@ def test_a_model_with_rotating_layers_keeps_the_caches_of_mlx_lm_and_its_rows_ru
         found = np.array(model.forward([Chunk(chunk, one, num_logits=1)]))
     assert difference(found, np.array(module(mx.array([list(range(1, 13))]))[0, -1:])) < TOLERANCE
     assert not one.can_trim
+
+    heir = memory.make_cache()
+    (state,) = one.read([(0, 12)])
+    heir.write([(state, 12)])
+    for cache in (one, heir):  # each goes on by itself
+        again = np.array(model.forward([Chunk([13, 14], cache, num_logits=1)]))
+        assert difference(again, np.array(module(mx.array([list(range(1, 15))]))[0, -1:])) < TOLERANCE
     with pytest.raises(ConfigError, match="kv_bits is 8"):
         model.make_memory(kv_bits=8)
 

@@ -301,6 +301,18 @@ def test_the_tolerance_forgives_no_difference_that_is_not_rounding() -> None:
         assert_same_up_to_rounding(loaded, [5, 6], [7, likelier], [7])
 
 
+def test_rows_with_quantised_keys_and_values_say_the_same_alone_and_among_others(tmp_path: Path) -> None:
+    config = LONG | {"hidden_size": 128, "num_attention_heads": 2}  # heads that fill a group
+    loaded = load(write_folder(tmp_path / "model", config, random_weights(config)), cache_dir=tmp_path)
+    requests = [replace(weather_request(question), max_tokens=70) for question in QUESTIONS[:4]]
+    with Engine(loaded, config=EngineConfig(kv_bits=8)) as engine:
+        alone = [tokens(engine.submit(request).completion()) for request in requests]
+        streams = [engine.submit(request) for request in requests]
+        together = [tokens(stream.completion()) for stream in streams]
+    assert len({tuple(each) for each in alone}) > 1
+    assert together == alone
+
+
 @pytest.mark.embedded
 def test_real_weights_say_the_same_alone_streamed_among_others_and_token_by_token(embedded_model: LoadedModel) -> None:
     requests = [weather_request(question) for question in QUESTIONS]

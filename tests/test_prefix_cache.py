@@ -63,6 +63,15 @@ def test_what_prompts_share_is_kept_once() -> None:
     assert prefixes.num_tokens == len(tools) + 10
 
 
+def test_only_what_is_new_is_read_from_the_device() -> None:
+    prefixes = PrefixCache(10**6, bytes_per_token=1)
+    prompt = list(range(2 * BLOCK + 5))
+    assert prefixes.keep(prompt, FakeCache(prompt))
+    assert not prefixes.keep(prompt, FakeCache(prompt))
+    assert not prefixes.keep(prompt[:-3], FakeCache(prompt))  # the beginning of what is known
+    assert prefixes.keep([*prompt[:-3], 1], FakeCache([*prompt[:-3], 1]))
+
+
 def test_a_conversation_that_goes_on_replaces_its_last_block() -> None:
     prefixes = PrefixCache(10**6, bytes_per_token=1)
     conversation = list(range(10 * BLOCK))
