@@ -54,7 +54,11 @@ def skills_of(tokenizer: Tokenizer, family: ToolFormat) -> TemplateSkills:
     calls = {
         (several, text): probe.form(several=several, text=text) for several in (False, True) for text in (False, True)
     }
-    results = {True: probe.shows_result(calls[False, False]), False: probe.shows_result(None)}
+    knows_tools = calls[False, False] is not None or probe.names_results()
+    results = {
+        True: knows_tools and probe.shows_result(calls[False, False]),
+        False: knows_tools and probe.shows_result(None),
+    }
     return TemplateSkills(probe.shows_tools(), calls, results)
 
 
@@ -82,11 +86,12 @@ class _Probe:
                 return form
         return None
 
-    def shows_result(self, form: Form | None) -> bool:
-        """Whether a result comes out as the template's own, not by a loop that takes any role as it is."""
+    def names_results(self) -> bool:
+        """Whether the template speaks of results; a loop that takes any role as it is does not."""
         template = self.tokenizer.chat_template or ""
-        if form is None and "'tool'" not in template and '"tool"' not in template:
-            return False
+        return "'tool'" in template or '"tool"' in template
+
+    def shows_result(self, form: Form | None) -> bool:
         call = ToolCall("id", TOOL.name, ARGUMENTS)
         message: WireMessage = {"role": "assistant", "content": self.family.write_calls((call,))}
         if form is not None:

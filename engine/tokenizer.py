@@ -124,7 +124,7 @@ class Tokenizer:
         fast.chat_template = vocabulary.chat_template
         return cls(fast, [] if vocabulary.eot_id is None else [vocabulary.eot_id])
 
-    @property
+    @functools.cached_property
     def unspellable(self) -> Mapping[str, int]:
         """Added tokens that the grammar library treats as one symbol, never as text: special ones, and all <...>."""
         return {
@@ -170,15 +170,16 @@ class Tokenizer:
     @functools.cached_property
     def _without_first_space(self) -> tokenizers.Tokenizer:
         """The same tokenizer, but for the space that SentencePiece puts before a text."""
-        data = json.loads(self.backend_json())
-        for part in _parts(data["normalizer"], "normalizers"):
-            if part["type"] == "Prepend":
-                part |= {"type": "Replace", "pattern": {"String": SPACE}, "content": SPACE}
-        for part in _parts(data["pre_tokenizer"], "pretokenizers"):
-            if part["type"] == "Metaspace":
-                part["prepend_scheme"] = "never"
-        changed = json.dumps(data)
-        return self._backend if data == json.loads(self.backend_json()) else tokenizers.Tokenizer.from_str(changed)
+        data = json.loads(self._backend.to_str())
+        prepended = [part for part in _parts(data["normalizer"], "normalizers") if part["type"] == "Prepend"]
+        spaced = [part for part in _parts(data["pre_tokenizer"], "pretokenizers") if part["type"] == "Metaspace"]
+        if not prepended and not spaced:
+            return self._backend
+        for part in prepended:
+            part |= {"type": "Replace", "pattern": {"String": SPACE}, "content": SPACE}
+        for part in spaced:
+            part["prepend_scheme"] = "never"
+        return tokenizers.Tokenizer.from_str(json.dumps(data))
 
     @functools.cached_property
     def spelled_tokens(self) -> re.Pattern[str]:

@@ -106,9 +106,9 @@ class Setting:
 
     def read(self, tokens: Sequence[int]) -> list[ParsedEvent]:
         parser, detokenizer, events = self.parser(), self.tokenizer.detokenizer(), list[ParsedEvent]()
+        special = frozenset(self.tokenizer.unspellable.values())
         for token in tokens:
-            special = token in self.tokenizer.unspellable.values()
-            events += parser.feed(detokenizer.feed(token), special=special)
+            events += parser.feed(detokenizer.feed(token), special=token in special)
         return [*events, *parser.finish()]
 
     def encode(self, text: str) -> list[int]:

@@ -48,7 +48,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"frobnicate": 1}, "frobnicate", "not supported"),
     ({"functions": []}, "functions", "use tools"),
     ({"function_call": "auto"}, "function_call", "use tool_choice"),
-    ({"reasoning_effort": "low"}, "reasoning_effort", "not supported"),
+    ({"reasoning_effort": "low"}, "reasoning_effort", "chat template reads"),
     ({"web_search_options": {}}, "web_search_options", "web_search"),
     ({"prediction": {}}, "prediction", "not supported"),
     ({"top_k": 3}, "top_k", "under toolmask"),
