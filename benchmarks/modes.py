@@ -9,8 +9,8 @@ itself, which would flatter fast-forward.
 """
 
 import json
-from collections.abc import Sequence
-from typing import Self, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, cast
 
 import mlx.core as mx
 import tokenizers
@@ -39,8 +39,8 @@ from engine.types import Request, ToolChoice, ToolChoiceMode
 class Bench:
     """One model object and what runs it."""
 
-    def __init__(self, loaded: LoadedModel, max_tokens: int) -> None:
-        """loaded: by mlx-lm's classes. max_tokens: the most that a case may have."""
+    def __init__(self, loaded: LoadedModel, max_tokens: int, options: Mapping[str, Any] | None = None) -> None:
+        """loaded: by mlx-lm's classes. max_tokens: the most that a case may have. options: of EngineConfig."""
         assert isinstance(loaded.model, MLXModel)
         self._module = loaded.model.module
         self._max_tokens = max_tokens
@@ -48,10 +48,14 @@ class Bench:
         self._mlx_tokenizer = mlx_lm_tokenizer(loaded.tokenizer)
         endless = EndlessTokenizer(loaded.tokenizer)
         self.barred_ids = endless.special_ids  # mlx-lm may write them in free text, toolmask does not
+        # What the target leaves out: drafts, and prompts that an earlier run had computed. mlx-lm keeps none either.
+        plain: dict[str, Any] = {"drafts": False, "prompt_cache_memory": 0}
+        chosen = EngineConfig(**{**plain, **(options or {})})
+        one_by_one = EngineConfig(**{**plain, "fast_forward": False})
         self._engines = {
-            Mode.TOOLMASK_FREE: _engine(loaded, endless, EngineConfig()),
-            Mode.CONSTRAINED: _engine(loaded, TracingTokenizer(loaded.tokenizer), EngineConfig(fast_forward=False)),
-            Mode.CONSTRAINED_FF: _engine(loaded, TracingTokenizer(loaded.tokenizer), EngineConfig()),
+            Mode.TOOLMASK_FREE: _engine(loaded, endless, EngineConfig(**plain)),
+            Mode.CONSTRAINED: _engine(loaded, TracingTokenizer(loaded.tokenizer), one_by_one),
+            Mode.CONSTRAINED_FF: _engine(loaded, TracingTokenizer(loaded.tokenizer), chosen),
         }
 
     def __enter__(self) -> Self:
