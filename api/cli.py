@@ -6,6 +6,7 @@ import sys
 
 from rich.console import Console
 
+from api.bench import run_bench
 from api.demo import run_demo
 from api.serve import run_server
 from api.settings import DEFAULT_MODEL, DEFAULT_PORT, ServerConfig
@@ -43,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands.add_parser("serve", help="an OpenAI-style server"))
     _add_chat(commands.add_parser("chat", help="a conversation in the terminal, with tools"))
     _add_inspect(commands.add_parser("inspect", help="how a model calls tools, and how that was seen"))
+    _add_bench(commands.add_parser("bench", help="how fast a model is on this machine, free and constrained"))
     return parser
 
 
@@ -50,6 +52,18 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     parser.add_argument("--max-tokens", type=int, default=96, help="longest answer (%(default)s)")
     parser.set_defaults(run=lambda arguments: run_demo(arguments.model, max_tokens=arguments.max_tokens))
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    parser.add_argument("--rounds", type=int, default=5, help="measured ones; one more warms up (%(default)s)")
+    parser.add_argument("--max-tokens", type=int, default=96, help="longest answer (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the result as one line of JSON, last")
+    parser.set_defaults(
+        run=lambda arguments: run_bench(
+            arguments.model, rounds=arguments.rounds, max_tokens=arguments.max_tokens, as_json=arguments.json
+        )
+    )
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:

@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from engine.catalog import Progress as FetchProgress
+from api.loading import load_shown
 from engine.engine import Engine
 from engine.errors import ConfigError
 from engine.events import Completion
@@ -90,14 +89,7 @@ def run_demo(model: str, *, max_tokens: int) -> None:
 
 
 def _load(model: str, console: Console) -> Engine:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
-        task = bars.add_task(f"loading {model}", total=None)
-
-        def show(progress: FetchProgress) -> None:
-            bars.update(task, description=progress.stage, completed=progress.done_bytes, total=progress.total_bytes)
-
-        return Engine(model, on_progress=show)
+    return Engine(load_shown(model, console))
 
 
 def _ask(engine: Engine, question: str, mode: str, max_tokens: int, console: Console) -> Answer:

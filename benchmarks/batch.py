@@ -4,10 +4,12 @@
     python benchmarks/batch.py --json                 and, as the last line, the result as JSON
     python benchmarks/batch.py --batches 8            the target's batch only
 
-Groups of BFCL cases are decoded as tool calls, one required call each, and freely, as many tokens as the calls had: by
-the engine through `submit`, and by BatchGenerator, whose rows have llguidance in a logits processor each, with the very
-grammar that the engine has. Everything counts from handing a group over to its last token: grammars, prompts, decoding.
-Latency is that of each call in its group. The order of the four alternates from group to group.
+Groups of BFCL cases are decoded as tool calls, one required call each: by the engine through `submit`, and by
+BatchGenerator, whose rows have llguidance in a logits processor each, with the very grammar that the engine has.
+Everything counts from handing a group over to its last token: grammars, prompts, decoding. Their questions alone,
+without tools, are answered freely, --max-tokens each, so that decoding is nearly all of it. Latency is that of each
+request in its group. The order of the four alternates from group to group, and the engine is a new one each time, so
+that it has seen no prompt and no grammar before.
 
 How much a batch can gain is bounded by the products of its weights: these are timed alone, with as many rows.
 """
@@ -56,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options_of_engine = engine_options(options)
     batches = Batches(loaded, max(options.batches), options.max_tokens, options_of_engine)
     with batches, progress_bar() as progress:
+        batches.warm_up(cases[0])
         for size, number in progress.track(work, description="groups"):
             runs[size].append(batches.run_all(_group(cases, size, number), number))
     assert isinstance(loaded.model, MLXModel)

@@ -64,34 +64,33 @@ class Batches:
     def __init__(self, loaded: LoadedModel, max_running: int, max_tokens: int, options: Mapping[str, Any]) -> None:
         """options: of the engine's configuration."""
         assert isinstance(loaded.model, MLXModel)
-        self._module, self._max_tokens = loaded.model.module, max_tokens
-        config = EngineConfig(**{"max_running": max_running, **options})
+        self._loaded, self._module, self._max_tokens = loaded, loaded.model.module, max_tokens
+        self._endless = LoadedModel(loaded.name, loaded.model, EndlessTokenizer(loaded.tokenizer))
+        self._config = EngineConfig(**{"max_running": max_running, **options})
         self._eos_ids = sorted(loaded.tokenizer.eos_ids)
-        self._engine = Engine(loaded, config=config)
-        endless = LoadedModel(loaded.name, loaded.model, EndlessTokenizer(loaded.tokenizer))
-        self._free_engine = Engine(endless, config=config)
-        self._compiler = LLGuidanceCompiler(loaded.tokenizer.backend_json(), eos_ids=self._eos_ids)
+        self._rendering = Engine(loaded, config=self._config)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._engine.close()
-        self._free_engine.close()
+        self._rendering.close()
+
+    def warm_up(self, case: Case) -> None:
+        self._rendering.submit(self._request(case)).completion()
 
     def run_all(self, cases: Sequence[Case], number: int) -> dict[str, BatchRun]:
         """The group in every mode. number: of the group; the order alternates with it."""
         requests = [self._request(case) for case in cases]
-        prompts = [self._engine.render_prompt(request) for request in requests]
-        lengths = [self._num_tokens(request) for request in requests]
-        free = [
-            Request(prompt=tuple(prompt), max_tokens=length) for prompt, length in zip(prompts, lengths, strict=True)
-        ]
+        prompts = [self._rendering.render_prompt(request) for request in requests]
+        questions = [self._rendering.render_prompt(Request(case.messages)) for case in cases]
+        free = [Request(prompt=tuple(question), max_tokens=self._max_tokens) for question in questions]
+        lengths = [self._max_tokens] * len(cases)
         modes: dict[str, Callable[[], BatchRun]] = {
-            "toolmask_calls": lambda: self._run_engine(self._engine, requests),
-            "mlx_lm_calls": lambda: self._run_mlx_lm(prompts, [self._max_tokens] * len(prompts), requests),
-            "toolmask_free": lambda: self._run_engine(self._free_engine, free),
-            "mlx_lm_free": lambda: self._run_mlx_lm(prompts, lengths, None),
+            "toolmask_calls": lambda: self._run_engine(self._loaded, requests),
+            "mlx_lm_calls": lambda: self._run_mlx_lm(prompts, lengths, requests),
+            "toolmask_free": lambda: self._run_engine(self._endless, free),
+            "mlx_lm_free": lambda: self._run_mlx_lm(questions, lengths, None),
         }
         order = BATCH_MODES if number % 2 == 0 else tuple(reversed(BATCH_MODES))
         return {mode: modes[mode]() for mode in order}
@@ -105,17 +104,15 @@ class Batches:
             max_tokens=self._max_tokens,
         )
 
-    def _num_tokens(self, request: Request) -> int:
-        """How many tokens the call has: what the free modes write. Also warms up."""
-        return max(self._engine.submit(request).completion().usage.completion_tokens, 1)
-
-    def _run_engine(self, engine: Engine, requests: Sequence[Request]) -> BatchRun:
-        wait_until_idle()
-        ends = _Ends(len(requests))
-        start = time.perf_counter()
-        for request in requests:
-            engine.submit(request, deliver=ends)
-        finished = ends.wait()
+    def _run_engine(self, loaded: LoadedModel, requests: Sequence[Request]) -> BatchRun:
+        """By a new engine: no grammar and no prompt of the group has been seen before."""
+        with Engine(loaded, config=self._config) as engine:
+            wait_until_idle()
+            ends = _Ends(len(requests))
+            start = time.perf_counter()
+            for request in requests:
+                engine.submit(request, deliver=ends)
+            finished = ends.wait()
         latencies = tuple(stamp - start for stamp, _ in finished)
         cut = sum(event.stop_reason is StopReason.LENGTH for _, event in finished)
         num_tokens = sum(event.usage.completion_tokens + (event.stop_reason is StopReason.EOS) for _, event in finished)
@@ -125,9 +122,11 @@ class Batches:
         self, prompts: Sequence[Sequence[int]], lengths: Sequence[int], requests: Sequence[Request] | None
     ) -> BatchRun:
         """requests: whose grammars bind the rows; None: free text that no token ends."""
+        tokenizer = self._loaded.tokenizer
+        compiler = LLGuidanceCompiler(tokenizer.backend_json(), eos_ids=self._eos_ids)
         wait_until_idle()
         start = time.perf_counter()
-        processors = None if requests is None else [[self._processor(request)] for request in requests]
+        processors = None if requests is None else [[self._processor(request, compiler)] for request in requests]
         stop_tokens = None if requests is None else [[token] for token in self._eos_ids]
         generator = BatchGenerator(self._module, stop_tokens=stop_tokens)
         generator.insert([list(prompt) for prompt in prompts], max_tokens=list(lengths), logits_processors=processors)
@@ -142,8 +141,8 @@ class Batches:
         generator.close()
         return BatchRun(num_tokens, num_complete, seconds, tuple(latencies))
 
-    def _processor(self, request: Request) -> MaskProcessor:
-        turn = build_turn(request, self._engine.tool_format, self._engine.loaded.tokenizer.unspellable)
-        matcher = turn.compile(self._compiler)
+    def _processor(self, request: Request, compiler: LLGuidanceCompiler) -> MaskProcessor:
+        turn = build_turn(request, self._rendering.tool_format, self._loaded.tokenizer.unspellable)
+        matcher = turn.compile(compiler)
         assert matcher is not None
         return llguidance_processor(matcher, self._eos_ids)

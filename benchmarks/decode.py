@@ -2,6 +2,7 @@
 
     python benchmarks/decode.py            tables
     python benchmarks/decode.py --json     and, as the last line, the result as JSON
+    python benchmarks/decode.py --engine drafts=true    with drafts, in the last of the four ways below
 
 The workload: 30 cases of BFCL (benchmarks/data/bfcl_decode_ids.json), one call required, greedy. Every case is decoded
 by mlx_lm.stream_generate without constraint, by toolmask without constraint, by toolmask constrained one token a
@@ -31,6 +32,7 @@ from benchmarks.decode_report import Round, show, summary
 from benchmarks.environment import environment
 from benchmarks.modes import Bench
 from benchmarks.runs import Mode, Run
+from benchmarks.script import engine_options
 from engine.config import default_cache_dir
 from engine.model import load
 
@@ -45,9 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         loaded = load(options.model, cache_dir=default_cache_dir())
         cases = decode_cases(options.seed)[: options.cases]
         progress.update(task, description="decoding", total=len(cases) * options.repeats)
-        with Bench(loaded, options.max_tokens) as bench:
+        with Bench(loaded, options.max_tokens, engine_options(options)) as bench:
             rounds = list(progress.track(decode_all(bench, cases, options.repeats), task_id=task))
     asked = {"seed": options.seed, "cases": len(cases), "repeats": options.repeats, "max_tokens": options.max_tokens}
+    asked |= {"engine_options": engine_options(options)}
     result = {"benchmark": "decode", **environment(loaded), **asked, **summary(rounds, bench.barred_ids, options.seed)}
     _report(result, rounds, options)
 
@@ -61,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=1, help="rounds over all cases; each gives a pair a case")
     parser.add_argument("--max-tokens", type=int, default=96, help="the most that a case may have")
     parser.add_argument("--seed", type=int, default=DECODE_SEED, help="of the draw of cases and of the bootstrap")
+    engine_help = "an option of EngineConfig for constrained_ff, such as drafts=true; repeatable"
+    parser.add_argument("--engine", action="append", default=[], metavar="NAME=VALUE", help=engine_help)
     return parser
 
 

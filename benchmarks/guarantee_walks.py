@@ -15,6 +15,7 @@ from typing import Any
 import jsonschema_rs
 
 from benchmarks.random_model import MOODS, random_model
+from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import BudgetError, GenerationError, RequestError
 from engine.events import Completion, StopReason
@@ -23,6 +24,7 @@ from engine.tokenizer import Tokenizer
 from engine.types import Grammar, Message, Request, Role, SamplingParams, Tool, ToolChoice, ToolChoiceMode
 
 SHAPES = ("response", "required", "named", "auto", "two_tools")
+COLD = EngineConfig(prompt_cache_memory=0)  # noise depends on its position only
 MAX_TOKENS = 120  # of a walk whose budget is not near
 ENGINE_SEEDS = range(2)
 
@@ -90,7 +92,7 @@ class Walker:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._engines = {
-            mood: Engine(random_model(tokenizer, seed=number, mood=mood), tool_format=PLAIN)
+            mood: Engine(random_model(tokenizer, seed=number, mood=mood), tool_format=PLAIN, config=COLD)
             for number, mood in enumerate(MOODS)
         }
         self.coverage = Coverage()

@@ -6,7 +6,7 @@ of a step add up to the whole of it:
 
     forward   MLXModel.forward and mx.async_eval: building the graph and handing it to the device
     mask      LLGuidanceCompiler.fill_bitmasks, without what its threads do
-    sample    engine.step.sample and mx.eval: the same for the sampler, and waking up when the tokens are there
+    sample    engine.draws.sample and mx.eval: the same for the sampler, and waking up when the tokens are there
     python    everything else: scheduling, matchers, detokenizing, parsing, delivering
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 
 import mlx.core as mx
 
-import engine.step
+import engine.draws
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.model import MLXModel
 
@@ -30,7 +30,7 @@ PATCHED: tuple[tuple[object, str, str], ...] = (
     (MLXModel, "forward", "forward"),
     (mx, "async_eval", "forward"),
     (LLGuidanceCompiler, "fill_bitmasks", "mask"),
-    (engine.step, "sample", "sample"),
+    (engine.draws, "sample", "sample"),
     (mx, "eval", "sample"),
 )
 

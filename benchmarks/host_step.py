@@ -5,8 +5,9 @@
 
 The model is `random:tiny`: one small layer and a vocabulary of 128,256 tokens. Rows are free, or inside a long string
 argument of a required call, where nothing is forced. How the parts are told apart stands in benchmarks/host_clock.py;
-prompts and the first steps are left out. It is CPU time, so that waiting for the device, or for another process, does
-not count; filling the masks of a batch is also given as wall time, for llguidance's threads do it.
+prompts and the first steps are left out, and there are no drafts. It is CPU time, so that waiting for the device, or
+for another process, does not count; filling the masks of a batch is also given as wall time, for llguidance's threads
+do it.
 """
 
 import argparse
@@ -66,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def measure(loaded: LoadedModel, kind: str, size: int, num_steps: int, options: argparse.Namespace) -> dict[str, Any]:
     """The steps of one batch: as many rows of one kind, all decoding."""
-    config = EngineConfig(**{"max_running": size, **engine_options(options)})
+    config = EngineConfig(**{"max_running": size, "drafts": False, **engine_options(options)})
     clock = HostClock()
     with clock.installed(), Engine(loaded, config=config) as engine:
         requests = [_request(kind, seed) for seed in range(size)]

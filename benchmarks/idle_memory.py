@@ -96,7 +96,7 @@ class _Hold:
 def measure(loaded: LoadedModel, state: str, options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     """Kilobytes of each sequence, a value a group."""
     total = options.sequences * (options.groups + 1)
-    limits = {"max_running": 1 if state == "waiting" else total, "max_waiting": total + 1}
+    limits = {"max_running": 1 if state == "waiting" else total, "max_waiting": total + 1, "prompt_cache_memory": 0}
     tools = draw_tools(tool_pool(), options.tools, options.seed)
     kilobytes = []
     holds: list[_Hold] = []

@@ -3,10 +3,10 @@
     python benchmarks/long_string.py            a table
     python benchmarks/long_string.py --json     and, as the last line, the result as JSON
 
-Both sides have the same prompt and write as many tokens; the free one takes no notice of end-of-turn tokens, as in
-benchmarks/modes.py. The string has a least length, so that it cannot end within the tokens that count. Time runs from
-the first sampled token to the last; pairs alternate in which side goes first. That nothing was forced is seen in the
-forward passes: as many as tokens.
+Both sides have the same prompt and write as many tokens, without drafts; the free one takes no notice of end-of-turn
+tokens, as in benchmarks/modes.py. The string has a least length, so that it cannot end within the tokens that count.
+Time runs from the first sampled token to the last; pairs alternate in which side goes first. That nothing was forced is
+seen in the forward passes: as many as tokens.
 """
 
 import argparse
@@ -67,7 +67,7 @@ class _Sides:
 
     def __init__(self, loaded: LoadedModel, options: argparse.Namespace) -> None:
         assert isinstance(loaded.model, MLXModel)
-        config = EngineConfig(**engine_options(options))
+        config = EngineConfig(**{"drafts": False, **engine_options(options)})
         self._module, self._num_tokens = loaded.model.module, options.tokens
         self._recorder = PassRecorder()
         self._tokenizers = {

@@ -9,9 +9,9 @@ itself, which would flatter fast-forward.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import mlx.core as mx
 import tokenizers
@@ -44,8 +44,8 @@ ONE_BY_ONE = replace(DECODING, fast_forward=False)
 class Bench:
     """One model object and what runs it."""
 
-    def __init__(self, loaded: LoadedModel, max_tokens: int) -> None:
-        """loaded: by mlx-lm's classes. max_tokens: the most that a case may have."""
+    def __init__(self, loaded: LoadedModel, max_tokens: int, options: Mapping[str, Any] | None = None) -> None:
+        """loaded: by mlx-lm's classes. max_tokens: the most that a case may have. options: of EngineConfig."""
         assert isinstance(loaded.model, MLXModel)
         self._module = loaded.model.module
         self._max_tokens = max_tokens
@@ -53,10 +53,14 @@ class Bench:
         self._mlx_tokenizer = mlx_lm_tokenizer(loaded.tokenizer)
         endless = EndlessTokenizer(loaded.tokenizer)
         self.barred_ids = endless.special_ids  # mlx-lm may write them in free text, toolmask does not
+        # What the target leaves out: drafts, and prompts that an earlier run had computed. mlx-lm keeps none either.
+        plain: dict[str, Any] = {"drafts": False, "prompt_cache_memory": 0}
+        chosen = EngineConfig(**{**plain, **(options or {})})
+        one_by_one = EngineConfig(**{**plain, "fast_forward": False})
         self._engines = {
-            Mode.TOOLMASK_FREE: _engine(loaded, endless, DECODING),
-            Mode.CONSTRAINED: _engine(loaded, TracingTokenizer(loaded.tokenizer), ONE_BY_ONE),
-            Mode.CONSTRAINED_FF: _engine(loaded, TracingTokenizer(loaded.tokenizer), DECODING),
+            Mode.TOOLMASK_FREE: _engine(loaded, endless, EngineConfig(**plain)),
+            Mode.CONSTRAINED: _engine(loaded, TracingTokenizer(loaded.tokenizer), one_by_one),
+            Mode.CONSTRAINED_FF: _engine(loaded, TracingTokenizer(loaded.tokenizer), chosen),
         }
 
     def __enter__(self) -> Self:

@@ -43,6 +43,7 @@ class NoiseCache:
 class NoiseMemory:
     """Room for counts."""
 
+    can_cut = False
     bytes_per_token = 0
     bytes_moved = 0
 

@@ -46,7 +46,7 @@ CALL_TOKENS = 512  # the most of one call; nearly all end by themselves
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     loaded = load_model(options.model, seed=options.seed)
-    config = EngineConfig(**{"max_running": 1, **engine_options(options)})
+    config = EngineConfig(**{"max_running": 1, "drafts": False, **engine_options(options)})
     pool = tool_pool()
     with progress_bar() as progress, Engine(loaded, config=config) as engine:
         rows = [measure(engine, pool, count, options, progress) for count in (0, *options.tools)]
