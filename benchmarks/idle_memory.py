@@ -3,16 +3,18 @@
     python benchmarks/idle_memory.py            a table
     python benchmarks/idle_memory.py --json     and, as the last line, the result as JSON
 
-Many sequences are submitted and the decoding thread is held still, in a callback: once while all of them wait for
+Many sequences are submitted and the decoding thread is held still between two steps: once while all of them wait for
 their turn, once after they have written some tokens. What the process has grown by, without what MLX has allocated
 (keys, values, logits and its cache of freed buffers), is divided by their number; benchmarks/process_memory.py says how
 it is counted. The first group of sequences is left out: it pays for what all of them share.
 """
 
 import argparse
+import itertools
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.environment import environment
+from benchmarks.host_step import MESSAGE, WRITE
 from benchmarks.intervals import Interval, bootstrap_median, verdict
 from benchmarks.models import load_model
 from benchmarks.process_memory import MEASURE, bytes_beside_mlx, reexec_with_malloc
@@ -33,11 +36,14 @@ from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.events import Event
 from engine.model import LoadedModel
-from engine.types import Message, Request, Role, SamplingParams, ToolChoice, ToolChoiceMode
+from engine.types import Message, Request, Role, SamplingParams, Tool, ToolChoice, ToolChoiceMode
 
 MAX_KB = 100.0
 EVENTS_OF_EACH = 3  # that a running sequence has delivered before it counts
 STATES = ("waiting", "running")
+REQUIRED = ToolChoice(ToolChoiceMode.REQUIRED)
+
+Tools = tuple[Tool, ...]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -65,12 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _Hold:
-    """A deliver callback that holds the decoding thread once so many events have come, until it is released."""
+class _Reached:
+    """A deliver callback that says when so many events have come."""
 
     def __init__(self, num_events: int) -> None:
-        self.held = threading.Event()
-        self._released = threading.Event()
+        self._happened = threading.Event()
         self._left = num_events
         self._failure: Exception | None = None
 
@@ -78,63 +83,98 @@ class _Hold:
         self._left -= 1
         if isinstance(event, Exception):
             self._failure = event
-            self.held.set()
-        elif self._left == 0:
-            self.held.set()
-            self._released.wait()
+        if self._left == 0 or self._failure is not None:
+            self._happened.set()
 
     def wait(self) -> None:
-        """Until the decoding thread is held. Raises what a generation failed by."""
-        self.held.wait()
+        """Raises what a generation failed by."""
+        self._happened.wait()
         if self._failure is not None:
             raise self._failure
+
+
+class _Hold(_Reached):
+    """Holds the decoding thread at the first event, until it is released.
+
+    Of a call whose opening is forced, that event comes between two steps: nothing that a step needs is in memory.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(num_events=1)
+        self._released = threading.Event()
+
+    def __call__(self, event: Event | Exception) -> None:
+        super().__call__(event)
+        self._released.wait()
 
     def release(self) -> None:
         self._released.set()
 
 
+@contextmanager
+def _held(engine: Engine) -> Iterator[None]:
+    """The decoding thread, between two steps."""
+    hold = _Hold()
+    holding = engine.submit(Request((MESSAGE,), tools=(WRITE,), tool_choice=REQUIRED), deliver=hold)
+    hold.wait()
+    try:
+        yield
+    finally:
+        holding.cancel()
+        hold.release()
+
+
 def measure(loaded: LoadedModel, state: str, options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     """Kilobytes of each sequence, a value a group."""
     total = options.sequences * (options.groups + 1)
-    limits = {"max_running": 1 if state == "waiting" else total, "max_waiting": total + 1, "prompt_cache_memory": 0}
+    limits = {"max_running": 1 if state == "waiting" else total + 1, "max_waiting": total + 1, "prompt_cache_memory": 0}
     tools = draw_tools(tool_pool(), options.tools, options.seed)
-    kilobytes = []
-    holds: list[_Hold] = []
+    groups = progress.track(range(options.groups + 1), description=state)
     with Engine(loaded, config=EngineConfig(**{**limits, **engine_options(options)})) as engine:
-        keep = []
-        if state == "waiting":
-            holds.append(_Hold(1))
-            keep.append(engine.submit(_request(tools, 0), deliver=holds[-1]))
-            holds[-1].wait()
-        before = bytes_beside_mlx()
-        for group in progress.track(range(options.groups + 1), description=state):
-            hold = _Hold(options.sequences * EVENTS_OF_EACH)
-            seeds = range(group * options.sequences, (group + 1) * options.sequences)
-            keep += [engine.submit(_request(tools, seed), deliver=hold) for seed in seeds]
-            if state == "running":
-                for earlier in holds:
-                    earlier.release()
-                holds = [hold]
-                hold.wait()
-            after = bytes_beside_mlx()
-            kilobytes.append((after - before) / options.sequences / 1000)
-            before = after
-        for generation in keep:
-            generation.cancel()
-        for hold in holds:
-            hold.release()
+        sizes = list(
+            _waiting(engine, tools, groups, options) if state == "waiting" else _running(engine, tools, groups, options)
+        )
+    kilobytes = [(after - before) / options.sequences / 1000 for before, after in itertools.pairwise(sizes)]
     interval = bootstrap_median(kilobytes[1:], options.seed)
-    return {"state": state, "sequences": total, "kilobytes": interval.to_json(), "groups": [*map(_rounded, kilobytes)]}
+    rounded = [round(value, 2) for value in kilobytes]
+    return {"state": state, "sequences": total, "kilobytes": interval.to_json(), "groups": rounded}
 
 
-def _rounded(value: float) -> float:
-    return round(value, 2)
+def _waiting(engine: Engine, tools: Tools, groups: Iterable[int], options: argparse.Namespace) -> Iterator[int]:
+    """Bytes in use before the first group and after each, none of which gets its turn."""
+    kept = []
+    with _held(engine):
+        yield bytes_beside_mlx()
+        for group in groups:
+            kept += [engine.submit(request, deliver=_Reached(1)) for request in _requests(tools, group, options)]
+            yield bytes_beside_mlx()
+        for generation in kept:
+            generation.cancel()
 
 
-def _request(tools: tuple[Any, ...], seed: int) -> Request:
+def _running(engine: Engine, tools: Tools, groups: Iterable[int], options: argparse.Namespace) -> Iterator[int]:
+    """The same, where all sequences have written something, and go on."""
+    kept = []
+    with _held(engine):
+        yield bytes_beside_mlx()
+    for group in groups:
+        reached = _Reached(options.sequences * EVENTS_OF_EACH)
+        kept += [engine.submit(request, deliver=reached) for request in _requests(tools, group, options)]
+        reached.wait()
+        with _held(engine):
+            yield bytes_beside_mlx()
+    for generation in kept:
+        generation.cancel()
+
+
+def _requests(tools: Tools, group: int, options: argparse.Namespace) -> list[Request]:
+    seeds = range(group * options.sequences, (group + 1) * options.sequences)
+    return [_request(tools, seed) for seed in seeds]
+
+
+def _request(tools: Tools, seed: int) -> Request:
     message = Message(Role.USER, f"Question {seed}: do what is needed.")
-    choice = ToolChoice(ToolChoiceMode.REQUIRED)
-    return Request((message,), tools=tools, tool_choice=choice, sampling=SamplingParams(temperature=1.0, seed=seed))
+    return Request((message,), tools=tools, tool_choice=REQUIRED, sampling=SamplingParams(temperature=1.0, seed=seed))
 
 
 def targets(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
