@@ -11,6 +11,7 @@ from engine.grammars.tool_formats import PLAIN, detect
 from engine.template_skills import Form, TemplateSkills, skills_of, wire_calls
 from engine.tokenizer import Tokenizer
 from engine.types import ToolCall
+from tests.fakes import fake_tokenizer
 from tests.families import FAMILIES, Setting, reading_of
 from tests.material import real_templates, real_tokenizer
 from tests.recorded_turns import CET, CLOCK, PARIS, WEATHER
@@ -157,3 +158,21 @@ def test_a_special_token_that_is_spelled_in_a_message_is_not_the_token(vocabular
     ids = tokenizer.encode_parts([f"a {spelling[0]}", f"{spelling[1:]} b"])
     assert end not in ids
     assert tokenizer.decode(ids).endswith(f"a {spelling} b")
+
+
+HARMONY_SHAPE = (  # of gpt-oss's template: the recipient of an earlier call stands before the channel, and only there
+    "{% for message in messages %}"
+    "{% if message.tool_calls %}<|start|>assistant to=functions.{{ message.tool_calls[0].function.name }}"
+    "<|channel|>commentary json<|message|>{{ message.tool_calls[0].function.arguments | tojson }}<|end|>"
+    "{% elif message.role == 'tool' %}<|start|>functions to=assistant<|message|>{{ message.content }}<|end|>"
+    "{% else %}<|start|>{{ message.role }}<|message|>{{ message.content }}<|end|>{% endif %}"
+    "{% endfor %}{% if tools %}{{ tools[0].function.name }}{% endif %}<|start|>assistant"
+)
+
+
+def test_a_template_may_show_earlier_calls_in_a_form_of_its_own() -> None:
+    tokenizer = fake_tokenizer().with_template(HARMONY_SHAPE)
+    skills = skills_of(tokenizer, detect(HARMONY_SHAPE).family)
+    assert skills.calls[False, False] is Form.OBJECT
+    assert skills.shows_results[True]
+    assert skills.shows_tools
