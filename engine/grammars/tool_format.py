@@ -110,6 +110,7 @@ class ToolFormat:
     after_input: str = ""
     call_ids: CallIds | None = None
     parallel: bool = True  # whether a turn may have several calls
+    shown_call: str = ""  # of earlier turns in the chat template, where that has another form; {name}, {arguments}
     calls_are_all: bool = False  # whether calls are the whole turn: the marker counts at the turn's start only
     text_begin: str = ""
     preamble: Block | None = None

@@ -25,7 +25,7 @@ from engine.grammars.families.json_families import (
     SMOLLM3,
 )
 from engine.grammars.families.literal_families import FUNCTION_GEMMA, GEMMA4, LFM2, LLAMA4
-from engine.grammars.families.tagged_families import GLM, MINIMAX, QWEN3_CODER
+from engine.grammars.families.tagged_families import GLM, MINIMAX, QWEN3_CODER, SEED_OSS
 from engine.grammars.tool_format import ToolFormat
 
 TOOL_FORMATS = (
@@ -34,6 +34,7 @@ TOOL_FORMATS = (
     SMOLLM3,
     HERMES,
     MINIMAX,
+    SEED_OSS,
     LLAMA4,
     LLAMA3,
     LFM2,

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from api import cli
+from api.serve import run_server
 from api.settings import ServerConfig
 from api.terminal import Conversation, run_chat
 from api.toolbox import Toolbox, import_tools
@@ -17,6 +18,7 @@ from engine.errors import ConfigError
 from engine.tools import calculate
 from engine.types import Role
 from tests.api.servers import call_text, fake_that_answers
+from tests.fakes import fake_loaded
 
 MODULE = """
 from engine.tools import tool
@@ -58,6 +60,7 @@ def test_every_option_of_serve_arrives(monkeypatch: pytest.MonkeyPatch, module: 
     options = (
         "--model a --known-model b --known-model c --allow-model-switch --host 0.0.0.0 --port 1 --cors x y "
         "--max-body-bytes 2 --max-queue 3 --prompt-cache kept --request-timeout 4.5 --shutdown-timeout 6 "
+        "--tool-format hermes "
         f"--tools {module}"
     )
     config = served_with(monkeypatch, *options.split())
@@ -67,7 +70,25 @@ def test_every_option_of_serve_arrives(monkeypatch: pytest.MonkeyPatch, module: 
     assert config.prompt_cache == "kept"
     assert (config.max_body_bytes, config.max_queue, config.request_timeout_s) == (2, 3, 4.5)
     assert (config.shutdown_timeout_s, config.api_key) == (6, "from the environment")
+    assert config.tool_format == "hermes"
     assert [tool.definition.name for tool in config.tools] == ["calculate", "web_search", "add"]
+
+
+def test_serve_refuses_a_tool_format_that_it_does_not_know_before_it_loads_anything() -> None:
+    with pytest.raises(ConfigError, match="tool_format is 'hermas'"):
+        run_server(ServerConfig(tool_format="hermas"))
+
+
+def test_inspect_says_what_a_model_is_taken_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "load", lambda *_, **__: fake_loaded(hermes=True))
+    monkeypatch.setattr(sys, "argv", ["toolmask", "inspect", "a"])
+    cli.main()
+    assert "family:           hermes" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["toolmask", "inspect", "a", "--tool-format", "plain"])
+    cli.main()
+    assert "as asked for; detected would be hermes" in capsys.readouterr().out
 
 
 def test_a_key_on_the_command_line_counts_before_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Three ways of writing arguments: what each can hold is enforced and read back, what it cannot is refused by path."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -153,7 +154,8 @@ def test_a_tagged_string_cannot_contain_its_close_tag_and_the_receipt_says_so() 
 
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc"))).filter(
-    lambda text: all(tag not in text for tag in ("</parameter>", '<|"|>')) and text not in ("null", "True", "False")
+    # Spelled tokens are test_families' matter.
+    lambda text: not re.search(r"<\|?/?[a-z_:\"]+\|?>|<\|im", text) and text not in ("null", "True", "False")
 )
 VALUES = st.fixed_dictionaries(
     {"s": TEXTS, "n": st.integers(-(10**9), 10**9), "l": st.lists(TEXTS, max_size=3), "o": st.none() | TEXTS}

@@ -25,7 +25,6 @@ KEYWORDS = {
     "array": frozenset({"items", "prefixItems", "minItems", "maxItems"}),
     "object": frozenset({"properties", "required", "additionalProperties"}),
 }
-TYPES = {"string": "string", "boolean": "boolean", "null": "null", "array": "array", "object": "object"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +91,18 @@ class _Grammar:
         return ArgumentsGrammar(body, tuple(self._rules))
 
     def _rule(self, *definition: str) -> str:
-        rule = f"{self._name}_{len(self._rules)}"
-        self._rules.append("")  # its number is taken, whatever the definition adds
-        self._rules[int(rule.rpartition("_")[2])] = f"{rule}: {' | '.join(definition)}"
+        """A new rule that is one of these."""
+        rule = self._reserve()
+        self._define(rule, f"{rule}: {' | '.join(definition)}")
         return rule
+
+    def _reserve(self) -> str:
+        """The name of a rule that is defined later: it may refer to itself."""
+        self._rules.append("")
+        return f"{self._name}_{len(self._rules) - 1}"
+
+    def _define(self, rule: str, lines: str) -> None:
+        self._rules[int(rule.rpartition("_")[2])] = lines
 
     def _value(self, schema: Any, path: str) -> str:
         """An expression for the values of the schema."""
@@ -125,17 +132,12 @@ class _Grammar:
     def _of_type(self, schema: JsonObject, name: str, path: str) -> str:
         if name in ("integer", "number"):
             return _json(schema, name)
+        if name == "boolean":
+            return f"({string_literal(self._style.true)} | {string_literal(self._style.false)})"
+        if name == "null":
+            return string_literal(self._style.null)
         made = {"string": self._string, "array": self._array, "object": self._object}
-        return (
-            made[name](schema, path)
-            if name in made
-            else string_literal(self._word(name)[0])
-            if name == "null"
-            else (f"({' | '.join(map(string_literal, self._word(name)))})")
-        )
-
-    def _word(self, name: str) -> list[str]:
-        return [self._style.null] if name == "null" else [self._style.true, self._style.false]
+        return made[name](schema, path)
 
     def _string(self, schema: JsonObject, path: str) -> str:
         if not self._style.quote:
@@ -144,11 +146,9 @@ class _Grammar:
         return self._quoted(raw_string(own, self._style.quote, path))
 
     def _quoted(self, terminal: str) -> str:
-        rule = self._rule("")
-        self._rules[int(rule.rpartition("_")[2])] = "\n".join(
-            ended(f"{rule}_text", terminal, self._style.quote, self._terminals)
-        )
-        return f"{self._terminals(self._style.quote)} {rule}_text"
+        rule = self._reserve()
+        self._define(rule, "\n".join(ended(rule, terminal, self._style.quote, self._terminals)))
+        return f"{self._terminals(self._style.quote)} {rule}"
 
     def _one_of(self, schema: JsonObject, path: str) -> str:
         values = schema.get("enum", [schema.get("const")])
@@ -185,9 +185,9 @@ class _Grammar:
             raise refusal(path, "in this model's format a $ref stands alone")
         reference = schema["$ref"]
         if reference not in self._referred:
-            rule = self._referred[reference] = self._rule("")
+            rule = self._referred[reference] = self._reserve()
             inner = self._value(follow(reference, self._root, child_path(path, "$ref")), path)
-            self._rules[int(rule.rpartition("_")[2])] = f"{rule}: {inner}"
+            self._define(rule, f"{rule}: {inner}")
         return self._referred[reference]
 
     def _array(self, schema: JsonObject, path: str) -> str:
@@ -258,10 +258,9 @@ class _Grammar:
 
     def _any(self) -> str:
         if "any" not in self._referred:
-            rule = self._referred["any"] = self._rule("")
-            types = ["string", "number", "boolean", "null", "array", "object"]
-            inner = self._value({"type": types}, "")
-            self._rules[int(rule.rpartition("_")[2])] = f"{rule}: {inner}"
+            rule = self._referred["any"] = self._reserve()
+            inner = self._value({"type": sorted(ALL)}, "")
+            self._define(rule, f"{rule}: {inner}")
         return self._referred["any"]
 
 

@@ -65,8 +65,7 @@ class TaggedArguments:
 
     def _value(self, value: Any, root: JsonObject, *, rule: str, path: str, terminals: Terminals) -> tuple[str, ...]:
         found = kinds(value, root, path)
-        if found == {"boolean"} and (schema := resolve(value, root, path)).keys() == {"type"}:
-            del schema
+        if found == {"boolean"} and resolve(value, root, path).keys() == {"type"}:
             either = f"({string_literal(self.true)} | {string_literal(self.false)})"
             return (f"{rule}: {either} {terminals(self.value_end)}",)
         if "string" not in found:

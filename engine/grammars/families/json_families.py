@@ -136,6 +136,7 @@ HARMONY = ToolFormat(
     marker="<|channel|>commentary to=functions.",
     before_arguments=" <|constrain|>json<|message|>",
     end="",  # <|call|> ends the turn
+    shown_call=" to=functions.{name}<|channel|>commentary json<|message|>{arguments}",
     parallel=False,
     text_begin="<|channel|>final<|message|>",
     preamble=Block(begin="<|channel|>commentary<|message|>", end="<|end|>", after="<|start|>assistant"),

@@ -66,3 +66,28 @@ MINIMAX = ToolFormat(
     input_end="</parameter>\n",
     after_input="</invoke>",
 )
+
+SEED_OSS = ToolFormat(
+    name="seed-oss",
+    models="Seed-OSS",
+    source="Seed-OSS-36B-Instruct's chat template",
+    template_signs=("<seed:tool_call>", "<function=", "<parameter="),
+    tokens=("<seed:tool_call>", "</seed:tool_call>", "<seed:think>", "</seed:think>"),
+    marker="<seed:tool_call>",
+    before_name="\n<function=",
+    before_arguments=">\n",
+    end="</function>\n</seed:tool_call>",
+    separator="\n<seed:tool_call>",
+    arguments=TaggedArguments(
+        key_begin="<parameter=",
+        key_end=">",
+        value_end="</parameter>\n",
+        close_tag="</parameter>",
+        true="True",
+        false="False",
+    ),
+    before_input=">\n<parameter=input>",
+    input_end="</parameter>\n",
+    after_input="</function>\n</seed:tool_call>",
+    reasoning=Reasoning(begin="<seed:think>", end="</seed:think>", after="\n"),
+)
