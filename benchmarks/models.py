@@ -1,6 +1,7 @@
 """The models that the benchmarks run: real ones by name, and random weights in a given shape.
 
     random:tiny         one layer of 32, a vocabulary of 128,256: hardly any work for the device, all of it for the host
+    random:prose        the same, but it never writes a quotation mark: its strings do not end
     random:3b           the shape of Llama 3.2 3B, bfloat16
     random:3b-4bit      the same, quantised in groups of 64
 
@@ -19,6 +20,7 @@ import tokenizers
 from mlx import nn
 from mlx.utils import tree_flatten
 from mlx_lm.models import llama
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from benchmarks.maskbench import EOS, LLAMA_3_1
@@ -30,16 +32,19 @@ from engine.tokenizer import Tokenizer
 
 PREFIX = "random:"
 CONTEXT_LENGTH = 32_768
+NEVER = -50.0  # in deviations of the logits' noise
 COMMON: dict[str, Any] = {"model_type": "llama", "rms_norm_eps": 1e-5, "rope_theta": 500_000.0}
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "intermediate_size": 64,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "tie_word_embeddings": False,
+}
 SHAPES: Mapping[str, Mapping[str, Any]] = {
-    "tiny": {
-        "hidden_size": 32,
-        "num_hidden_layers": 1,
-        "intermediate_size": 64,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "tie_word_embeddings": False,
-    },
+    "tiny": TINY,
+    "prose": TINY,
     "3b": {
         "hidden_size": 3072,
         "num_hidden_layers": 28,
@@ -65,7 +70,10 @@ def load_model(name: str, *, seed: int = 0) -> LoadedModel:
         raise ValueError(f"{name} is no random model; shapes are {', '.join(SHAPES)}, with -4bit behind or not")
     tokenizer = llama_tokenizer()
     mx.random.seed(seed)
-    module = _tiny(tokenizer) if shape == "tiny" else _large(tokenizer, SHAPES[shape], quantised=bool(bits))
+    if SHAPES[shape] is TINY:
+        module = _tiny(tokenizer, _lean(tokenizer) if shape == "tiny" else _without_quotes(tokenizer))
+    else:
+        module = _large(tokenizer, SHAPES[shape], quantised=bool(bits))
     module.eval()
     mx.eval(arrays_in(module))
     return LoadedModel(name, MLXModel(module, CONTEXT_LENGTH), tokenizer)
@@ -83,13 +91,22 @@ def _module(tokenizer: Tokenizer, shape: Mapping[str, Any]) -> nn.Module:
     return llama.Model(llama.ModelArgs.from_dict({**COMMON, **shape, "vocab_size": tokenizer.num_tokens}))
 
 
-def _tiny(tokenizer: Tokenizer) -> nn.Module:
-    """Its head has a bias: the lean. The logits' noise has a deviation of 1, the unit of the leans."""
-    module = _module(tokenizer, SHAPES["tiny"])
-    hidden = SHAPES["tiny"]["hidden_size"]
+def _lean(tokenizer: Tokenizer) -> NDArray[np.float32]:
     lean = np.zeros(tokenizer.num_tokens, dtype=np.float32)
     for text, points in MOODS["both"].items():
         lean[tokenizer.encode(text)[0]] += points
+    return lean
+
+
+def _without_quotes(tokenizer: Tokenizer) -> NDArray[np.float32]:
+    has_quote = [b'"' in tokenizer.token_bytes(token) for token in range(tokenizer.num_tokens)]
+    return np.where(has_quote, NEVER, 0.0).astype(np.float32)
+
+
+def _tiny(tokenizer: Tokenizer, lean: NDArray[np.float32]) -> nn.Module:
+    """Its head has a bias: the lean. The logits' noise has a deviation of 1, the unit of the leans."""
+    module = _module(tokenizer, TINY)
+    hidden = int(TINY["hidden_size"])
     module.lm_head = nn.Linear(hidden, tokenizer.num_tokens, bias=True)
     module.lm_head.weight = mx.random.normal((tokenizer.num_tokens, hidden)) / hidden**0.5
     module.lm_head.bias = mx.array(lean)

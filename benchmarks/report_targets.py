@@ -126,7 +126,7 @@ TARGETS: tuple[Target, ...] = (
     ),
     *(
         Target(
-            f"compiling {count} tools, ms",
+            f"compiling the grammar of {count} tools, ms",
             "tools_overhead",
             _row("tools", count, lambda row: row["compile_ms"]),
             ms,
@@ -136,7 +136,7 @@ TARGETS: tuple[Target, ...] = (
     ),
     *(
         Target(
-            f"{count} tools, cached, ms (rounds to 0)",
+            f"the same for {count} tools, cached, ms (rounds to 0)",
             "tools_overhead",
             _row("tools", count, lambda row: row["compile_cached_ms"]),
             ROUNDS_TO_0_MS,

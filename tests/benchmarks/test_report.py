@@ -51,7 +51,7 @@ def test_a_target_whose_row_was_left_out_is_not_measured() -> None:
 @pytest.mark.parametrize(
     ("result", "what"),
     [
-        (tools_overhead(compile_ms=40), "compiling 200 tools, ms"),
+        (tools_overhead(compile_ms=40), "compiling the grammar of 200 tools, ms"),
         (host_step(besides_ms=1.5), "host CPU time per step besides the forward pass, batch of 1, ms"),
         (batch(ratio=0.8), "8 concurrent tool calls: time, ours / BatchGenerator's"),
         (ttft(ratio=0.9), "warm / cold time to the first token, 20 tools"),
