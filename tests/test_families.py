@@ -4,10 +4,13 @@ import json
 
 import pytest
 
+from engine.errors import GrammarError
 from engine.grammars.tool_format import Opening, ToolFormat
 from engine.grammars.tool_formats import TOOL_FORMATS
+from engine.grammars.turn import build_turn
 from engine.tokenizer import Tokenizer
-from engine.types import Tool, ToolCall, ToolChoice, ToolChoiceMode
+from engine.types import CustomTool, Request, Tool, ToolCall, ToolChoice, ToolChoiceMode
+from tests.fakes import USER
 from tests.families import FAMILIES, HOSTILE, Setting, reading_of
 from tests.recorded_turns import CLOCK, RECORDED, WEATHER, RecordedTurn
 
@@ -147,3 +150,29 @@ def test_only_an_offered_tool_can_be_called(family: ToolFormat) -> None:
             assert not setting.accepts(setting.encode(family.write_call(wrong, '{"city": "Paris"}')))
         for arguments in ("{}", '{"days": 3}', '{"city": "Paris", "planet": "Earth"}', '{"city": "P", "days": "x"}'):
             assert not setting.accepts(setting.encode(family.write_call("get_weather", arguments)))
+
+
+def test_the_receipt_says_what_a_family_cannot_do() -> None:
+    """One call a turn, and text that cannot begin as a call does."""
+
+    def details(family: ToolFormat, choice: ToolChoice) -> dict[str, str]:
+        turn = build_turn(Request(messages=(USER,), tools=(CLOCK,), tool_choice=choice), family, {})
+        return {entry.path: entry.detail for entry in turn.receipt.entries if "." not in entry.path}
+
+    auto, named = ToolChoice(), ToolChoice.named(CLOCK.name)
+    one_call = "the model's format has one call a turn"
+    assert details(FAMILIES["harmony"], auto) == {"parallel_tool_calls": one_call}
+    assert details(FAMILIES["llama4-pythonic"], auto) == {"tool_choice": "text cannot begin with ["}
+    assert set(details(FAMILIES["llama3-json"], auto)) == {"parallel_tool_calls", "tool_choice"}
+    assert details(FAMILIES["llama3-json"], named) == details(FAMILIES["hermes"], auto) == {}
+
+
+def test_a_custom_tool_is_refused_where_the_family_has_no_way_to_call_it() -> None:
+    request = Request(messages=(USER,), tools=(CLOCK, CustomTool("run")))
+    for family in TOOL_FORMATS:
+        if family.input_end:
+            assert build_turn(request, family, {}).has_calls
+            continue
+        with pytest.raises(GrammarError, match=family.name) as caught:
+            build_turn(request, family, {})
+        assert caught.value.param == "tools[1]"

@@ -96,7 +96,7 @@ def test_material_that_cannot_be_had_skips_the_test_and_says_why(
     monkeypatch.setattr(material, "CACHE", tmp_path)
     monkeypatch.setenv("PATH", "")  # where npm is not found, and so asks nobody
     for _ in range(2):
-        with pytest.raises(pytest.skip.Exception, match=r"some-package 1\.0\.0 cannot be fetched"):
+        with pytest.raises(pytest.skip.Exception, match="some-package"):
             material.needed(material.NpmPackage("some-package", "1.0.0", ""))
 
 

@@ -20,7 +20,7 @@ from typing import TypedDict
 import numpy as np
 
 from engine.errors import GrammarError, MatcherError
-from engine.events import Receipt, ReceiptEntry
+from engine.events import Enforcement, Receipt, ReceiptEntry
 from engine.grammars.closing_bounds import ClosingBound, longest_closing
 from engine.grammars.closing_hints import ClosingHints
 from engine.grammars.custom_tools import input_grammar, may_write
@@ -287,6 +287,7 @@ class TurnBuilder:
 
     def _calls(self) -> list[str]:
         family = self._family
+        self._note_narrowings()
         one_call = not (self._request.parallel_tool_calls and family.parallel) or self._request.tool_choice.exactly_one
         more = "" if one_call else f" ({self._terminals(family.separator)} call)*"
         allowed = self._request.callable_tools
@@ -308,6 +309,15 @@ class TurnBuilder:
             )
             rules.append(f"call_{position}: {header} {body}")
         return rules
+
+    def _note_narrowings(self) -> None:
+        family, mode = self._family, self._request.tool_choice.mode
+        if self._request.parallel_tool_calls and not family.parallel and not self._request.tool_choice.exactly_one:
+            detail = "the model's format has one call a turn"
+            self._entries.append(ReceiptEntry("parallel_tool_calls", Enforcement.NARROWED, detail))
+        if family.calls_are_all and mode is ToolChoiceMode.AUTO:
+            detail = f"text cannot begin with {family.marker}"
+            self._entries.append(ReceiptEntry("tool_choice", Enforcement.NARROWED, detail))
 
     def _with_id(self, literal: str) -> str:
         return " CALL_ID ".join(map(self._terminals, split_at_id(literal)))
