@@ -19,7 +19,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from engine.errors import GrammarError, MatcherError
+from engine.errors import GrammarError, MatcherError, RequestError
 from engine.events import Enforcement, Receipt, ReceiptEntry
 from engine.grammars.closing_bounds import ClosingBound, longest_closing
 from engine.grammars.closing_hints import ClosingHints
@@ -33,6 +33,7 @@ from engine.grammars.tool_format import Opening, ToolFormat, split_at_id
 from engine.grammars.turn_closing import TurnClosing
 from engine.types import CustomTool, Grammar, GrammarKind, JsonObject, Request, Tool, ToolChoiceMode
 
+MAX_TOOLS = 1024
 MAX_WORDS = 2**15  # of a bitmask: a million tokens
 
 _REASONING = {Opening.NONE: "", Opening.BEFORE: "reasoning?", Opening.INSIDE: "reasoning_rest"}
@@ -146,8 +147,10 @@ class TurnBuilder:
     def __init__(self, request: Request, family: ToolFormat, special_tokens: Mapping[str, int]) -> None:
         """special_tokens: ids of the tokens that are written as one and can never be spelled.
 
-        Raises SchemaError or GrammarError, naming the tool or response by path.
+        Raises RequestError: SchemaError or GrammarError, naming the tool or response by path, or for too many tools.
         """
+        if len(request.tools) > MAX_TOOLS:
+            raise RequestError(f"tools has {len(request.tools)} tools; the limit is {MAX_TOOLS}", param="tools")
         self._request = request
         self._family = family
         self._special_tokens = special_tokens

@@ -165,6 +165,12 @@ def test_a_schema_beyond_a_bound_is_refused_and_the_engine_goes_on(noise: Surfac
     assert called(noise, tool({"a": SHORT}, "a")).names == ["f"]
 
 
+def test_too_many_tools_are_refused_by_their_number(noise: Surface) -> None:
+    """F25."""
+    answer = noise.ask(tools=[function_tool(f"f{number}") for number in range(1025)])
+    assert (answer.param, answer.error) == ("tools", "tools has 1025 tools; the limit is 1024")
+
+
 def test_optional_properties_stay_optional(parrot: Surface) -> None:
     """F28: there, optional fields were made up."""
     answer = called(parrot, tool({"a": {"type": "integer"}, "b": STRING}, "a"), messages=wanted('{"a": 1}'))
