@@ -12,7 +12,7 @@ import gzip
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,46 +33,68 @@ from engine.tokenizer import Tokenizer
 NUM_WALKS = 20_000
 WALKS_A_SCHEMA = 10
 MAX_SHOWN = 20
+SCHEMAS_A_SAVE = 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    walker = Walker(_embedded_tokenizer())
-    bad: list[Walk] = []
-    num_schemas = 0
+    tally = Tally(Walker(_embedded_tokenizer()))
     with _progress() as progress:
         task = progress.add_task("walking", total=options.walks)
         for schema_id, schema in _schemas(options.sample, options.seed):
-            if progress.tasks[task].completed >= options.walks:
+            if tally.num_walks >= options.walks:
                 break
-            num_schemas += 1
-            for walk in walker.walks(schema_id, schema, num_walks=options.walks_a_schema, seed=options.seed):
-                progress.advance(task)
-                bad += [walk] if walk.outcome not in GOOD else []
-    walker.close()
-    result = _result(options, walker, num_schemas, bad)
+            tally.walk(schema_id, schema, options)
+            progress.update(task, completed=tally.num_walks)
+            if options.out is not None and tally.num_schemas % SCHEMAS_A_SAVE == 0:
+                _save(options.out, _result(options, tally))  # a long run that is interrupted has not been in vain
+    tally.walker.close()
+    result = _result(options, tally)
     print(json.dumps(result, indent=1))
     if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+        _save(options.out, result)
     if options.json:
         print(json.dumps(result), flush=True)
-    return 1 if bad else 0
+    return 1 if tally.bad else 0
 
 
-def _result(options: argparse.Namespace, walker: Walker, num_schemas: int, bad: list[Walk]) -> dict[str, Any]:
-    counters = {field.name: getattr(walker.coverage, field.name) for field in fields(walker.coverage)}
+@dataclass(slots=True)
+class Tally:
+    """What the walks came to, so far."""
+
+    walker: Walker
+    num_schemas: int = 0
+    num_walks: int = 0
+    bad: list[Walk] = field(default_factory=list)
+
+    def walk(self, schema_id: str, schema: dict[str, Any], options: argparse.Namespace) -> None:
+        """Walk through one schema."""
+        self.num_schemas += 1
+        for walk in self.walker.walks(schema_id, schema, num_walks=options.walks_a_schema, seed=options.seed):
+            self.num_walks += 1
+            self.bad += [walk] if walk.outcome not in GOOD else []
+
+
+def _save(path: Path, result: dict[str, Any]) -> None:
+    path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _result(options: argparse.Namespace, tally: Tally) -> dict[str, Any]:
+    coverage_of = tally.walker.coverage
+    counters = {each.name: getattr(coverage_of, each.name) for each in fields(coverage_of)}
     coverage = {name: dict(counter.most_common(MAX_SHOWN)) for name, counter in counters.items()}
     shown = [
-        {name: value for name, value in asdict(walk).items() if name not in ("values", "enforcements")} for walk in bad
+        {name: value for name, value in asdict(walk).items() if name not in ("values", "enforcements")}
+        for walk in tally.bad
     ]
     return {
         "benchmark": "guarantee",
         "schemas": "random" if options.sample is None else options.sample.name,
         "seed": options.seed,
-        "num_schemas": num_schemas,
-        "num_schemas_refused": walker.num_refused,
-        "num_walks": sum(walker.coverage.outcomes.values()),
-        "num_bad": len(bad),
+        "num_schemas": tally.num_schemas,
+        "num_schemas_refused": tally.walker.num_refused,
+        "num_walks": tally.num_walks,
+        "num_bad": len(tally.bad),
         "bad": shown[:MAX_SHOWN],
         "coverage": coverage,
     }
