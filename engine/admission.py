@@ -55,9 +55,17 @@ class Admission:
         self.closing = ClosingSearch(
             [loaded.tokenizer.token_bytes(token) for token in range(loaded.tokenizer.num_tokens)],
             eos_ids=loaded.tokenizer.eos_ids,
-            special_ids=loaded.tokenizer.special_ids,
+            special_ids=frozenset(loaded.tokenizer.unspellable.values()),
             hints=ClosingHints(anywhere=() if reasoning is None else (reasoning.end,)),
+            ways_out=[loaded.tokenizer.encode(text) for text in self._ways_out()],
         )
+
+    def _ways_out(self) -> list[str]:
+        """What leads to a call: the marker, at a turn's start and from inside of its reasoning."""
+        reasoning, marker = self._tool_format.reasoning, self._tool_format.marker
+        if reasoning is None:
+            return [marker]
+        return [marker, reasoning.end, f"{reasoning.end}{reasoning.after}{marker}"]
 
     @property
     def shows_tools(self) -> bool:
@@ -136,7 +144,14 @@ class Admission:
 
     def _guard(self, request: Request, turn: Turn, matcher: Matcher, num_prompt: int, max_tokens: int) -> Guard:
         """Raises BudgetError where no complete answer fits into max_tokens, naming what would."""
-        guard = Guard(self.closing, self._tokenizer.token_bytes, turn.hints, turn.bound, bool(turn.vetoed))
+        guard = Guard(
+            self.closing,
+            self._tokenizer.token_bytes,
+            turn.hints,
+            turn.bound,
+            self._tokenizer.eos_ids,
+            bool(turn.vetoed),
+        )
         least = guard.begin(matcher, max_tokens, self._context_length - num_prompt)
         param = "tools" if request.response is None else "response"
         if least is None:

@@ -5,6 +5,7 @@ known, and always fits: `path`. Where a veto is open (engine.grammars.veto) a wa
 Design, section 6; docs/guarantee.md.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from engine.grammars.closing_hints import ClosingHints
 from engine.grammars.matcher import Matcher
 
 MARGIN = 16  # tokens; the search begins so much earlier than it must, so that one that finds nothing does no harm
+MAX_SKIPPED = 12  # first tokens of the held way that another token may make needless
 MAX_NODES = 64  # of a search in the midst of a turn: some 10 ms; a token for which no way is found so soon is vetoed
 MAX_FIRST_NODES = 512  # of the first look for a way that fits; where there is none, the shortest is looked for
 OPENING = (b"{", b"[")
@@ -47,6 +49,7 @@ class Guard:
     token_bytes: Callable[[int], bytes]
     hints: ClosingHints  # of the turn
     bound: Bound | None  # of the turn, at any of its states; None: not known, so every token is searched
+    eos_ids: frozenset[int]
     vetoes: bool  # whether the matcher may refuse tokens that its mask allows
 
     path: tuple[int, ...] | None = None  # completes the turn from the sequence's state; None where none is needed yet
@@ -78,30 +81,66 @@ class Guard:
             self.path = self.path[1:]
             return True
         num_opened = self._num_opened + self._brackets([token])
-        need = self._need(num_opened)
-        if need + MARGIN <= room and not self.vetoes:
+        is_far = self._need(num_opened) + MARGIN <= room
+        if is_far and not self.vetoes:
             return self._go_without_path(num_opened)
         after = matcher.copy()
         try:
             after.accept([token])
         except MatcherError:
             return False
-        if need + MARGIN <= room and not after.must_look_ahead:
+        if is_far and not after.must_look_ahead:
             return self._go_without_path(num_opened)
-        found = self.finder.path(after, room, self.hints, MAX_NODES)
+        if self.path is None:  # it begins to be near: from here on a way is always held
+            self.path = self.finder.path(matcher, room + 1, self.hints, None)
+        found = self._way(after, room)
         if found is None:  # the search has its limits; where the bound holds, there is time to find one later
-            return need <= room and not after.must_look_ahead and self._go_without_path(num_opened)
-        self.path, self._known, self._num_opened = found, len(found), 0
+            fits = self._need(num_opened) <= room and not after.must_look_ahead
+            return fits and self._go_without_path(num_opened)
+        self._hold(found)
         return True
 
-    def follow(self, tokens: Sequence[int]) -> None:
-        """The grammar forced these tokens. Every path begins with them."""
+    def _way(self, after: Matcher, room: int) -> tuple[int, ...] | None:
+        """A way to the end from a state that one token leads to: most often the way that is held still leads there."""
+        if self.path is None:
+            return self.finder.path(after, room, self.hints, None)
+        rejoined = self._rejoined(after.copy(), self.path)
+        if rejoined is None:
+            return self.finder.path(after, room, self.hints, MAX_NODES)
+        return rejoined if len(rejoined) <= room else None
+
+    def _rejoined(self, after: Matcher, path: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The path, but for some of its first tokens, behind what is forced now; None where it leads nowhere from here.
+
+        Changes `after`. The shortest that still leads to the end, by dropping no more than MAX_SKIPPED tokens.
+        """
+        forced = list(itertools.takewhile(lambda token: token not in self.eos_ids, after.forced_tokens()))
+        forced = forced[: after.validate(forced)]
+        after.accept(forced)
+        for start in range(min(len(path), MAX_SKIPPED), -1, -1):
+            rest = path[start:]
+            if after.validate(rest) == len(rest):
+                end = after.copy()
+                end.accept(rest)
+                if end.is_accepting:
+                    return (*forced, *rest)
+        return None
+
+    def follow(self, matcher: Matcher, tokens: Sequence[int], room: int) -> None:
+        """The grammar forced these tokens; the matcher stands behind them. room: tokens that may be written then."""
         if self.path is None:
             self._num_opened += self._brackets(tokens)
             return
-        if self.path[: len(tokens)] != tuple(tokens):
-            raise MatcherError("what the grammar forces is not on the way that completes the turn")
-        self.path = self.path[len(tokens) :]
+        if self.path[: len(tokens)] == tuple(tokens):
+            self.path = self.path[len(tokens) :]
+            return
+        found = self.finder.path(matcher, room, self.hints, None)  # they are cut in another way than on the path
+        if found is None:
+            raise MatcherError("no way to complete the turn was found behind what the grammar forces")
+        self._hold(found)
+
+    def _hold(self, path: tuple[int, ...]) -> None:
+        self.path, self._known, self._num_opened = path, len(path), 0
 
     def _go_without_path(self, num_opened: int) -> bool:
         self.path, self._num_opened = None, num_opened

@@ -176,7 +176,7 @@ class Sequence:
         forced = list(before_end)[: self.tokens_left]
         self.matcher.accept(forced)
         if self.guard is not None:
-            self.guard.follow(forced)
+            self.guard.follow(self.matcher, forced, self.tokens_left - len(forced))
         self.pending += forced
         self.output += forced
         self.num_forced += len(forced)

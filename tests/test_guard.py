@@ -22,9 +22,9 @@ LETTERS = "start: /[a-z]+/"
 NEVER_ENDS = {EOS: -(10**6)}
 
 
-def letters() -> Matcher:
+def letters(grammar: str = LETTERS) -> Matcher:
     tokenizer = fake_tokenizer()
-    return LLGuidanceCompiler(tokenizer.backend_json(), eos_ids=sorted(tokenizer.eos_ids)).compile(LETTERS, param="x")
+    return LLGuidanceCompiler(tokenizer.backend_json(), eos_ids=sorted(tokenizer.eos_ids)).compile(grammar, param="x")
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Bound:
 
 def guard_of(finder: Finder, bound: int | None, *, vetoes: bool = False) -> Guard:
     known = None if bound is None else Bound(bound)
-    return Guard(finder, fake_tokenizer().token_bytes, ClosingHints(), known, vetoes)
+    return Guard(finder, fake_tokenizer().token_bytes, ClosingHints(), known, fake_tokenizer().eos_ids, vetoes)
 
 
 def test_while_the_bound_fits_into_what_is_left_nothing_is_searched() -> None:
@@ -74,9 +74,23 @@ def test_near_the_end_a_token_is_admitted_only_with_a_way_that_fits(bound: int |
     (token,) = fake_tokenizer().encode("a")
     finder = Finder((7, 8, 9))
     guard = guard_of(finder, bound)
-    assert guard.admits(letters(), token, room=3)
+    assert guard.admits(letters("start: /[a-z]{20}/"), token, room=3)
     assert guard.path == (7, 8, 9)
-    assert not guard_of(finder, bound).admits(letters(), token, room=2)
+    assert not guard_of(finder, bound).admits(letters("start: /[a-z]{20}/"), token, room=2)
+
+
+def test_a_token_after_which_the_known_way_still_leads_to_the_end_needs_no_search() -> None:
+    a, b, c = (fake_tokenizer().encode(letter)[0] for letter in "abc")
+    finder = Finder(None)
+    guard = guard_of(finder, None)
+    guard.path = (a, b)
+    assert guard.admits(letters("start: /[a-c]b?/"), c, room=3)
+    assert (guard.path, finder.asked) == ((), [])
+    guard.path = (a, b)
+    assert guard.admits(letters("start: /[a-c]b/"), c, room=3)
+    assert (guard.path, finder.asked) == ((b,), [])
+    guard.path = (a, b)
+    assert not guard.admits(letters("start: /[a-c]b/"), c, room=0)
 
 
 def test_the_known_way_is_followed_without_a_search() -> None:
@@ -84,7 +98,7 @@ def test_the_known_way_is_followed_without_a_search() -> None:
     guard = guard_of(finder, None)
     guard.path = (7, 8, 9)
     assert guard.admits(letters(), 7, room=2)
-    guard.follow([8])
+    guard.follow(letters(), [8], room=1)
     assert (guard.path, finder.asked) == ((9,), [])
 
 

@@ -93,15 +93,18 @@ class ClosingSearch:
         max_nodes: int = MAX_NODES,
         num_more_nodes: int = NUM_MORE_NODES,
         hints: ClosingHints = NO_HINTS,
+        ways_out: Sequence[Sequence[int]] = (),
     ) -> None:
         """max_nodes: places a search may look at. num_more_nodes: of these, after a first path, for shorter ones.
 
-        hints: of the model's family, such as what ends reasoning.
+        hints: of the model's family, such as what ends reasoning. ways_out: tokens that lead out of free text to what
+        the turn must have, tried where the search alone finds nothing: there, it may lose itself in the text.
         """
         self._order = TokenOrder(token_bytes, eos_ids=eos_ids, special_ids=special_ids)
         self._eos_ids = frozenset(eos_ids)
         self._max_nodes, self._num_more_nodes = max_nodes, num_more_nodes
         self._hints = hints
+        self._ways_out = tuple(tuple(each) for each in ways_out)
         self.num_searches = 0
         self.num_nodes = 0  # of the latest search
 
@@ -133,6 +136,20 @@ class ClosingSearch:
         max_nodes: int | None = None,
     ) -> tuple[int, ...] | None:
         self.num_searches += 1
+        found = self._run(matcher, max_tokens, hints, takes_first=takes_first, max_nodes=max_nodes)
+        for way_out in self._ways_out if found is None else ():
+            if matcher.validate(way_out) == len(way_out):
+                outside = matcher.copy()
+                outside.accept(way_out)
+                room = max_tokens - len(way_out)
+                rest = self._run(outside, room, hints, takes_first=takes_first, max_nodes=max_nodes)
+                if rest is not None:
+                    return (*way_out, *rest)
+        return found
+
+    def _run(
+        self, matcher: Matcher, max_tokens: int, hints: ClosingHints, *, takes_first: bool, max_nodes: int | None
+    ) -> tuple[int, ...] | None:
         search = _Search(
             self._order,
             self._eos_ids,
