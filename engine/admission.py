@@ -51,12 +51,12 @@ class Admission:
         self._model, self._tokenizer, self._context_length = loaded.model, loaded.tokenizer, context_length
         self._tool_format, self._compiler, self._config = tool_format, compiler, config
         self._skills = skills_of(loaded.tokenizer, tool_format)
-        reasoning = tool_format.reasoning
+        ends = () if tool_format.reasoning is None else (tool_format.reasoning.end,)
         self.closing = ClosingSearch(
             [loaded.tokenizer.token_bytes(token) for token in range(loaded.tokenizer.num_tokens)],
             eos_ids=loaded.tokenizer.eos_ids,
             special_ids=frozenset(loaded.tokenizer.unspellable.values()),
-            hints=ClosingHints(anywhere=() if reasoning is None else (reasoning.end,)),
+            hints=ClosingHints(anywhere=(*ends, *tool_format.arguments.text_ends)),
             ways_out=[loaded.tokenizer.encode(text) for text in self._ways_out()],
         )
 

@@ -45,6 +45,10 @@ class ArgumentsReader(Protocol):
 class Arguments(Protocol):
     """One way of writing arguments. A family has one; its literals are the family's."""
 
+    @property
+    def text_ends(self) -> tuple[str, ...]:
+        """What ends a string that is written as it is; none where strings have quotes."""
+
     def grammar(self, checked: CheckedSchema, *, name: str, path: str, terminals: Terminals) -> ArgumentsGrammar:
         """The arguments that satisfy the schema. name: for rules. SchemaError, by path, for what cannot be written."""
 

@@ -13,6 +13,10 @@ from engine.types import JsonObject
 class JsonArguments:
     """Most families' way. They end where their JSON ends, never where a marker is seen."""
 
+    @property
+    def text_ends(self) -> tuple[str, ...]:
+        return ()
+
     def grammar(self, checked: CheckedSchema, *, name: str, path: str, terminals: Terminals) -> ArgumentsGrammar:
         del name, path, terminals
         return ArgumentsGrammar(checked.lark(), bound=longest_closing(checked.schema))

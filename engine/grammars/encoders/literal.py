@@ -40,6 +40,10 @@ class LiteralArguments:
     quote: str = ""  # around strings, which are then written as they are; none: JSON's strings
     close: str = ")"  # what follows the arguments; it cannot begin anything inside
 
+    @property
+    def text_ends(self) -> tuple[str, ...]:
+        return ()
+
     def grammar(self, checked: CheckedSchema, *, name: str, path: str, terminals: Terminals) -> ArgumentsGrammar:
         schema = checked.schema
         assert isinstance(schema, dict)

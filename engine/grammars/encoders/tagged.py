@@ -34,6 +34,10 @@ class TaggedArguments:
     true: str = "true"  # as a whole argument; inside of others it is JSON
     false: str = "false"
 
+    @property
+    def text_ends(self) -> tuple[str, ...]:
+        return (self.value_end,)
+
     def grammar(self, checked: CheckedSchema, *, name: str, path: str, terminals: Terminals) -> ArgumentsGrammar:
         schema = checked.schema
         assert isinstance(schema, dict)
