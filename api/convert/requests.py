@@ -117,6 +117,8 @@ def _message(message: messages.Message, path: str) -> Message:
     if isinstance(message, messages.AssistantMessage):
         calls = tuple(_call(call, f"{path}.tool_calls[{j}]") for j, call in enumerate(message.tool_calls or ()))
     reasoning = message.reasoning_content if isinstance(message, messages.AssistantMessage) else None
+    if reasoning is not None and content is None and not calls:
+        content = ""  # a turn that ended in its reasoning
     answered = message.tool_call_id if isinstance(message, messages.ToolMessage) else None
     with inside(path):
         return Message(Role(message.role), content, calls, answered, reasoning)

@@ -22,12 +22,34 @@ def test_an_answer_has_its_reasoning_beside_its_content(server: LiveServer) -> N
     assert (message["reasoning_content"], message["content"]) == ("Hm. 日本", "Yes.")
 
 
-def test_a_streams_deltas_add_up_to_the_answer(server: LiveServer) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"max_tokens": 8}, {"stop": ["Y"]}, {"logprobs": True}, {"logprobs": True, "max_tokens": 8}],
+    ids=str,
+)
+def test_a_streams_deltas_add_up_to_the_answer(server: LiveServer, options: dict[str, object]) -> None:
     """F12."""
-    whole = server.chat(messages=[USER], max_tokens=80).json()["choices"][0]["message"]
-    (streamed,) = added_up(events_of(server.chat(messages=[USER], max_tokens=80, stream=True))[:-1])
-    assert {**streamed["message"]}["reasoning_content"] == whole["reasoning_content"]
-    assert streamed["message"]["content"] == whole["content"]
+    body = {"messages": [USER], "max_tokens": 80, **options}
+    (whole,) = server.chat(**body).json()["choices"]
+    (streamed,) = added_up(events_of(server.chat(**body, stream=True))[:-1])
+    assert streamed == whole
+
+
+def test_a_turn_that_ends_in_its_reasoning_has_empty_content(server: LiveServer) -> None:
+    answer = server.chat(messages=[USER], max_tokens=8).json()["choices"][0]
+    assert answer["finish_reason"] == "length"
+    assert answer["message"]["content"] == ""
+    assert answer["message"]["reasoning_content"]
+
+
+def test_a_message_of_reasoning_alone_comes_back_with_its_content_null_or_empty(server: LiveServer) -> None:
+    prompts = []
+    for content in (None, ""):
+        thought = {"role": "assistant", "content": content, "reasoning_content": "x"}
+        response = server.http.post("/v1/tokenize", json={"messages": [USER, thought, USER]})
+        assert response.status_code == 200
+        prompts.append(response.json()["tokens"])
+    assert prompts[0] == prompts[1]
 
 
 def test_logprobs_are_of_the_content_alone(server: LiveServer) -> None:
