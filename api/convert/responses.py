@@ -262,10 +262,11 @@ class ResponseStream:
 
 
 def _usage(usage: Usage) -> wire.ResponseUsage:
+    details = wire.OutputTokensDetails(reasoning_tokens=usage.reasoning_tokens, forced_tokens=usage.forced_tokens)
     return wire.ResponseUsage(
         input_tokens=usage.prompt_tokens,
         input_tokens_details=wire.InputTokensDetails(cached_tokens=usage.cached_tokens, cache_write_tokens=0),
         output_tokens=usage.completion_tokens,
-        output_tokens_details=wire.OutputTokensDetails(reasoning_tokens=0, forced_tokens=usage.forced_tokens),
+        output_tokens_details=details,
         total_tokens=usage.prompt_tokens + usage.completion_tokens,
     )

@@ -128,6 +128,7 @@ class PromptTokensDetails(ResponseModel):
 
 
 class CompletionTokensDetails(ResponseModel):
+    reasoning_tokens: int  # tags included
     forced_tokens: int  # that the grammar left no choice about; not in OpenAI's API
 
 

@@ -136,7 +136,7 @@ class InputTokensDetails(ResponseModel):
 
 
 class OutputTokensDetails(ResponseModel):
-    reasoning_tokens: Literal[0]  # not told apart from text
+    reasoning_tokens: int  # tags included
     forced_tokens: int  # that the grammar left no choice about; not in OpenAI's API
 
 

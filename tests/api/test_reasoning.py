@@ -59,6 +59,17 @@ def test_logprobs_are_of_the_content_alone(server: LiveServer) -> None:
         assert "".join(each["token"] for each in choices[0]["logprobs"]["content"]) == "Yes."
 
 
+def test_usage_counts_the_tokens_of_reasoning(server: LiveServer) -> None:
+    """F29."""
+    cut = server.chat(messages=[USER], max_tokens=8).json()["usage"]
+    assert (cut["completion_tokens"], cut["completion_tokens_details"]["reasoning_tokens"]) == (8, 8)
+    both = server.chat(messages=[USER], max_tokens=80, n=2, stream=True, stream_options={"include_usage": True})
+    usage = events_of(both)[-2]["usage"]
+    one = server.chat(messages=[USER], max_tokens=80).json()["usage"]["completion_tokens_details"]["reasoning_tokens"]
+    assert usage["completion_tokens_details"]["reasoning_tokens"] == 2 * one
+    assert one < usage["completion_tokens"] / 2
+
+
 def test_an_answer_without_reasoning_does_not_mention_it() -> None:
     with served(fake_that_writes("Yes.")) as server:
         assert "reasoning_content" not in server.chat(messages=[USER]).text
@@ -87,7 +98,10 @@ def test_an_option_that_the_model_does_not_have_is_refused_by_name(
     """F13."""
     response = server.chat(messages=[USER], **body)
     assert response.status_code == 400
-    assert response.json()["error"]["param"].startswith(param)
+    error = response.json()["error"]
+    assert error["param"].startswith(param)
+    assert error["message"].startswith(error["param"])
+    assert "template_options" not in error["message"]
 
 
 def test_a_budget_closes_the_reasoning() -> None:
