@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.api.servers import LiveServer, added_up, events_of, function_tool, served
+from tests.api.thinkers import thinker
 from tests.fakes import fake_loaded, fake_that_writes
 
 USER = {"role": "user", "content": "hi"}
@@ -114,3 +115,51 @@ def test_a_budget_closes_the_reasoning() -> None:
     message = answer["choices"][0]["message"]
     assert message["reasoning_content"] == "aaa"
     assert message["tool_calls"][0]["function"]["name"] == "clock"
+
+
+# Counted before it is asked.
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"toolmask": {"chat_template_kwargs": {"opened": True}}},
+        {"toolmask": {"chat_template_kwargs": {"enable_thinking": False}}},
+        {"toolmask": {"chat_template_kwargs": {"reasoning_effort": "low"}}},
+        {"reasoning_effort": "low"},
+    ],
+    ids=str,
+)
+def test_tokenize_counts_the_prompt_that_a_chat_with_the_same_options_has(options: dict[str, object]) -> None:
+    with served(thinker("Yes.")) as server:
+        counts = [
+            server.http.post("/v1/tokenize", json={"messages": [USER], **more}).json()["count"]
+            for more in ({}, options)
+        ]
+        usage = server.chat(messages=[USER], max_tokens=80, **options).json()["usage"]
+    assert usage["prompt_tokens"] == counts[1] > counts[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": [USER], "reasoning_effort": "low"}, "reasoning_effort"),
+        (
+            {"messages": [USER], "toolmask": {"chat_template_kwargs": {"thinking": True}}},
+            "toolmask.chat_template_kwargs.thinking",
+        ),
+        ({"messages": [USER], "toolmask": {"reasoning_budget": 3}}, "toolmask.reasoning_budget"),
+        ({"text": "a", "reasoning_effort": "low"}, "reasoning_effort"),
+        ({"text": "a", "toolmask": {"chat_template_kwargs": {"opened": True}}}, "toolmask"),
+    ],
+    ids=str,
+)
+def test_tokenize_refuses_by_name_what_does_not_decide_the_prompt(
+    server: LiveServer, body: dict[str, object], param: str
+) -> None:
+    """F13."""
+    response = server.http.post("/v1/tokenize", json=body)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, param)
+    assert error["message"].startswith(param)
+    assert "template_options" not in error["message"]
