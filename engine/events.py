@@ -28,6 +28,7 @@ class Usage:
     forced_tokens: int  # of the completion: tokens that the grammar left no choice about
     forward_passes: int  # of the model, the prompt's included
     cached_tokens: int = 0  # of the prompt: tokens that an earlier request had computed
+    reasoning_tokens: int = 0  # of the completion: those that wrote reasoning, with its tags and what must follow them
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,7 +177,8 @@ class Run:
             reason = StopReason.STOP_STRING
         if reason is StopReason.LENGTH and self._is_complete:
             reason = StopReason.GRAMMAR_END
-        self._deliver(Finished(reason, self.sequence.usage, self.sequence.seed, self._receipt))
+        usage = replace(self.sequence.usage, reasoning_tokens=self._output.num_reasoning_tokens)
+        self._deliver(Finished(reason, usage, self.sequence.seed, self._receipt))
 
 
 def _as_ours(error: Exception) -> Exception:

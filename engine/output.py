@@ -39,7 +39,7 @@ class OutputStream:
         self._held = ""  # text that may be the beginning of a stop string
         self.stopped = False  # a stop string was written
         self._num_tokens = 0  # fed so far
-        self.num_reasoning_tokens = 0  # of the turn's first tokens, those of its reasoning
+        self.num_reasoning_tokens = 0  # of the turn's first tokens, those of its reasoning, its tags included
 
     @property
     def in_text(self) -> bool:

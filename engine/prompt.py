@@ -170,8 +170,9 @@ def _check_options(request: Request, tokenizer: Tokenizer) -> None:
     for name in request.template_options:
         if name not in tokenizer.template_options:
             known = ", ".join(sorted(tokenizer.template_options)) or "none"
-            message = f"template_options has {shown(name)}; this model's chat template reads {known}"
-            raise RequestError(message, param=f"template_options.{name}" if is_text(name) else "template_options")
+            path = f"template_options.{name}" if is_text(name) else "template_options"
+            message = f"{path}: this model's chat template reads {known}, not {shown(name)}"
+            raise RequestError(message, param=path)
 
 
 def _role(message: Message) -> str:

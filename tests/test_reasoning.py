@@ -4,9 +4,9 @@ import pytest
 
 from engine.engine import Engine
 from engine.errors import RequestError
-from engine.events import ReasoningDelta
+from engine.events import Finished, LogprobsDelta, ReasoningDelta
 from engine.output import collect
-from engine.types import Message, Request, Role
+from engine.types import Message, Request, Role, SamplingParams
 from tests.fakes import CALCULATE, REQUIRED, USER, fake_loaded, fake_that_writes, fake_tokenizer
 
 each_kind = pytest.mark.parametrize("hermes", [False, True], ids=["text", "tokens"])
@@ -22,6 +22,33 @@ def test_what_the_model_thinks_is_no_part_of_its_text(hermes: bool) -> None:
     assert completion.message() == Message(Role.ASSISTANT, "Yes.", reasoning="Hm. STOP")
     assert collect(streamed).reasoning == "Hm. STOP"
     assert isinstance(streamed[0], ReasoningDelta)
+
+
+@each_kind
+@pytest.mark.parametrize("opened", [False, True], ids=["before", "inside"])
+def test_tokens_of_reasoning_are_counted_with_its_tags(hermes: bool, opened: bool) -> None:
+    with Engine(fake_that_writes("<think>\nHm.\n</think>\n\nYes.", hermes=hermes, reasons=True)) as engine:
+        *events, end = engine.stream(
+            [USER], sampling=SamplingParams(top_logprobs=0), template_options={"opened": opened}
+        )
+    of_reasoning = [
+        each for event in events if isinstance(event, LogprobsDelta) and event.of_reasoning for each in event.tokens
+    ]
+    written = b"".join(each.token for each in of_reasoning).decode()
+    assert written.endswith("Hm.\n</think>\n\n")
+    assert isinstance(end, Finished)
+    assert end.usage.reasoning_tokens == len(of_reasoning)
+
+
+def test_a_turn_that_is_cut_in_its_reasoning_is_all_reasoning() -> None:
+    with Engine(fake_that_writes("<think>\nHm. Well.\n</think>\n\nYes.", hermes=True, reasons=True)) as engine:
+        usage = engine.chat([USER], max_tokens=5).usage
+    assert (usage.reasoning_tokens, usage.completion_tokens) == (5, 5)
+
+
+def test_text_alone_has_no_tokens_of_reasoning() -> None:
+    with Engine(fake_that_writes("<thin Yes.", reasons=True)) as engine:
+        assert engine.chat([USER]).usage.reasoning_tokens == 0
 
 
 @each_kind

@@ -65,20 +65,26 @@ def to_usage(usages: Sequence[EngineUsage]) -> Usage:
         completion_tokens=written,
         total_tokens=prompt + written,
         prompt_tokens_details=PromptTokensDetails(cached_tokens=usages[0].cached_tokens),
-        completion_tokens_details=CompletionTokensDetails(forced_tokens=sum(usage.forced_tokens for usage in usages)),
+        completion_tokens_details=CompletionTokensDetails(
+            reasoning_tokens=sum(usage.reasoning_tokens for usage in usages),
+            forced_tokens=sum(usage.forced_tokens for usage in usages),
+        ),
     )
 
 
 def add_usages(parts: Sequence[Usage]) -> Usage:
     """The usage of several prompts."""
     cached = sum(part.prompt_tokens_details.cached_tokens for part in parts)
-    forced = sum(part.completion_tokens_details.forced_tokens for part in parts)
+    details = [part.completion_tokens_details for part in parts]
     return Usage(
         prompt_tokens=sum(part.prompt_tokens for part in parts),
         completion_tokens=sum(part.completion_tokens for part in parts),
         total_tokens=sum(part.total_tokens for part in parts),
         prompt_tokens_details=PromptTokensDetails(cached_tokens=cached),
-        completion_tokens_details=CompletionTokensDetails(forced_tokens=forced),
+        completion_tokens_details=CompletionTokensDetails(
+            reasoning_tokens=sum(each.reasoning_tokens for each in details),
+            forced_tokens=sum(each.forced_tokens for each in details),
+        ),
     )
 
 

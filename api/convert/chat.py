@@ -153,6 +153,7 @@ class _Choice:
     text: str = ""  # not sent yet: its logprobs are still to come
     logprobs: TextLogprobs = field(default_factory=TextLogprobs)
     has_begun: bool = False
+    has_content: bool = False  # some was sent, be it empty
     custom: set[int] = field(default_factory=set)  # calls by their index
     end: Finished | None = None
 
@@ -217,7 +218,10 @@ class ChatStream:
 
     def _last(self, choice: _Choice, event: Finished) -> Iterator[chat.ChatChunk]:
         choice.end = event
-        last = self._chunk(choice, chat.ChatDelta(), finish_reason=choice.calls.finish_reason(event))
+        # Reasoning alone: the content of the message is empty, not null.
+        is_bare = not choice.has_content and choice.calls.num_begun == 0
+        delta = chat.ChatDelta(content="") if is_bare else chat.ChatDelta()
+        last = self._chunk(choice, delta, finish_reason=choice.calls.finish_reason(event))
         ends = [each.end for each in self._choices if each.end is not None]
         if len(ends) < len(self._choices):
             yield last
@@ -235,6 +239,7 @@ class ChatStream:
         logprobs: chat.ChoiceLogprobs | None = None,
         finish_reason: FinishReason | None = None,
     ) -> chat.ChatChunk:
+        choice.has_content |= delta.content is not None
         wire = chat.ChunkChoice(index=choice.index, delta=delta, logprobs=logprobs, finish_reason=finish_reason)
         return self._envelope([wire], usage=None)
 
@@ -254,7 +259,7 @@ class ChatStream:
 
 
 def _opening(event: Event) -> chat.ChatDelta:
-    """The first delta: the role, and null for the content of a message that begins with a call."""
+    """The first delta: the role, and null for the content of a message that begins otherwise than with it."""
     content = None if isinstance(event, (ToolCallStart, ReasoningDelta)) else ""
     return chat.ChatDelta(role="assistant", content=content, refusal=None)
 

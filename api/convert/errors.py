@@ -45,7 +45,7 @@ UNSUPPORTED = {
     "prediction": "this server takes no predicted output",
     "prompt_cache_options": "prompts are cached as the server is set up",
     "prompt_cache_retention": "prompts are cached as the server is set up",
-    "reasoning_effort": "how long a model thinks cannot be set",
+    "reasoning_effort": "it belongs to chats; responses have reasoning.effort",
     "refusal": "this server writes no refusals",
     "verbosity": "how much a model says cannot be set; ask for it in a message",
     "web_search_options": "offer the tool web_search instead",

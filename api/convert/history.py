@@ -62,7 +62,7 @@ def check_items(items: Sequence[flat.InputItem], path_of: Callable[[int], str], 
         path = f"{path_of(position)}.call_id" if position >= num_kept else "input"
         if isinstance(item, Result):
             _take(waiting[CALL_OF[item.type]], item.call_id, path)
-        elif not isinstance(item, flat.InputMessage):
+        elif not isinstance(item, flat.InputMessage | flat.InputReasoning):
             _add(waiting[item.type], item.call_id, _Call(path, item.name))
     for kind, calls in waiting.items():
         for call_id, call in calls.items():

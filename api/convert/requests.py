@@ -9,7 +9,7 @@ from api.convert.history import check_messages
 from api.convert.paths import Paths, from_rules, inside
 from api.convert.sampling import EXTENSION_RULES, schema_grammar, to_grammar, to_sampling, to_stop
 from api.schemas import chat, messages, tools
-from api.schemas.common import ChatToolmaskOptions
+from api.schemas.common import ChatToolmaskOptions, TemplateOptions
 from engine.types import CustomTool, Grammar, Message, Request, Role, Tool, ToolCall, ToolChoice, ToolChoiceMode
 
 WireMessages = Sequence[messages.Message]
@@ -25,6 +25,7 @@ class Prompted:
     messages: WireMessages
     tools: WireTools
     tool_choice: WireToolChoice
+    template_options: Mapping[str, Any]
 
 
 def to_request(body: chat.ChatRequest, server_tools: ServerTools) -> Request:
@@ -44,7 +45,7 @@ def to_request(body: chat.ChatRequest, server_tools: ServerTools) -> Request:
         stop=to_stop(body.stop),
         max_tokens=_max_tokens(body),
         reasoning_budget=extension.reasoning_budget,
-        template_options=_template_options(body),
+        template_options=template_options(extension, body.reasoning_effort, "reasoning_effort"),
     )
 
 
@@ -59,6 +60,7 @@ def to_prompt_request(prompted: Prompted, server_tools: ServerTools) -> Request:
         messages=to_messages(prompted.messages),
         tools=to_tools(prompted.tools, server_tools),
         tool_choice=to_tool_choice(prompted.tool_choice, prompted.tools),
+        template_options=prompted.template_options,
     )
 
 
@@ -70,11 +72,8 @@ def paths_of(body: chat.ChatRequest) -> Paths:
         rules.append(("max_tokens", "max_completion_tokens"))
     if isinstance(body.stop, str):
         rules.append(("stop[0]", "stop"))
-    if body.reasoning_effort is not None:
-        rules.append(("template_options.reasoning_effort", "reasoning_effort"))
     rules += [
-        ("template_options", "toolmask.chat_template_kwargs"),
-        ("reasoning_budget", "toolmask.reasoning_budget"),
+        *template_rules(body.reasoning_effort, "reasoning_effort"),
         *((f"messages[{i}].reasoning", f"messages[{i}].reasoning_content") for i in range(len(body.messages))),
     ]
     return from_rules([*rules, *EXTENSION_RULES, *prompt_rules(body.messages, body.tools or ())])
@@ -117,6 +116,8 @@ def _message(message: messages.Message, path: str) -> Message:
     if isinstance(message, messages.AssistantMessage):
         calls = tuple(_call(call, f"{path}.tool_calls[{j}]") for j, call in enumerate(message.tool_calls or ()))
     reasoning = message.reasoning_content if isinstance(message, messages.AssistantMessage) else None
+    if reasoning is not None and content is None and not calls:
+        content = ""  # a turn that ended in its reasoning
     answered = message.tool_call_id if isinstance(message, messages.ToolMessage) else None
     with inside(path):
         return Message(Role(message.role), content, calls, answered, reasoning)
@@ -213,14 +214,23 @@ def _max_tokens(body: chat.ChatRequest) -> int | None:
     return new if old is None else old
 
 
-def _template_options(body: chat.ChatRequest) -> dict[str, Any]:
-    options = dict((body.toolmask and body.toolmask.chat_template_kwargs) or {})
-    if body.reasoning_effort is not None:
+def template_options(extension: TemplateOptions, effort: str | None, path: str) -> dict[str, Any]:
+    """What the chat template is given. path: of the effort. Raises WireError where that stands in both."""
+    options = dict(extension.chat_template_kwargs or {})
+    if effort is not None:
         if "reasoning_effort" in options:
-            message = "reasoning_effort stands here and in toolmask.chat_template_kwargs; give it once"
-            raise WireError(400, message, param="reasoning_effort")
-        options["reasoning_effort"] = body.reasoning_effort
+            message = f"{path} stands here, and reasoning_effort in toolmask.chat_template_kwargs; give it once"
+            raise WireError(400, message, param=path)
+        options["reasoning_effort"] = effort
     return options
+
+
+def template_rules(effort: str | None, path: str) -> Iterable[tuple[str, str]]:
+    """The rules for what `template_options` gives."""
+    if effort is not None:
+        yield "template_options.reasoning_effort", path
+    yield "template_options", "toolmask.chat_template_kwargs"
+    yield "reasoning_budget", "toolmask.reasoning_budget"
 
 
 def _top_logprobs(body: chat.ChatRequest) -> int | None:

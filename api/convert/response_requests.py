@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from api.convert.errors import WireError
 from api.convert.history import check_items
 from api.convert.paths import Paths, from_rules, inside
-from api.convert.requests import ServerTools, to_tool_choice, to_tools
+from api.convert.requests import ServerTools, template_options, template_rules, to_tool_choice, to_tools
 from api.convert.sampling import EXTENSION_RULES, schema_grammar, to_grammar, to_sampling
 from api.schemas import response_items as flat
 from api.schemas import tools as nested
@@ -15,6 +15,7 @@ from api.schemas.responses import JsonObjectFormat, JsonSchemaFormat, ResponseRe
 from engine.types import Grammar, Message, Request, Role, ToolCall, ToolChoice, ToolChoiceMode
 
 Items = Sequence[flat.InputItem]
+EFFORT = "reasoning.effort"  # its path
 AnyCall = flat.InputFunctionCall | flat.InputCustomCall
 
 
@@ -64,6 +65,8 @@ def to_request(asked: Asked, server_tools: ServerTools) -> Request:
         response=None if response is None else response[0],
         sampling=to_sampling(options, None),
         max_tokens=body.max_output_tokens,
+        reasoning_budget=extension.reasoning_budget,
+        template_options=template_options(extension, _effort(body), EFFORT),
     )
 
 
@@ -72,6 +75,7 @@ def paths_of(asked: Asked) -> Paths:
     response = _response(asked.body)
     rules = [] if response is None else [("response", response[1])]
     rules += [("max_tokens", "max_output_tokens"), ("seed", "toolmask.seed"), *EXTENSION_RULES]
+    rules += template_rules(_effort(asked.body), EFFORT)
     for i, tool in enumerate(asked.body.tools or ()):
         if isinstance(tool, flat.FlatCustomTool):
             rules.append((f"tools[{i}].format", f"tools[{i}].format.definition"))
@@ -84,13 +88,19 @@ def paths_of(asked: Asked) -> Paths:
 
 @dataclass(slots=True)
 class _Draft:
-    """A message of which more items may become part: a text and the calls after it are one turn."""
+    """A message of which more items may become part: reasoning, a text and the calls after it are one turn."""
 
     role: Role
-    path: str  # of its first item
+    path: str  # of its text, or else of its first item
     content: str | None = None
+    reasoning: str | None = None
     calls: list[tuple[str, AnyCall]] = field(default_factory=list)  # each with its path
     answered: str | None = None  # the call whose result this is
+
+    @property
+    def is_thought(self) -> bool:
+        """Whether it is reasoning so far, and nothing else."""
+        return self.reasoning is not None and self.content is None and not self.calls
 
 
 def _drafts(asked: Asked) -> list[_Draft]:
@@ -99,8 +109,13 @@ def _drafts(asked: Asked) -> list[_Draft]:
         drafts.append(_Draft(Role.SYSTEM, "instructions", asked.body.instructions))
     for position, item in enumerate(asked.items):
         path = asked.path_of(position)
-        if isinstance(item, flat.InputMessage):
-            drafts.append(_Draft(Role(item.role), path, _text(item.content)))
+        if isinstance(item, flat.InputReasoning):
+            reasoning = "".join(part.text for part in item.content)
+            drafts.append(_Draft(Role.ASSISTANT, path, reasoning=reasoning))
+        elif isinstance(item, flat.InputMessage):
+            if item.role != "assistant" or not drafts or not drafts[-1].is_thought:
+                drafts.append(_Draft(Role(item.role), path))
+            drafts[-1].path, drafts[-1].content = path, _text(item.content)
         elif isinstance(item, flat.FunctionCallOutput | flat.CustomCallOutput):
             drafts.append(_Draft(Role.TOOL, path, _text(item.output), answered=item.call_id))
         else:
@@ -118,8 +133,9 @@ def _messages(asked: Asked) -> tuple[Message, ...]:
 
 def _message(draft: _Draft) -> Message:
     calls = tuple(_call(path, item) for path, item in draft.calls)
+    content = "" if draft.is_thought else draft.content  # a turn that ended in its reasoning
     with inside(draft.path):
-        return Message(draft.role, draft.content, calls, draft.answered)
+        return Message(draft.role, content, calls, draft.answered, draft.reasoning)
 
 
 def _call(path: str, item: AnyCall) -> ToolCall:
@@ -188,6 +204,10 @@ def _spelled(name: str, server_tools: ServerTools) -> flat.FlatFunctionTool:
 
 
 # The rest.
+
+
+def _effort(body: ResponseRequest) -> str | None:
+    return None if body.reasoning is None else body.reasoning.effort
 
 
 def _response(body: ResponseRequest) -> tuple[Grammar, str] | None:

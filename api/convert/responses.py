@@ -16,7 +16,7 @@ from api.schemas import response_events as events
 from api.schemas import responses as wire
 from api.schemas.response_items import FlatAnyTool, Status
 from api.schemas.tools import TextFormat
-from engine.events import Event, Finished, TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart, Usage
+from engine.events import Event, Finished, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart, Usage
 
 Lifecycle = Literal["in_progress", "completed", "incomplete", "failed"]
 Keep = Callable[[wire.Response], None]
@@ -52,7 +52,7 @@ class ResponseAnswer:
             output=list(output),
             parallel_tool_calls=body.parallel_tool_calls is not False,
             previous_response_id=body.previous_response_id,
-            reasoning=wire.Reasoning(effort=None, summary=None),
+            reasoning=wire.Reasoning(effort=None if body.reasoning is None else body.reasoning.effort, summary=None),
             service_tier="default",
             store=body.store is not False,
             temperature=body.temperature or 0.0,
@@ -89,13 +89,15 @@ class ResponseStream:
         self._calls = CallTracker(answer.must_call)
         self._next_number = 0
         self._done: list[wire.OutputItem] = []
-        self._open: wire.OutputMessage | wire.OutputCall | None = None
+        self._open: wire.AnyOutputItem | None = None
 
     def chunks(self, _: int, event: Event) -> Iterator[events.ResponseEvent]:
         """What the turn's next event adds. Raises WireError and GenerationError, as CallTracker does."""
         self._calls.add(event)
         yield from self._begin()
         match event:
+            case ReasoningDelta(text):
+                yield from self._reasoning(text)
             case TextDelta(text):
                 yield from self._text(text)
             case ToolCallStart():
@@ -161,11 +163,11 @@ class ResponseStream:
             id=f"fc_{ids}", type="function_call", status="in_progress", call_id=start.id, name=start.name, arguments=""
         )
 
-    def _open_item(self, item: wire.OutputMessage | wire.OutputCall) -> events.ItemEvent:
+    def _open_item(self, item: wire.AnyOutputItem) -> events.ItemEvent:
         self._open = item
         return self._item_event("response.output_item.added", item)
 
-    def _item_event(self, kind: events.ItemType, item: wire.OutputMessage | wire.OutputCall) -> events.ItemEvent:
+    def _item_event(self, kind: events.ItemType, item: wire.AnyOutputItem) -> events.ItemEvent:
         copy = item.model_copy(deep=True)  # the item goes on changing
         return events.ItemEvent(type=kind, sequence_number=self._number(), output_index=len(self._done), item=copy)
 
@@ -175,9 +177,50 @@ class ResponseStream:
         if item is None:
             return
         item.status = status
-        yield from self._close_message(item) if isinstance(item, wire.OutputMessage) else [self._call_done(item)]
+        match item:
+            case wire.OutputReasoning():
+                yield from self._close_reasoning(item)
+            case wire.OutputMessage():
+                yield from self._close_message(item)
+            case _:
+                yield self._call_done(item)
         yield self._item_event("response.output_item.done", item)
         self._done.append(item)
+
+    # Reasoning: the turn's first item, where there is any.
+
+    def _open_reasoning(self) -> Iterator[events.ResponseEvent]:
+        item = wire.OutputReasoning(
+            id=f"rs_{self._answer.unique}", type="reasoning", status="in_progress", summary=[], content=[]
+        )
+        yield self._open_item(item)
+        item.content.append(wire.ReasoningText(type="reasoning_text", text=""))
+        yield self._part_event("response.content_part.added", item)
+
+    def _reasoning(self, text: str) -> Iterator[events.ResponseEvent]:
+        if self._open is None:
+            yield from self._open_reasoning()
+        assert isinstance(self._open, wire.OutputReasoning)
+        self._open.content[0].text += text
+        yield events.ReasoningDeltaEvent(
+            type="response.reasoning_text.delta",
+            sequence_number=self._number(),
+            item_id=self._open.id,
+            output_index=len(self._done),
+            content_index=0,
+            delta=text,
+        )
+
+    def _close_reasoning(self, item: wire.OutputReasoning) -> Iterator[events.ResponseEvent]:
+        yield events.ReasoningDoneEvent(
+            type="response.reasoning_text.done",
+            sequence_number=self._number(),
+            item_id=item.id,
+            output_index=len(self._done),
+            content_index=0,
+            text=item.content[0].text,
+        )
+        yield self._part_event("response.content_part.done", item)
 
     # Text.
 
@@ -190,7 +233,8 @@ class ResponseStream:
         yield self._part_event("response.content_part.added", message)
 
     def _text(self, text: str) -> Iterator[events.ResponseEvent]:
-        if self._open is None:
+        if not isinstance(self._open, wire.OutputMessage):
+            yield from self._close("completed")
             yield from self._open_message()
         assert isinstance(self._open, wire.OutputMessage)
         self._open.content[0].text += text
@@ -216,14 +260,14 @@ class ResponseStream:
         )
         yield self._part_event("response.content_part.done", message)
 
-    def _part_event(self, kind: events.PartType, message: wire.OutputMessage) -> events.PartEvent:
+    def _part_event(self, kind: events.PartType, item: wire.OutputReasoning | wire.OutputMessage) -> events.PartEvent:
         return events.PartEvent(
             type=kind,
             sequence_number=self._number(),
-            item_id=message.id,
+            item_id=item.id,
             output_index=len(self._done),
             content_index=0,
-            part=message.content[0].model_copy(),
+            part=item.content[0].model_copy(),
         )
 
     # Calls.
@@ -262,10 +306,11 @@ class ResponseStream:
 
 
 def _usage(usage: Usage) -> wire.ResponseUsage:
+    details = wire.OutputTokensDetails(reasoning_tokens=usage.reasoning_tokens, forced_tokens=usage.forced_tokens)
     return wire.ResponseUsage(
         input_tokens=usage.prompt_tokens,
         input_tokens_details=wire.InputTokensDetails(cached_tokens=usage.cached_tokens, cache_write_tokens=0),
         output_tokens=usage.completion_tokens,
-        output_tokens_details=wire.OutputTokensDetails(reasoning_tokens=0, forced_tokens=usage.forced_tokens),
+        output_tokens_details=details,
         total_tokens=usage.prompt_tokens + usage.completion_tokens,
     )

@@ -87,14 +87,19 @@ class SchemaOptions(ToolmaskOptions):
     )
 
 
-class ChatToolmaskOptions(SchemaOptions):
+class TemplateOptions(RequestModel):
+    """What the chat template is given."""
+
+    chat_template_kwargs: dict[Text, Any] | None = Field(
+        default=None, description="Options that the model's chat template reads, such as enable_thinking; no others."
+    )
+
+
+class ChatToolmaskOptions(SchemaOptions, TemplateOptions):
     """Options of a conversation beyond OpenAI's."""
 
     reasoning_budget: int | None = Field(
         default=None, ge=0, description="Tokens of reasoning after which it is closed; of models that reason only."
-    )
-    chat_template_kwargs: dict[Text, Any] | None = Field(
-        default=None, description="Options that the model's chat template reads, such as enable_thinking; no others."
     )
 
 
@@ -128,6 +133,7 @@ class PromptTokensDetails(ResponseModel):
 
 
 class CompletionTokensDetails(ResponseModel):
+    reasoning_tokens: int  # tags included
     forced_tokens: int  # that the grammar left no choice about; not in OpenAI's API
 
 

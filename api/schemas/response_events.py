@@ -3,7 +3,7 @@
 from typing import Literal
 
 from api.schemas.common import ResponseModel
-from api.schemas.responses import OutputItem, OutputText, Response
+from api.schemas.responses import OutputItem, OutputText, ReasoningText, Response
 
 LifecycleType = Literal[
     "response.created", "response.in_progress", "response.completed", "response.incomplete", "response.failed"
@@ -41,7 +41,23 @@ class PartEvent(ResponseEvent):
     item_id: str
     output_index: int
     content_index: int
-    part: OutputText
+    part: OutputText | ReasoningText
+
+
+class ReasoningDeltaEvent(ResponseEvent):
+    type: Literal["response.reasoning_text.delta"]
+    item_id: str
+    output_index: int
+    content_index: int
+    delta: str
+
+
+class ReasoningDoneEvent(ResponseEvent):
+    type: Literal["response.reasoning_text.done"]
+    item_id: str
+    output_index: int
+    content_index: int
+    text: str
 
 
 class TextDeltaEvent(ResponseEvent):
@@ -97,6 +113,8 @@ AnyEvent = (
     LifecycleEvent
     | ItemEvent
     | PartEvent
+    | ReasoningDeltaEvent
+    | ReasoningDoneEvent
     | TextDeltaEvent
     | TextDoneEvent
     | CallDeltaEvent

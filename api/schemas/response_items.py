@@ -43,6 +43,22 @@ class InputMessage(InputItemBase):
     content: ItemContent
 
 
+class ReasoningPart(RequestModel):
+    type: Literal["reasoning_text"]
+    text: Text
+
+
+class InputReasoning(InputItemBase):
+    """What the model thought before the items after it, up to the next turn. Shown where the model wants it."""
+
+    type: Literal["reasoning"]
+    content: Annotated[list[ReasoningPart], Field(min_length=1)]
+    summary: Annotated[list[None], Field(max_length=0)] | None = Field(
+        default=None, description="Only empty: the model is shown what it wrote."
+    )
+    encrypted_content: None = None
+
+
 class InputFunctionCall(InputItemBase):
     """An earlier call."""
 
@@ -85,6 +101,7 @@ def _kind_of_item(item: Any) -> str:
 
 InputItem: TypeAlias = Annotated[
     Annotated[InputMessage, Tag("message")]
+    | Annotated[InputReasoning, Tag("reasoning")]
     | Annotated[InputFunctionCall, Tag("function_call")]
     | Annotated[InputCustomCall, Tag("custom_tool_call")]
     | Annotated[FunctionCallOutput, Tag("function_call_output")]
@@ -92,8 +109,8 @@ InputItem: TypeAlias = Annotated[
     Discriminator(
         _kind_of_item,
         custom_error_type="unsupported_item",
-        custom_error_message="Input should be a message, function_call, function_call_output, custom_tool_call or "
-        "custom_tool_call_output; item_reference and all other types are not supported",
+        custom_error_message="Input should be a message, reasoning, function_call, function_call_output, "
+        "custom_tool_call or custom_tool_call_output; item_reference and all other types are not supported",
     ),
 ]
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from api.schemas.common import JsonSchema, RequestModel, ResponseModel, SchemaOptions, Text, ToolmaskInfo
+from api.schemas.common import ChatToolmaskOptions, JsonSchema, RequestModel, ResponseModel, Text, ToolmaskInfo
 from api.schemas.response_items import FlatAnyTool, FlatTool, FlatToolChoice, InputItem, Status
 from api.schemas.tools import TextFormat
 
@@ -34,17 +34,19 @@ class TextOptions(RequestModel):
 
 
 class Reasoning(RequestModel):
-    """How long a model thinks cannot be set; answers have this object, so it comes back."""
+    """How long a model thinks. Answers have this object, so it comes back."""
 
-    effort: None = None
-    summary: None = None
+    effort: Text | None = Field(
+        default=None, description="Passed to the chat template; refused where that does not read it."
+    )
+    summary: None = Field(default=None, description="Only null: reasoning is told as it was written.")
 
 
 class ResponseStreamOptions(RequestModel):
     include_obfuscation: Literal[False] | None = Field(default=None, description="Only false: events are never padded.")
 
 
-class ResponseToolmaskOptions(SchemaOptions):
+class ResponseToolmaskOptions(ChatToolmaskOptions):
     """Options beyond OpenAI's. At most one of regex, choice and grammar, and none beside a text.format."""
 
     seed: int | None = Field(
@@ -64,6 +66,7 @@ class ResponseRequest(RequestModel):
     tool_choice: FlatToolChoice | None = None
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None
+    reasoning: Reasoning | None = None
     max_output_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(
         default=None, ge=0, le=100, description="0, the default, always takes the likeliest."
@@ -78,7 +81,6 @@ class ResponseRequest(RequestModel):
     # Accepted where they change nothing.
     background: Literal[False] | None = Field(default=None, description="Only false: answers are waited for.")
     include: Annotated[list[Text], Field(max_length=0)] | None = Field(default=None, description="Only empty.")
-    reasoning: Reasoning | None = None
     service_tier: Literal["auto", "default"] | None = Field(default=None, description="There is one tier.")
     top_logprobs: Literal[0] | None = Field(default=None, description="Only 0: responses have no logprobs.")
     truncation: Literal["disabled"] | None = Field(default=None, description="Only disabled: nothing is left out.")
@@ -94,6 +96,21 @@ class OutputText(ResponseModel):
     text: str
     annotations: list[None]  # always empty
     logprobs: list[None]  # always empty
+
+
+class ReasoningText(ResponseModel):
+    type: Literal["reasoning_text"]
+    text: str
+
+
+class OutputReasoning(ResponseModel):
+    """What the model thought before it answered."""
+
+    id: str
+    type: Literal["reasoning"]
+    status: Status
+    summary: list[None]  # always empty
+    content: list[ReasoningText]
 
 
 class OutputMessage(ResponseModel):
@@ -127,7 +144,8 @@ class OutputCustomCall(ResponseModel):
 
 
 OutputCall = OutputFunctionCall | OutputCustomCall
-OutputItem = Annotated[OutputMessage | OutputFunctionCall | OutputCustomCall, Field(discriminator="type")]
+AnyOutputItem = OutputReasoning | OutputMessage | OutputCall
+OutputItem = Annotated[AnyOutputItem, Field(discriminator="type")]
 
 
 class InputTokensDetails(ResponseModel):
@@ -136,7 +154,7 @@ class InputTokensDetails(ResponseModel):
 
 
 class OutputTokensDetails(ResponseModel):
-    reasoning_tokens: Literal[0]  # not told apart from text
+    reasoning_tokens: int  # tags included
     forced_tokens: int  # that the grammar left no choice about; not in OpenAI's API
 
 

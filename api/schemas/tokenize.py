@@ -2,19 +2,23 @@
 
 from pydantic import Field
 
-from api.schemas.common import RequestModel, ResponseModel, Text
+from api.schemas.common import RequestModel, ResponseModel, TemplateOptions, Text
 from api.schemas.messages import Messages
 from api.schemas.tools import RequestTool, ToolChoice
 
 
 class TokenizeRequest(RequestModel):
-    """Either text, or messages as a chat completion has them, with the tools that the prompt would show."""
+    """Either text, or messages as a chat completion has them, with whatever else decides the prompt."""
 
     model: Text | None = Field(default=None, description="The one that is served where it is left out.")
     text: Text | None = None
     messages: Messages | None = None
     tools: list[RequestTool] | None = None
     tool_choice: ToolChoice | None = None
+    reasoning_effort: Text | None = Field(
+        default=None, description="Passed to the chat template; refused where that does not read it."
+    )
+    toolmask: TemplateOptions | None = None
 
 
 class TokenizeResponse(ResponseModel):

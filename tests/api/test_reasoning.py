@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.api.servers import LiveServer, added_up, events_of, function_tool, served
+from tests.api.thinkers import thinker
 from tests.fakes import fake_loaded, fake_that_writes
 
 USER = {"role": "user", "content": "hi"}
@@ -22,12 +23,34 @@ def test_an_answer_has_its_reasoning_beside_its_content(server: LiveServer) -> N
     assert (message["reasoning_content"], message["content"]) == ("Hm. 日本", "Yes.")
 
 
-def test_a_streams_deltas_add_up_to_the_answer(server: LiveServer) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"max_tokens": 8}, {"stop": ["Y"]}, {"logprobs": True}, {"logprobs": True, "max_tokens": 8}],
+    ids=str,
+)
+def test_a_streams_deltas_add_up_to_the_answer(server: LiveServer, options: dict[str, object]) -> None:
     """F12."""
-    whole = server.chat(messages=[USER], max_tokens=80).json()["choices"][0]["message"]
-    (streamed,) = added_up(events_of(server.chat(messages=[USER], max_tokens=80, stream=True))[:-1])
-    assert {**streamed["message"]}["reasoning_content"] == whole["reasoning_content"]
-    assert streamed["message"]["content"] == whole["content"]
+    body = {"messages": [USER], "max_tokens": 80, **options}
+    (whole,) = server.chat(**body).json()["choices"]
+    (streamed,) = added_up(events_of(server.chat(**body, stream=True))[:-1])
+    assert streamed == whole
+
+
+def test_a_turn_that_ends_in_its_reasoning_has_empty_content(server: LiveServer) -> None:
+    answer = server.chat(messages=[USER], max_tokens=8).json()["choices"][0]
+    assert answer["finish_reason"] == "length"
+    assert answer["message"]["content"] == ""
+    assert answer["message"]["reasoning_content"]
+
+
+def test_a_message_of_reasoning_alone_comes_back_with_its_content_null_or_empty(server: LiveServer) -> None:
+    prompts = []
+    for content in (None, ""):
+        thought = {"role": "assistant", "content": content, "reasoning_content": "x"}
+        response = server.http.post("/v1/tokenize", json={"messages": [USER, thought, USER]})
+        assert response.status_code == 200
+        prompts.append(response.json()["tokens"])
+    assert prompts[0] == prompts[1]
 
 
 def test_logprobs_are_of_the_content_alone(server: LiveServer) -> None:
@@ -35,6 +58,17 @@ def test_logprobs_are_of_the_content_alone(server: LiveServer) -> None:
         response = server.chat(messages=[USER], logprobs=True, stream=stream, max_tokens=80)
         choices = added_up(events_of(response)[:-1]) if stream else response.json()["choices"]
         assert "".join(each["token"] for each in choices[0]["logprobs"]["content"]) == "Yes."
+
+
+def test_usage_counts_the_tokens_of_reasoning(server: LiveServer) -> None:
+    """F29."""
+    cut = server.chat(messages=[USER], max_tokens=8).json()["usage"]
+    assert (cut["completion_tokens"], cut["completion_tokens_details"]["reasoning_tokens"]) == (8, 8)
+    both = server.chat(messages=[USER], max_tokens=80, n=2, stream=True, stream_options={"include_usage": True})
+    usage = events_of(both)[-2]["usage"]
+    one = server.chat(messages=[USER], max_tokens=80).json()["usage"]["completion_tokens_details"]["reasoning_tokens"]
+    assert usage["completion_tokens_details"]["reasoning_tokens"] == 2 * one
+    assert one < usage["completion_tokens"] / 2
 
 
 def test_an_answer_without_reasoning_does_not_mention_it() -> None:
@@ -65,7 +99,10 @@ def test_an_option_that_the_model_does_not_have_is_refused_by_name(
     """F13."""
     response = server.chat(messages=[USER], **body)
     assert response.status_code == 400
-    assert response.json()["error"]["param"].startswith(param)
+    error = response.json()["error"]
+    assert error["param"].startswith(param)
+    assert error["message"].startswith(error["param"])
+    assert "template_options" not in error["message"]
 
 
 def test_a_budget_closes_the_reasoning() -> None:
@@ -78,3 +115,51 @@ def test_a_budget_closes_the_reasoning() -> None:
     message = answer["choices"][0]["message"]
     assert message["reasoning_content"] == "aaa"
     assert message["tool_calls"][0]["function"]["name"] == "clock"
+
+
+# Counted before it is asked.
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"toolmask": {"chat_template_kwargs": {"opened": True}}},
+        {"toolmask": {"chat_template_kwargs": {"enable_thinking": False}}},
+        {"toolmask": {"chat_template_kwargs": {"reasoning_effort": "low"}}},
+        {"reasoning_effort": "low"},
+    ],
+    ids=str,
+)
+def test_tokenize_counts_the_prompt_that_a_chat_with_the_same_options_has(options: dict[str, object]) -> None:
+    with served(thinker("Yes.")) as server:
+        counts = [
+            server.http.post("/v1/tokenize", json={"messages": [USER], **more}).json()["count"]
+            for more in ({}, options)
+        ]
+        usage = server.chat(messages=[USER], max_tokens=80, **options).json()["usage"]
+    assert usage["prompt_tokens"] == counts[1] > counts[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": [USER], "reasoning_effort": "low"}, "reasoning_effort"),
+        (
+            {"messages": [USER], "toolmask": {"chat_template_kwargs": {"thinking": True}}},
+            "toolmask.chat_template_kwargs.thinking",
+        ),
+        ({"messages": [USER], "toolmask": {"reasoning_budget": 3}}, "toolmask.reasoning_budget"),
+        ({"text": "a", "reasoning_effort": "low"}, "reasoning_effort"),
+        ({"text": "a", "toolmask": {"chat_template_kwargs": {"opened": True}}}, "toolmask"),
+    ],
+    ids=str,
+)
+def test_tokenize_refuses_by_name_what_does_not_decide_the_prompt(
+    server: LiveServer, body: dict[str, object], param: str
+) -> None:
+    """F13."""
+    response = server.http.post("/v1/tokenize", json=body)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, param)
+    assert error["message"].startswith(param)
+    assert "template_options" not in error["message"]

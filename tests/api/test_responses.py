@@ -89,7 +89,7 @@ def added_up(events: list[Any]) -> list[Any]:
             items.append(event["item"])
         elif event["type"] == "response.content_part.added":
             items[-1]["content"].append(event["part"])
-        elif event["type"] == "response.output_text.delta":
+        elif event["type"] in ("response.output_text.delta", "response.reasoning_text.delta"):
             items[-1]["content"][event["content_index"]]["text"] += event["delta"]
         elif event["type"] == "response.function_call_arguments.delta":
             items[-1]["arguments"] += event["delta"]
@@ -355,7 +355,7 @@ BAD_SCHEMA = {"format": {"type": "json_schema", "name": "x", "schema": {"type": 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"background": True}, "background", "False"),
     ({"include": ["reasoning.encrypted_content"]}, "include", "0"),
-    ({"reasoning": {"effort": "low"}}, "reasoning.effort", "None"),
+    ({"reasoning": {"effort": "low"}}, "reasoning.effort", "chat template"),
     ({"truncation": "auto"}, "truncation", "disabled"),
     ({"conversation": "conv_1"}, "conversation", "previous_response_id"),
     ({"max_tool_calls": 1}, "max_tool_calls", "not supported"),
@@ -376,7 +376,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"tool_choice": "required"}, "tool_choice", "no tool"),
     ({"input": []}, "input", "at least 1"),
     ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]", "item_reference"),
-    ({"input": [{"type": "reasoning", "summary": []}]}, "input[0]", "other types"),
+    ({"input": [{"type": "reasoning", "summary": []}]}, "input[0].content", "missing"),
     ({"input": message([{"type": "input_image", "image_url": "x"}])}, "input[0].content[0]", "input_image"),
     ({"input": message("x", "robot")}, "input[0].role", "system"),
     ({"input": [*message("x"), BAD_CALL]}, "input[1].arguments", "JSON object"),
