@@ -1,6 +1,7 @@
 """Everything that can go wrong, as OpenAI-shaped errors. What nobody foresaw is told without its text."""
 
 import logging
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,21 @@ UNSUPPORTED = {
     "top_k": "it stands under toolmask",
     "min_p": "it stands under toolmask",
     "repetition_penalty": "it stands under toolmask",
-    "name": "the models' chat templates know no names of participants",
+}
+
+NESTED = 'a chat wants the name inside: {"type": "function", "function": {"name": ...}}'
+FLAT = 'a response wants the name beside the type: {"type": "function", "name": ...}'
+
+# The same where the reason depends on the place; `[]` stands for an index.
+UNSUPPORTED_AT = {
+    "messages[].name": "the models' chat templates know no names of participants",
+    "tool_choice.name": NESTED,
+    "tools[].name": NESTED,
+    "tools[].parameters": NESTED,
+    "tool_choice.allowed_tools.tools[].name": NESTED,
+    "tool_choice.function": FLAT,
+    "tools[].function": FLAT,
+    "tool_choice.tools[].function": FLAT,
 }
 
 
@@ -168,15 +183,19 @@ def _precedence(path: str, fault: Mapping[str, Any]) -> tuple[int, bool]:
 
 def _sentence(path: str, faults: Sequence[Mapping[str, Any]]) -> str:
     if faults[0]["type"] == "extra_forbidden":
-        name = path.rpartition(".")[2]
-        reason = UNSUPPORTED.get(name, "no such option is known")
-        return f"{path} is not supported: {reason}"
+        return f"{path} is not supported: {_reason(path)}"
     if faults[0]["type"] == "missing":
         return f"{path} is missing"
     if faults[0]["type"] == "string_unicode":
         return f"{path} has a lone surrogate, which is no text"
     messages = dict.fromkeys(str(fault["msg"]) for fault in faults)
     return f"{path}: {'; or: '.join(messages)}"
+
+
+def _reason(path: str) -> str:
+    place = re.sub(r"\[\d+\]", "[]", path)
+    by_name = UNSUPPORTED.get(path.rpartition(".")[2], "no such option is known")
+    return UNSUPPORTED_AT.get(place, by_name)
 
 
 def _code(fault: Mapping[str, Any]) -> str | None:

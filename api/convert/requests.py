@@ -70,6 +70,8 @@ def paths_of(body: chat.ChatRequest) -> Paths:
         rules.append(("max_tokens", "max_completion_tokens"))
     if isinstance(body.stop, str):
         rules.append(("stop[0]", "stop"))
+    if body.tools is None:
+        rules.append(("tools.*", "tool_execution"))  # it offers all of the server's
     if body.reasoning_effort is not None:
         rules.append(("template_options.reasoning_effort", "reasoning_effort"))
     rules += [
@@ -94,6 +96,7 @@ def prompt_rules(wire_messages: WireMessages, wire_tools: WireTools) -> Iterable
 
 def _tool_rules(path: str, tool: tools.RequestTool) -> Iterable[tuple[str, str]]:
     if isinstance(tool, str):
+        yield f"{path}.*", path
         return
     if isinstance(tool, tools.CustomTool):
         yield f"{path}.format", f"{path}.custom.format.grammar.definition"

@@ -73,6 +73,8 @@ def paths_of(asked: Asked) -> Paths:
     rules = [] if response is None else [("response", response[1])]
     rules += [("max_tokens", "max_output_tokens"), ("seed", "toolmask.seed"), *EXTENSION_RULES]
     for i, tool in enumerate(asked.body.tools or ()):
+        if isinstance(tool, str):
+            rules.append((f"tools[{i}].*", f"tools[{i}]"))
         if isinstance(tool, flat.FlatCustomTool):
             rules.append((f"tools[{i}].format", f"tools[{i}].format.definition"))
     rules += [(f"messages[{i}]", draft.path) for i, draft in enumerate(_drafts(asked))]

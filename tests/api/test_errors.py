@@ -97,6 +97,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"tools": ["no_such_tool"]}, "tools[0]", "calculate"),
     ({"tools": [{"type": "retrieval"}]}, "tools[0]", "retrieval"),
     ({"tools": [{"type": "function"}]}, "tools[0].function", "missing"),
+    ({"tools": [{"type": "function", "name": "f"}]}, "tools[0].name", '"function": {"name"'),
+    ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice.name", '"function": {"name"'),
     ({"tool_choice": "required"}, "tool_choice", "no tool"),
     ({"tool_choice": "always", "tools": [WEATHER]}, "tool_choice", "auto"),
     ({"tool_choice": NAMED, "tools": [WEATHER]}, "tool_choice", "absent"),
