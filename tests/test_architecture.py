@@ -56,6 +56,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.engine",
         "engine.agent engine.structured",
         "engine.outlines_model",
+        "api.schemas.unsupported",
         "api api.bench_tools api.connections api.convert api.convert.paths api.loading api.metrics api.routes "
         "api.schemas api.schemas.common api.settings",
         "api.bench api.schemas.completions api.schemas.errors api.schemas.health api.schemas.models "

@@ -8,6 +8,7 @@ import pytest
 
 from api.convert.chat import ChatStream
 from api.routes import responses
+from api.schemas.unsupported import UNSUPPORTED
 from tests.api.servers import (
     WEATHER,
     LiveServer,
@@ -162,6 +163,24 @@ def test_a_mistake_is_a_400_that_names_the_parameter(
     assert error["type"] == "invalid_request_error"
     assert error["param"].startswith(param)
     assert word in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi", "name": None}]}),
+        ("/v1/responses", {"input": "Hi"}),
+        ("/v1/completions", {"prompt": "Hi", "max_tokens": 4}),
+    ],
+    ids=["chat", "responses", "completions"],
+)
+def test_a_null_asks_for_nothing_of_an_option_of_openai_but_names_what_nobody_knows(
+    server: LiveServer, path: str, body: dict[str, Any]
+) -> None:
+    nulls = {**dict.fromkeys(UNSUPPORTED), "model": "fake", **body}
+    assert server.http.post(path, json=nulls).status_code == 200
+    refused = server.http.post(path, json={**nulls, "frobnicate": None})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "frobnicate")
 
 
 NAN_SCHEMA = {"name": "x", "schema": {"type": "number", "minimum": float("nan")}}
