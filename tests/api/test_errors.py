@@ -1,5 +1,6 @@
 """What a client gets wrong is told by name, with the path of the parameter, before the first byte of a stream."""
 
+import gzip
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -13,9 +14,11 @@ from tests.api.servers import (
     WEATHER,
     LiveServer,
     chat_body,
+    connected,
     custom_tool,
     events_of,
     function_tool,
+    head,
     is_idle,
     served,
     wait_until,
@@ -322,6 +325,33 @@ def test_a_body_that_is_too_long_is_a_413_by_its_header_or_as_it_comes(server: L
     chunked = server.http.post("/v1/chat/completions", content=pieces, headers=headers)
     for response in (told, chunked):
         assert (response.status_code, response.json()["error"]["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("more", [(), ("expect: 100-continue",)], ids=["plain", "expect"])
+def test_a_body_that_is_too_long_by_its_head_is_refused_before_it_comes_and_a_shutdown_does_not_wait(
+    more: tuple[str, ...],
+) -> None:
+    with served(max_body_bytes=1000, request_timeout_s=1000) as server:
+        client = connected(server)
+        client.sendall(head(10**9, "/v1/chat/completions", *more))
+        answer = b""
+        while b"body_too_large" not in answer:
+            answer += client.recv(2**16)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"connection: close" in answer.lower()
+    assert client.recv(1) == b""
+    client.close()
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "identity, br"])
+def test_a_compressed_body_is_a_415_that_says_so(server: LiveServer, encoding: str) -> None:
+    headers = {"content-type": JSON, "content-encoding": encoding}
+    content = gzip.compress(json.dumps(chat_body()).encode())
+    error = server.http.post("/v1/chat/completions", content=content, headers=headers)
+    assert (error.status_code, error.json()["error"]["code"]) == (415, "unsupported_encoding")
+    assert "compressed bodies are not read" in error.json()["error"]["message"]
+    plain = {**headers, "content-encoding": "identity"}
+    assert server.http.post("/v1/chat/completions", json=chat_body(), headers=plain).status_code == 200
 
 
 def test_a_schema_that_is_bad_does_not_stop_the_next_request(server: LiveServer) -> None:
