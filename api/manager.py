@@ -22,16 +22,18 @@ from api.convert.errors import RETRY_SOON, SERVER, WireError, from_exception
 from engine.catalog import OnProgress, Progress
 from engine.decoding import EngineLoad
 from engine.engine import Engine
-from engine.errors import EngineClosedError
+from engine.errors import EngineClosedError, EngineError
 
 logger = logging.getLogger(__name__)
 
 Loader = Callable[[str, OnProgress], Engine]  # blocks; raises ModelError, MemoryError or what the device raises
+Check = Callable[[str], object]  # of a name that is to be loaded; may read files; raises ModelError
 
 
 class LoadState(StrEnum):
     """Where a load stands."""
 
+    QUEUED = "queued"  # behind another
     LOADING = "loading"
     READY = "ready"
     FAILED = "failed"
@@ -39,7 +41,7 @@ class LoadState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoadStatus:
-    """How far the latest load has come."""
+    """How far a load has come."""
 
     model: str
     state: LoadState
@@ -97,9 +99,12 @@ class Switch:
 class ModelManager:
     """Loads, switches and unloads models."""
 
-    def __init__(self, load: Loader, *, known: Iterable[str] = (), may_switch: bool = False) -> None:
+    def __init__(
+        self, load: Loader, *, known: Iterable[str] = (), may_switch: bool = False, check: Check = lambda _: None
+    ) -> None:
         """known: names that a request may ask for. may_switch: whether asking for one that is not served loads it."""
         self._load = load
+        self._check = check
         self._may_switch = may_switch
         self._known: dict[str, int] = dict.fromkeys(known, int(time.time()))  # name -> since when
         self._serving: Serving | None = None
@@ -144,6 +149,29 @@ class ModelManager:
             yield serving
         finally:
             serving.release()
+
+    @property
+    def queued(self) -> list[str]:
+        """The models that are to be loaded after the one that loads, in turn."""
+        return [name for name in self._switches if self.progress_of(name).state is LoadState.QUEUED]
+
+    def progress_of(self, name: str) -> LoadStatus:
+        """How far the load of this model has come, which has been asked for."""
+        status = self.status
+        if status is not None and status.model == name and status.state is LoadState.LOADING:
+            return status
+        if name in self._switches:
+            return LoadStatus(name, LoadState.QUEUED, Progress("waiting", 0, None))
+        return LoadStatus(name, LoadState.READY, Progress("ready", 0, None))
+
+    async def check_name(self, name: str) -> None:
+        """Raises WireError for a name that no model can have, before anybody waits for it."""
+        if name in self._known:
+            return
+        try:
+            await anyio.to_thread.run_sync(self._check, name, limiter=self._threads)
+        except EngineError as reason:
+            raise _load_error(name, reason) from reason
 
     def start_load(self, name: str) -> "asyncio.Task[None]":
         """Load a model and let it serve, in the background. The task raises WireError where that fails."""

@@ -9,8 +9,9 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 OPEN_PATHS = ("/health", "/docs", "/openapi.json")  # what answers without a key
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 MAX_DRAINED_BYTES = 64 * 2**20
+LINGER_S = 2  # for a refused body whose rest may be on its way; a shutdown waits no longer for it
 CLOSE = {"connection": "close"}  # what is left of the body would be taken for the next request
 OnAnswered = Callable[[str, str, int, float], None]  # route, method, status, seconds
 
@@ -42,12 +44,12 @@ class CutOffError(Exception):
     """The answer cannot be sent on: the request is over, and its client does not read."""
 
 
-async def send_error(error: WireError, send: Send) -> None:
-    """Answer with this error."""
+async def send_error(error: WireError, send: Send, *, is_last: bool = True) -> None:
+    """Answer with this error. is_last: whether the answer ends with it; else an empty part has to follow."""
     body = error.json_text().encode()
     headers = MutableHeaders({"content-type": "application/json", "content-length": str(len(body)), **error.headers})
     await send({"type": "http.response.start", "status": error.status, "headers": headers.raw})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": not is_last})
 
 
 class AccessLog:
@@ -206,7 +208,7 @@ class ApiKey:
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app = app
-        self._expected = f"Bearer {key}".encode()
+        self._expected = key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._is_right(scope):
@@ -216,12 +218,13 @@ class ApiKey:
         await send_error(WireError(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"}), send)
 
     def _is_right(self, scope: Scope) -> bool:
-        given = Headers(scope=scope).get("authorization", "").encode("latin-1")
-        return hmac.compare_digest(given, self._expected)
+        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        is_equal = hmac.compare_digest(given.strip(" ").encode("latin-1"), self._expected)
+        return scheme.lower() == "bearer" and is_equal  # schemes have no case: RFC 9110, 11.1
 
 
 class BodyLimit:
-    """Refuses bodies that are too long, by their header or, where that is missing or false, as they come."""
+    """Refuses bodies that are compressed or too long, by their head or, where that has no length, as they come."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
@@ -231,9 +234,8 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        length = Headers(scope=scope).get("content-length", "0")
-        if length.isdigit() and int(length[:20]) > self._max_bytes:
-            await send_error(await self._refusal(receive), send)
+        if (fault := self._fault(Headers(scope=scope))) is not None:
+            await _refuse(fault, receive, send)
             return
         num_bytes = 0
 
@@ -247,10 +249,34 @@ class BodyLimit:
 
         await self._app(scope, receive_bounded, send)
 
-    async def _refusal(self, receive: Receive, latest: Message | None = None) -> WireError:
-        is_read = await _drain(receive) if latest is None or latest.get("more_body", False) else True
+    def _fault(self, headers: Headers) -> WireError | None:
+        """What is wrong with a body that has this head."""
+        encoding, length = headers.get("content-encoding", ""), headers.get("content-length", "0")
+        if encoding.strip().lower() not in ("", "identity"):
+            message = f"compressed bodies are not read; send it without Content-Encoding: {encoding:.80}"
+            return WireError(415, message, code="unsupported_encoding", headers=CLOSE)
+        if length.isdigit() and int(length[:20]) > self._max_bytes:
+            return self._too_large(CLOSE)
+        return None
+
+    async def _refusal(self, receive: Receive, latest: Message) -> WireError:
+        is_read = await _drain(receive) if latest.get("more_body", False) else True
+        return self._too_large({} if is_read else CLOSE)
+
+    def _too_large(self, headers: Mapping[str, str]) -> WireError:
         message = f"the body has more than {self._max_bytes} bytes"
-        return WireError(413, message, code="body_too_large", headers={} if is_read else CLOSE)
+        return WireError(413, message, code="body_too_large", headers=headers)
+
+
+async def _refuse(error: WireError, receive: Receive, send: Send) -> None:
+    """Answer before the body comes, and without asking for it. Then take for a while what comes all the same.
+
+    To close at once would reset the connection, and with it take the answer from a client that still sends.
+    """
+    await send_error(error, send, is_last=False)
+    with anyio.move_on_after(LINGER_S):
+        await _drain(receive)
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _drain(receive: Receive) -> bool:

@@ -16,7 +16,7 @@ import uvicorn
 from api.app import create_app
 from api.connections import Connection
 from api.convert.errors import RETRY_SOON, SERVER, WireError
-from api.manager import Loader, ModelManager
+from api.manager import Check, Loader, ModelManager
 from api.settings import ServerConfig
 from engine.catalog import OnProgress, resolve
 from engine.config import EngineConfig
@@ -32,13 +32,17 @@ def run_server(config: ServerConfig) -> None:
     resolve(config.model)
     if config.tool_format is not None:
         format_named(config.tool_format)
-    serve_models(config, engine_loader(config))
+    serve_models(config, engine_loader(config), check=resolve)
 
 
-def serve_models(config: ServerConfig, load: Loader) -> None:
-    """The same with engines of any making. After SIGTERM this returns; after SIGINT it raises KeyboardInterrupt."""
+def serve_models(config: ServerConfig, load: Loader, *, check: Check = lambda _: None) -> None:
+    """The same with engines of any making. After SIGTERM this returns; after SIGINT it raises KeyboardInterrupt.
+
+    check: raises ModelError for a name that `load` could not load.
+    """
     _log_to_console()
-    manager = ModelManager(load, known=(config.model, *config.known_models), may_switch=config.allow_model_switch)
+    known = (config.model, *config.known_models)
+    manager = ModelManager(load, known=known, may_switch=config.allow_model_switch, check=check)
     failures: list[WireError] = []
 
     def stop(error: WireError) -> None:

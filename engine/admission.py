@@ -14,11 +14,12 @@ from engine.errors import BudgetError, ContextLengthError, GrammarError, Matcher
 from engine.events import Enforcement, Receipt, ReceiptEntry
 from engine.generation import Deliver, Run
 from engine.grammars.closing import ClosingSearch
-from engine.grammars.closing_hints import ClosingHints, schema_hints
+from engine.grammars.closing_hints import ClosingHints
 from engine.grammars.matcher import GrammarCompiler, Matcher
 from engine.grammars.reasoning_budget import ReasoningBudget, reasoning_tags
 from engine.grammars.tool_format import Opening, ToolFormat
 from engine.grammars.turn import Turn, TurnBuilder, VetoedPart
+from engine.grammars.turn_closing import hints_of
 from engine.grammars.turn_parser import TurnParser
 from engine.grammars.veto import Veto
 from engine.grammars.veto_matcher import TurnReader, TurnVetoes, VetoMatcher
@@ -130,7 +131,7 @@ class Admission:
         alone = self._compiler.compile(f"start: {part.checked.lark()}", param=part.path)
         text = TurnParser(self._tool_format, has_calls=False, special_tokens={}, call_id=str)
         matcher = VetoMatcher(alone, TurnReader(text, TurnVetoes(response=veto), self._tokenizer))
-        if self.closing.path(matcher, self._context_length, schema_hints(part.checked.schema)) is None:
+        if self.closing.path(matcher, self._context_length, hints_of(part.checked)) is None:
             raise GrammarError(f"{part.path} cannot be enforced: no value was found that satisfies it", param=part.path)
 
     def _with_budget(self, request: Request, matcher: Matcher | None, opening: Opening) -> Matcher | None:

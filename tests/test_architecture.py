@@ -57,9 +57,9 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.agent engine.structured",
         "engine.outlines_model",
         "api api.bench_tools api.connections api.convert api.convert.paths api.loading api.metrics api.routes "
-        "api.schemas api.schemas.common api.settings",
-        "api.bench api.schemas.completions api.schemas.errors api.schemas.health api.schemas.models "
-        "api.schemas.tools api.toolbox",
+        "api.schemas api.schemas.unsupported api.settings",
+        "api.bench api.schemas.common api.toolbox",
+        "api.schemas.completions api.schemas.errors api.schemas.health api.schemas.models api.schemas.tools",
         "api.convert.errors api.routes.documented api.schemas.messages api.schemas.response_items",
         "api.convert.answers api.convert.history api.convert.sampling api.lifetime api.manager api.routes.query "
         "api.schemas.chat api.schemas.responses api.schemas.tokenize api.workers",

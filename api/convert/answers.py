@@ -15,6 +15,7 @@ from api.schemas.common import (
 )
 from engine.errors import GenerationError
 from engine.events import Event, Finished, Receipt, StopReason, TokenLogprob, ToolCallEnd, ToolCallStart
+from engine.events import ReceiptEntry as EngineReceiptEntry
 from engine.events import Usage as EngineUsage
 
 FINISH_REASONS: dict[StopReason, FinishReason] = {
@@ -92,14 +93,17 @@ def to_info(receipt: Receipt, usages: Iterable[EngineUsage], seed: int, paths: P
     """What stands under `toolmask` in an answer; counts of all its choices."""
     usages = list(usages)
     return ToolmaskInfo(
-        receipt=[
-            ReceiptEntry(path=paths.to_wire(entry.path), enforcement=entry.enforcement.value, detail=entry.detail)
-            for entry in receipt.entries
-        ],
+        receipt=[_to_entry(entry, paths) for entry in receipt.entries],
         forced_tokens=sum(usage.forced_tokens for usage in usages),
         forward_passes=sum(usage.forward_passes for usage in usages),
         seed=seed,
     )
+
+
+def _to_entry(entry: EngineReceiptEntry, paths: Paths) -> ReceiptEntry:
+    path, rest = paths.split(entry.path)
+    detail = f"{rest}: {entry.detail}" if rest else entry.detail
+    return ReceiptEntry(path=path, enforcement=entry.enforcement.value, detail=detail)
 
 
 @dataclass(slots=True)

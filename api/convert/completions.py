@@ -27,14 +27,21 @@ def to_requests(body: wire.CompletionRequest, encode: Encode) -> list[Request]:
     sampling = to_sampling(body, body.logprobs)
     return [
         Request(
-            prompt=tuple(encode(prompt)) if isinstance(prompt, str) else tuple(prompt),
+            prompt=_tokens(prompt, prompt_path(body, position), encode),
             response=None if bound is None else bound[0],
             sampling=sampling,
             stop=to_stop(body.stop),
             max_tokens=DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens,
         )
-        for prompt in prompts_of(body)
+        for position, prompt in enumerate(prompts_of(body))
     ]
+
+
+def _tokens(prompt: str | list[int], path: str, encode: Encode) -> tuple[int, ...]:
+    tokens = tuple(encode(prompt) if isinstance(prompt, str) else prompt)
+    if not tokens:
+        raise WireError(400, f"{path} is empty; a prompt must have at least one token", param=path)
+    return tokens
 
 
 def prompts_of(body: wire.CompletionRequest) -> list[str | list[int]]:
@@ -45,10 +52,18 @@ def prompts_of(body: wire.CompletionRequest) -> list[str | list[int]]:
     return prompts or [[each for each in body.prompt if isinstance(each, int)]]
 
 
-def paths_of(body: wire.CompletionRequest) -> Paths:
-    """How the engine's paths into this request read in the client's JSON."""
+def prompt_path(body: wire.CompletionRequest, position: int) -> str:
+    """Where the client wrote that prompt."""
+    is_one = isinstance(body.prompt, str) or isinstance(body.prompt[0], int)
+    return "prompt" if is_one else f"prompt[{position}]"
+
+
+def paths_of(body: wire.CompletionRequest, position: int = 0) -> Paths:
+    """How the engine's paths into the request of the prompt at this position read in the client's JSON."""
     bound = to_grammar(body.toolmask)
-    rules = [("response", bound[1])] if bound else []
+    rules = [("prompt", prompt_path(body, position))]
+    if bound:
+        rules.append(("response", bound[1]))
     if isinstance(body.stop, str):
         rules.append(("stop[0]", "stop"))
     return from_rules([*rules, *EXTENSION_RULES])

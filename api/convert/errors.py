@@ -1,6 +1,7 @@
 """Everything that can go wrong, as OpenAI-shaped errors. What nobody foresaw is told without its text."""
 
 import logging
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 
 from api.convert.paths import UNCHANGED, Paths, json_path
 from api.schemas.errors import ErrorBody, ErrorResponse
+from api.schemas.unsupported import UNSUPPORTED, UNSUPPORTED_AT
 from engine.errors import (
     BudgetError,
     ContextLengthError,
@@ -27,33 +29,6 @@ RETRY_SOON = {"retry-after": str(RETRY_AFTER_S)}
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
-
-# OpenAI's options that are not supported, by their first step, and what to do instead.
-UNSUPPORTED = {
-    "background": "answers are waited for, or streamed",
-    "conversation": "send the conversation, or previous_response_id",
-    "context_management": "nothing is left out of a conversation",
-    "max_tool_calls": "the server runs no tools for a response",
-    "prompt": "the server keeps no prompts",
-    "audio": "this server writes text only",
-    "function_call": "it is deprecated; use tool_choice",
-    "functions": "it is deprecated; use tools",
-    "image_url": "this server reads text only",
-    "input_audio": "this server reads text only",
-    "file": "this server reads text only",
-    "moderation": "this server has no moderation",
-    "prediction": "this server takes no predicted output",
-    "prompt_cache_options": "prompts are cached as the server is set up",
-    "prompt_cache_retention": "prompts are cached as the server is set up",
-    "reasoning_effort": "it belongs to chats; responses have reasoning.effort",
-    "refusal": "this server writes no refusals",
-    "verbosity": "how much a model says cannot be set; ask for it in a message",
-    "web_search_options": "offer the tool web_search instead",
-    "top_k": "it stands under toolmask",
-    "min_p": "it stands under toolmask",
-    "repetition_penalty": "it stands under toolmask",
-    "name": "the models' chat templates know no names of participants",
-}
 
 
 class WireError(Exception):
@@ -168,15 +143,19 @@ def _precedence(path: str, fault: Mapping[str, Any]) -> tuple[int, bool]:
 
 def _sentence(path: str, faults: Sequence[Mapping[str, Any]]) -> str:
     if faults[0]["type"] == "extra_forbidden":
-        name = path.rpartition(".")[2]
-        reason = UNSUPPORTED.get(name, "no such option is known")
-        return f"{path} is not supported: {reason}"
+        return f"{path} is not supported: {_reason(path)}"
     if faults[0]["type"] == "missing":
         return f"{path} is missing"
     if faults[0]["type"] == "string_unicode":
         return f"{path} has a lone surrogate, which is no text"
     messages = dict.fromkeys(str(fault["msg"]) for fault in faults)
     return f"{path}: {'; or: '.join(messages)}"
+
+
+def _reason(path: str) -> str:
+    place = re.sub(r"\[\d+\]", "[]", path)
+    by_name = UNSUPPORTED.get(path.rpartition(".")[2], "no such option is known")
+    return UNSUPPORTED_AT.get(place, by_name)
 
 
 def _code(fault: Mapping[str, Any]) -> str | None:

@@ -13,10 +13,18 @@ from engine.errors import RequestError
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Where a path begins with `engine`, as a whole step, the client's begins with `wire`."""
+    """Where a path begins with `engine`, as a whole step, the client's begins with `wire`.
+
+    is_end: the client's is `wire` alone: what the engine knows below it stands nowhere in the client's JSON, as of a
+    tool that is only named there.
+    """
 
     engine: str
     wire: str
+    is_end: bool = False
+
+    def fits(self, path: str) -> bool:
+        return re.match(re.escape(self.engine) + r"(?![\w-])", path) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +35,17 @@ class Paths:
 
     def to_wire(self, path: str) -> str:
         """The client's path to what the engine calls `path`."""
+        return self.split(path)[0]
+
+    def split(self, path: str) -> tuple[str, str]:
+        """The same, and what of `path` lies below it but stands nowhere in the client's JSON."""
         for rule in self.rules:
-            if re.match(re.escape(rule.engine) + r"(?![\w-])", path):
-                return rule.wire + path[len(rule.engine) :]
-        return path
+            if rule.fits(path):
+                rest = path[len(rule.engine) :]
+                if rule.is_end:  # an index alone would say nothing
+                    return rule.wire, path if rest.startswith("[") else rest.removeprefix(".")
+                return rule.wire + rest, ""
+        return path, ""
 
     def in_text(self, text: str, path: str) -> str:
         """An error's text, which names `path`, in the client's words."""
@@ -43,8 +58,8 @@ UNCHANGED = Paths()
 
 
 def from_rules(rules: Iterable[tuple[str, str]]) -> Paths:
-    """Paths of (engine, wire) pairs."""
-    return Paths(tuple(Rule(engine, wire) for engine, wire in rules))
+    """Paths of (engine, wire) pairs. An engine's path that ends in `.*` makes a rule that is an end."""
+    return Paths(tuple(Rule(engine.removesuffix(".*"), wire, engine.endswith(".*")) for engine, wire in rules))
 
 
 @contextmanager
@@ -66,6 +81,9 @@ def json_path(steps: Sequence[str | int], body: object, *, missing: bool = False
     path, value = "", body
     for number, step in enumerate(steps, start=1):
         found, inner = _step(value, step)
+        if found and missing and number == len(steps) > 1:
+            # It is there, so the step before was no key, but a union's member that is called like one.
+            return json_path([*steps[:-2], step], body, missing=True)
         if found:
             path, value = _joined(path, step), inner
         elif missing and number == len(steps):

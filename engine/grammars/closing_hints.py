@@ -28,6 +28,7 @@ def schema_hints(schema: Any) -> ClosingHints:
     for _, each in all_schemas(schema, ""):
         strings += each.get("required", ())
         strings += _shortest(value for value in each.get("enum", ()) if isinstance(value, str))
+        strings += [each["const"]] if isinstance(each.get("const"), str) else []
         if "pattern" in each:
             shape = shape_of(each["pattern"], json_size, anchored=False)
             if shape is not None and shape.shortest is not None:

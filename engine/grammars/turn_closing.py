@@ -10,6 +10,12 @@ from engine.grammars.tool_format import ToolFormat
 MAX_CALL_ID = 64  # bytes of an id that a family writes into its calls
 
 
+def hints_of(checked: CheckedSchema) -> ClosingHints:
+    """Of what the grammar holds and, where it does not hold all, of what a value must satisfy besides."""
+    hints = schema_hints(checked.schema)
+    return hints + schema_hints(checked.source) if checked.vetoed else hints
+
+
 @dataclass(slots=True)
 class TurnClosing:
     """Takes the parts one by one; of several, one has to be completed."""
@@ -20,7 +26,7 @@ class TurnClosing:
 
     def add_schema(self, checked: CheckedSchema, bound: ClosingBound | None) -> None:
         """A JSON value. What a veto asks for beside the grammar, no bound knows."""
-        self.hints += schema_hints(checked.schema)
+        self.hints += hints_of(checked)
         self._add(None if checked.vetoed else bound)
 
     def add_regex(self, regex: str) -> None:

@@ -115,6 +115,7 @@ def served(
     others: Mapping[str, Callable[[], LoadedModel]] | None = None,
     engine_config: EngineConfig | None = None,
     before_load: Callable[[str], None] = lambda _: None,
+    check: Callable[[str], None] = lambda _: None,
     waits: bool = True,
     **config: Any,
 ) -> Iterator[LiveServer]:
@@ -126,7 +127,8 @@ def served(
     make = first if callable(first) else lambda: first
     loader = FakeLoader({MODEL: make, **(others or {})}, engine_config or COLD, before_load=before_load)
     settings = ServerConfig(**{"model": MODEL, "port": 0, "shutdown_timeout_s": TIMEOUT_S, **config})
-    manager = ModelManager(loader, known=[MODEL, *settings.known_models], may_switch=settings.allow_model_switch)
+    known = [MODEL, *settings.known_models]
+    manager = ModelManager(loader, known=known, may_switch=settings.allow_model_switch, check=check)
     app = create_app(settings, manager)
     server = _Uvicorn(settings, app, manager, MODEL if waits else None)
     thread = threading.Thread(target=server.run, name="uvicorn")

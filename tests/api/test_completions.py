@@ -91,6 +91,30 @@ def test_a_mistake_is_named(server: LiveServer, body: dict[str, Any], param: str
     assert response.json()["error"]["param"].startswith(param)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "param", "word"),
+    [
+        (["hi"] * 129, "prompt", "at most 128"),
+        ([[1]] * 129, "prompt", "at most 128"),
+        (["hi", ""], "prompt[1]", "at least one token"),
+        (["hi", 5], "prompt[1]", "string"),
+        ([1, "hi"], "prompt[1]", "integer"),
+        ([[1], [99999]], "prompt[1]", "99999"),
+        (["hi", "a" * 9000], "prompt[1]", "tokens"),
+        ([5.5], "prompt", "at most 128"),
+        ("", "prompt", "at least one token"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_of_several_prompts_the_one_that_is_wrong_is_named_and_nothing_else(
+    server: LiveServer, prompt: Any, param: str, word: str
+) -> None:
+    error = complete(server, prompt=prompt).json()["error"]
+    assert error["param"] == param
+    assert word in error["message"]
+    assert "message" not in error["message"]
+
+
 # Tokens.
 
 

@@ -1,5 +1,6 @@
 """What a client gets wrong is told by name, with the path of the parameter, before the first byte of a stream."""
 
+import gzip
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -8,13 +9,16 @@ import pytest
 
 from api.convert.chat import ChatStream
 from api.routes import responses
+from api.schemas.unsupported import UNSUPPORTED
 from tests.api.servers import (
     WEATHER,
     LiveServer,
     chat_body,
+    connected,
     custom_tool,
     events_of,
     function_tool,
+    head,
     is_idle,
     served,
     wait_until,
@@ -97,6 +101,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"tools": ["no_such_tool"]}, "tools[0]", "calculate"),
     ({"tools": [{"type": "retrieval"}]}, "tools[0]", "retrieval"),
     ({"tools": [{"type": "function"}]}, "tools[0].function", "missing"),
+    ({"tools": [{"type": "function", "name": "f"}]}, "tools[0].name", '"function": {"name"'),
+    ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice.name", '"function": {"name"'),
     ({"tool_choice": "required"}, "tool_choice", "no tool"),
     ({"tool_choice": "always", "tools": [WEATHER]}, "tool_choice", "auto"),
     ({"tool_choice": NAMED, "tools": [WEATHER]}, "tool_choice", "absent"),
@@ -160,6 +166,24 @@ def test_a_mistake_is_a_400_that_names_the_parameter(
     assert error["type"] == "invalid_request_error"
     assert error["param"].startswith(param)
     assert word in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi", "name": None}]}),
+        ("/v1/responses", {"input": "Hi"}),
+        ("/v1/completions", {"prompt": "Hi", "max_tokens": 4}),
+    ],
+    ids=["chat", "responses", "completions"],
+)
+def test_a_null_asks_for_nothing_of_an_option_of_openai_but_names_what_nobody_knows(
+    server: LiveServer, path: str, body: dict[str, Any]
+) -> None:
+    nulls = {**dict.fromkeys(UNSUPPORTED), "model": "fake", **body}
+    assert server.http.post(path, json=nulls).status_code == 200
+    refused = server.http.post(path, json={**nulls, "frobnicate": None})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "frobnicate")
 
 
 NAN_SCHEMA = {"name": "x", "schema": {"type": "number", "minimum": float("nan")}}
@@ -301,6 +325,33 @@ def test_a_body_that_is_too_long_is_a_413_by_its_header_or_as_it_comes(server: L
     chunked = server.http.post("/v1/chat/completions", content=pieces, headers=headers)
     for response in (told, chunked):
         assert (response.status_code, response.json()["error"]["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("more", [(), ("expect: 100-continue",)], ids=["plain", "expect"])
+def test_a_body_that_is_too_long_by_its_head_is_refused_before_it_comes_and_a_shutdown_does_not_wait(
+    more: tuple[str, ...],
+) -> None:
+    with served(max_body_bytes=1000, request_timeout_s=1000) as server:
+        client = connected(server)
+        client.sendall(head(10**9, "/v1/chat/completions", *more))
+        answer = b""
+        while b"body_too_large" not in answer:
+            answer += client.recv(2**16)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"connection: close" in answer.lower()
+    assert client.recv(1) == b""
+    client.close()
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "identity, br"])
+def test_a_compressed_body_is_a_415_that_says_so(server: LiveServer, encoding: str) -> None:
+    headers = {"content-type": JSON, "content-encoding": encoding}
+    content = gzip.compress(json.dumps(chat_body()).encode())
+    error = server.http.post("/v1/chat/completions", content=content, headers=headers)
+    assert (error.status_code, error.json()["error"]["code"]) == (415, "unsupported_encoding")
+    assert "compressed bodies are not read" in error.json()["error"]["message"]
+    plain = {**headers, "content-encoding": "identity"}
+    assert server.http.post("/v1/chat/completions", json=chat_body(), headers=plain).status_code == 200
 
 
 def test_a_schema_that_is_bad_does_not_stop_the_next_request(server: LiveServer) -> None:

@@ -12,7 +12,7 @@ import pytest
 from api.manager import ModelManager
 from engine.catalog import OnProgress, Progress
 from engine.engine import Engine
-from engine.errors import EngineError, UnsupportedModelError
+from engine.errors import EngineError, ModelNotFoundError, UnsupportedModelError
 from tests.api.servers import MODEL, chat_body, events_of, fake_that_answers, served, wait_until
 from tests.fakes import EOS, Gate, fake_loaded, with_hook
 
@@ -80,6 +80,7 @@ def test_the_progress_of_a_load_can_be_read_while_the_old_model_answers() -> Non
             "done_bytes": 1,
             "total_bytes": 2,
             "error": None,
+            "queued": [],
         }
         assert server.chat().status_code == 200
         may_load.set()
@@ -184,6 +185,38 @@ def test_a_switch_that_no_request_waits_for_any_longer_leaves_the_model_as_it_is
         assert server.http.get("/health").json()["model"] == "model-a"
         progress = server.http.get("/v1/models/load").json()
         assert (progress["model"], progress["state"]) == ("model-b", "failed")
+
+
+def refuse(name: str) -> None:
+    raise ModelNotFoundError(f"no model is called {name!r}")
+
+
+def test_a_load_behind_another_is_told_as_queued_and_listed() -> None:
+    held = Held()
+    with served(first(), others=TWO, before_load=held) as server:
+        server.http.post("/v1/models/load", json={"model": "model-a", "wait": False})
+        assert held.has_begun.wait(30)
+        second = server.http.post("/v1/models/load", json={"model": "model-b", "wait": False})
+        assert second.status_code == 202
+        assert (second.json()["model"], second.json()["state"], second.json()["done_bytes"]) == ("model-b", "queued", 0)
+        now = server.http.get("/v1/models/load").json()
+        assert (now["model"], now["state"], now["queued"]) == ("model-a", "loading", ["model-b"])
+        held.may_load.set()
+        last = server.http.post("/v1/models/load", json={"model": "model-b"}).json()
+        assert (last["model"], last["state"], last["queued"]) == ("model-b", "ready", [])
+
+
+def test_a_name_that_no_model_can_have_is_refused_at_once_also_while_another_loads() -> None:
+    held = Held()
+    with served(first(), others=TWO, known_models=tuple(TWO), before_load=held, check=refuse) as server:
+        server.http.post("/v1/models/load", json={"model": "model-a", "wait": False})
+        assert held.has_begun.wait(30)
+        for wait in (True, False):
+            refused = server.http.post("/v1/models/load", json={"model": "nowhere", "wait": wait})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
+            assert refused.json()["error"]["param"] == "model"
+        assert server.http.get("/v1/models/load").json()["queued"] == []
+        held.may_load.set()
 
 
 def test_no_third_model_is_loaded_before_a_replaced_one_has_finished() -> None:

@@ -56,6 +56,15 @@ def test_with_the_key_there_is_an_answer(locked: LiveServer) -> None:
         assert [model.id for model in client.models.list()] == [MODEL]
 
 
+@pytest.mark.parametrize("scheme", ["bearer", "BEARER"])
+def test_the_scheme_of_the_key_has_no_case_but_the_key_has(locked: LiveServer, scheme: str) -> None:
+    statuses = [
+        locked.http.get("/v1/models", headers={"authorization": f"{scheme} {key}"}).status_code
+        for key in ("sk-1", "SK-1")
+    ]
+    assert statuses == [200, 401]
+
+
 def test_a_listed_origin_may_use_the_server_and_no_other(locked: LiveServer) -> None:
     ask = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type"}
 

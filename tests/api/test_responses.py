@@ -365,6 +365,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"text": {"verbosity": "low"}}, "text.verbosity", "None"),
     ({"stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation", "False"),
     ({"tools": [{"type": "web_search"}]}, "tools[0]", "web_search"),
+    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools[0].function", "beside the type"),
+    ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice.function", "beside the type"),
     ({"tools": [WEATHER]}, "tools[0]", "function"),
     ({"tools": ["absent"]}, "tools[0]", "calculate"),
     ({"tools": [FORECAST, FORECAST]}, "tools[1].name", "differ"),

@@ -127,3 +127,24 @@ def test_a_streamed_trace_is_in_the_last_chunk(server: LiveServer) -> None:
     *_, last, done = events_of(server.chat(**body))
     assert done == "data: [DONE]"
     assert last["toolmask"]["trace"][0]["name"] == "calculate"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+def test_a_tool_that_is_named_twice_is_told_by_its_place_in_the_list(server: LiveServer, path: str) -> None:
+    said = {"messages": [{"role": "user", "content": "x"}]} if "chat" in path else {"input": "x"}
+    error = server.http.post(path, json={"model": MODEL, **said, "tools": ["calculate", "calculate"]}).json()["error"]
+    assert (error["param"], "differ" in error["message"]) == ("tools[1]", True)
+
+
+def receipt_of(server: LiveServer, **options: object) -> list[dict[str, str]]:
+    answer = server.chat(max_tokens=300, **options).json()
+    return list(answer["toolmask"]["receipt"])
+
+
+def test_a_receipt_speaks_of_tools_of_the_server_by_paths_that_the_request_has(server: LiveServer) -> None:
+    named = receipt_of(server, tools=[WEATHER, "calculate"])
+    assert {entry["path"] for entry in named if entry["path"].startswith("tools[1]")} == {"tools[1]"}
+    assert any(entry["detail"].startswith("parameters") for entry in named if entry["path"] == "tools[1]")
+    offered = receipt_of(server, tool_execution="server")
+    assert [entry for entry in offered if entry["path"].startswith("tools")] == []
+    assert "tool_execution" in {entry["path"] for entry in offered}

@@ -89,7 +89,11 @@ class TaggedArguments:
                     raise refusal(path, f"in this model's format {keyword} stands alone")
                 branches = [resolve(each, root, path) for each in schema[keyword]]
         texts = [self._string_branch(each, path) for each in branches if "string" in kinds(each, root, path)]
-        literals = [string_literal(text) for kind in sorted(others) for text in self._literals(kind)]
+        literals = [
+            string_literal(text)
+            for text, meaning in self.meanings(others).items()
+            if any(_may_be(each, json.loads(meaning), kinds(each, root, path)) for each in branches)
+        ]
         return " | ".join([*(f"({text})" for text in texts), *literals])
 
     def _string_branch(self, schema: Any, path: str) -> str:
@@ -101,9 +105,6 @@ class TaggedArguments:
                 raise refusal(child_path(path, keyword), "this model's format cannot hold it beside an enum")
             return one_of([each for each in values if isinstance(each, str)], self.close_tag, path)
         return raw_string({**schema, "type": "string"}, self.close_tag, path)
-
-    def _literals(self, kind: str) -> list[str]:
-        return ["null"] if kind == "null" else [self.true, self.false]
 
     def meanings(self, kind: frozenset[str]) -> dict[str, str]:
         """Texts of a value that are no strings, and what they are as JSON."""
@@ -125,6 +126,14 @@ class TaggedArguments:
         if isinstance(value, bool):
             return self.true if value else self.false
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _may_be(schema: Any, value: bool | None, found: frozenset[str]) -> bool:
+    """Whether a schema of these kinds has the value: null, true or false."""
+    if ("null" if value is None else "boolean") not in found:
+        return False
+    listed = schema.get("enum", [schema["const"]] if "const" in schema else None) if isinstance(schema, dict) else None
+    return listed is None or any(each is value for each in listed)
 
 
 def _json(value: Any, root: JsonObject) -> str:
