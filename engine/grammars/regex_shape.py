@@ -6,6 +6,7 @@ several of the regex; from each place the rest of the regex is a way to end, so 
 
 import itertools
 import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -211,6 +212,11 @@ class _Reader:
             return _Set(inside if char.islower() else ASCII - inside, "")
         if char in ESCAPED:
             return _single(ESCAPED[char])
+        if char == "u" and (braced := re.compile(r"\{([0-9A-Fa-f]{1,6})\}").match(self._regex, self._at)):
+            self._at = braced.end()
+            if int(braced[1], 16) > sys.maxunicode:
+                raise _NotUnderstoodError
+            return _single(chr(int(braced[1], 16)))
         if char in "xu":
             width = 2 if char == "x" else 4
             digits = self._regex[self._at : self._at + width]

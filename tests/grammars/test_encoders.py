@@ -110,7 +110,7 @@ REFUSED: list[tuple[Any, str, list[ToolFormat]]] = [
     ({"enum": ["</parameter>", "a"]}, ".properties.p", [TAGGED]),
     ({"enum": ['<|"|>', "a"]}, ".properties.p", [GEMMAS]),
     ({"type": "object", "patternProperties": {"^a": INTEGER}}, ".properties.p.patternProperties", [PYTHONIC, GEMMAS]),
-    ({"allOf": [{"type": "object"}, {"minProperties": 1}]}, ".properties.p.allOf", [PYTHONIC, GEMMAS]),
+    ({"allOf": [{"type": "object"}, {"minProperties": 1}]}, ".properties.p.minProperties", [PYTHONIC, GEMMAS]),
     ({"type": "object", "minProperties": 1}, ".properties.p.minProperties", [PYTHONIC, GEMMAS]),
 ]
 

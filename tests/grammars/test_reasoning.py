@@ -200,19 +200,3 @@ def test_a_character_that_is_open_when_the_budget_is_used_up_is_written_to_its_e
         assert matcher.forced_tokens() == []
         matcher.accept([token])
     assert matcher.forced_tokens() == list(tokenizer_of(family).encode("</think>"))
-
-
-@each_family
-def test_a_budget_goes_back_with_its_matcher(family: ToolFormat) -> None:
-    matcher = budgeted(family, 2, Opening.BEFORE)
-    end = tokenizer_of(family).encode("</think>")
-    tokens = [*tokens_of(family, "<think>", "ab"), *end, *tokens_of(family, "\n\n")]
-    matcher.accept(tokens)
-    for length in range(len(tokens), -1, -1):
-        again = budgeted(family, 2, Opening.BEFORE)
-        again.accept(tokens[:length])
-        assert matcher.forced_tokens() == again.forced_tokens()
-        copied = matcher.copy()
-        assert copied.validate(tokens[length:]) == len(tokens) - length
-        if length:
-            matcher.rollback(1)
