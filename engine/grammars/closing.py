@@ -82,7 +82,7 @@ class _Node:
 
 
 class ClosingSearch:
-    """Finds closing paths, for one vocabulary. One thread at a time may use it; each thread makes its own, or locks."""
+    """Finds closing paths, for one vocabulary. Any thread may use it; only its counters may then miss a search."""
 
     def __init__(
         self,
