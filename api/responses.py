@@ -64,7 +64,7 @@ class EventStream(Response):
         self._job = job
         self._chunks = chunks
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  ASGI gives all three
         async with self._job, aclosing(self._data()) as lines:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async for data in lines:

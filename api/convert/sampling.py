@@ -25,7 +25,7 @@ def to_sampling(body: SamplingOptions, top_logprobs: int | None) -> SamplingPara
         seed=body.seed,
         top_logprobs=top_logprobs,
         logit_bias=_logit_bias(body.logit_bias or {}),
-        **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
+        **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]  # by name
     )
 
 

@@ -78,11 +78,6 @@ def detect(chat_template: str | None, vocabulary: Collection[str] = ()) -> Detec
     return Detected(PLAIN, "neither the chat template nor the vocabulary has the signs of a family that calls tools")
 
 
-def detect_format(chat_template: str | None, vocabulary: Collection[str] = ()) -> ToolFormat:
-    """As detect, without the reason."""
-    return detect(chat_template, vocabulary).family
-
-
 def format_named(name: str) -> ToolFormat:
     """Raises ConfigError for a name that no family has."""
     for family in TOOL_FORMATS:
