@@ -13,6 +13,7 @@ import mlx.core as mx
 
 from engine.capacity import STEP
 from engine.config import EngineConfig
+from engine.device_thread import in_own_thread
 from engine.drafts import DraftSource, FirstGuess, ModelDrafts, PromptLookup
 from engine.errors import ConfigError, EngineClosedError, GenerationError, QueueFullError
 from engine.generation import Generation, Run
@@ -62,17 +63,7 @@ class Decoder:
         Raises ConfigError where a model cannot do what is asked.
         """
         self._max_waiting = config.max_waiting
-        kept = config.prompt_cache_memory
-        self._stepper = Stepper(
-            loaded,
-            compiler,
-            kv_bits=config.kv_bits,
-            look_ahead=config.look_ahead,
-            drafts=_draft_source(loaded, config, drafter),
-            max_prefix_bytes=_machine_bytes() // 8 if kept is None else kept,
-            marker_ids=marker_ids,
-        )
-        self._store = _prefix_store(loaded, config, self._stepper)
+        self._stepper, self._store = in_own_thread(lambda: _device_parts(loaded, compiler, config, drafter, marker_ids))
         max_room = _max_room(config, self._stepper.memory.bytes_per_token)
         most = loaded.model.context_length
         self.context_length = most if max_room is None else min(most, max_room)  # tokens that one sequence may have
@@ -130,7 +121,7 @@ class Decoder:
         finally:  # also where this thread dies of a bug: nobody may wait for it in vain
             self._abort_all()
             self._keep_prefixes()
-            mx.clear_streams()  # MLX aborts the process when a thread ends with streams of its own
+            mx.clear_streams()  # as in_own_thread does, and for its reason
 
     def _work_once(self) -> None:
         # A function of its own, so that no local keeps a sequence and its cache alive while the engine waits.
@@ -197,6 +188,26 @@ class Decoder:
             self._scheduler.remove(run.sequence)
             del self._runs[run.sequence]
         self._stepper.release(run.sequence)
+
+
+def _device_parts(
+    loaded: LoadedModel,
+    compiler: GrammarCompiler,
+    config: EngineConfig,
+    drafter: LoadedModel | None,
+    marker_ids: frozenset[int],
+) -> tuple[Stepper, PrefixStore | None]:
+    kept = config.prompt_cache_memory
+    stepper = Stepper(
+        loaded,
+        compiler,
+        kv_bits=config.kv_bits,
+        look_ahead=config.look_ahead,
+        drafts=_draft_source(loaded, config, drafter),
+        max_prefix_bytes=_machine_bytes() // 8 if kept is None else kept,
+        marker_ids=marker_ids,
+    )
+    return stepper, _prefix_store(loaded, config, stepper)
 
 
 def _draft_source(loaded: LoadedModel, config: EngineConfig, drafter: LoadedModel | None) -> DraftSource | None:

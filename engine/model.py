@@ -29,6 +29,7 @@ from engine.cache import Cache, SequenceCache, arrays_in
 from engine.catalog import ModelSource, OnProgress, Progress, SourceKind, resolve
 from engine.checks import shown
 from engine.config import to_path
+from engine.device_thread import in_own_thread
 from engine.errors import ConfigError, ModelNotFoundError, UnsupportedModelError
 from engine.gguf import GROUP_SIZE, GGUFModel, read_gguf
 from engine.memory import LayerMemory, Memory, SlotCache, SlotMemory
@@ -273,6 +274,10 @@ def load(
         on_progress(Progress(f"loading {name}", 0, None))
     expand = mx.default_device().type == mx.cpu if expand_weights is None else expand_weights
     is_gguf = source.kind in (SourceKind.EMBEDDED, SourceKind.GGUF_FILE)
+    return in_own_thread(lambda: _load(name, path, is_gguf=is_gguf, expand=expand, adapter=adapter))
+
+
+def _load(name: str, path: Path, *, is_gguf: bool, expand: bool, adapter: Path | None) -> LoadedModel:
     module, config, tokenizer = _load_gguf(path) if is_gguf else _load_folder(path)
     if expand:
         _expand(module)
