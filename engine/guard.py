@@ -114,17 +114,32 @@ class Guard:
 
         Changes `after`. The shortest that still leads to the end, by dropping no more than MAX_SKIPPED tokens.
         """
-        forced = list(itertools.takewhile(lambda token: token not in self.eos_ids, after.forced_tokens()))
-        forced = forced[: after.validate(forced)]
-        after.accept(forced)
+        forced = self._take_forced(after)
         for start in range(min(len(path), MAX_SKIPPED), -1, -1):
             rest = path[start:]
-            if after.validate(rest) == len(rest):
-                end = after.copy()
-                end.accept(rest)
-                if end.is_accepting:
-                    return (*forced, *rest)
+            if after.validate(rest) == len(rest) and self._would_be_written(after.copy(), rest):
+                return (*forced, *rest)
         return None
+
+    def _would_be_written(self, matcher: Matcher, path: tuple[int, ...]) -> bool:
+        """Whether these tokens complete the turn, cut as the grammar will force them. Changes the matcher.
+
+        The same text may be forced from here in other tokens than where the path was found.
+        """
+        while path:
+            matcher.accept(path[:1])
+            forced = self._take_forced(matcher)
+            if path[1 : 1 + len(forced)] != forced:
+                return False
+            path = path[1 + len(forced) :]
+        return matcher.is_accepting
+
+    def _take_forced(self, matcher: Matcher) -> tuple[int, ...]:
+        """Move on by what the grammar forces, but for the turn's end, and return it."""
+        forced = list(itertools.takewhile(lambda token: token not in self.eos_ids, matcher.forced_tokens()))
+        forced = forced[: matcher.validate(forced)]
+        matcher.accept(forced)
+        return tuple(forced)
 
     def follow(self, matcher: Matcher, tokens: Sequence[int], room: int) -> None:
         """The grammar forced these tokens; the matcher stands behind them. room: tokens that may be written then."""
@@ -134,7 +149,8 @@ class Guard:
         if self.path[: len(tokens)] == tuple(tokens):
             self.path = self.path[len(tokens) :]
             return
-        found = self.finder.path(matcher, room, self.hints, None)  # they are cut in another way than on the path
+        # A path is what would be written, so this is for finders and matchers that do not agree on that.
+        found = self.finder.path(matcher, room, self.hints, None)
         if found is None:
             raise MatcherError("no way to complete the turn was found behind what the grammar forces")
         self._hold(found)

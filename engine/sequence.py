@@ -115,7 +115,9 @@ class Sequence:
     @property
     def way_out(self) -> int | None:
         """The token that surely may be taken; None where none is known."""
-        return self.guard.path[0] if self.guard is not None and self.guard.path else None
+        if self.guard is None or self.guard.path is None:
+            return None
+        return self.guard.path[0] if self.guard.path else min(self.eos_ids)
 
     def _is_stop_token(self, token: int) -> bool:
         return self.in_free_text and token in self.request.stop_token_ids

@@ -93,6 +93,25 @@ def test_a_token_after_which_the_known_way_still_leads_to_the_end_needs_no_searc
     assert not guard.admits(letters("start: /[a-c]b/"), c, room=0)
 
 
+def test_a_known_way_that_would_be_forced_in_other_tokens_from_here_is_no_way() -> None:
+    """Else what is forced leaves it, and from there no other may fit."""
+    a, b, c, quote, brace, comma = (fake_tokenizer().encode(sign)[0] for sign in 'abc"},')
+    (joined,) = fake_tokenizer().encode('"}},')
+    matcher = letters('start: /[ab][cd]/ "\\"}},"')
+    finder = Finder(None)
+    guard = guard_of(finder, None)
+
+    guard.path = (a, c, quote, brace, brace, comma)
+    assert not guard.admits(matcher, b, room=5)
+    assert finder.asked == [5]
+
+    guard.path = (a, c, joined)
+    assert guard.admits(matcher, b, room=5)
+    assert guard.path == (c, joined)
+    matcher.accept([b, c])
+    assert matcher.forced_tokens() == [joined]
+
+
 def test_the_known_way_is_followed_without_a_search() -> None:
     finder = Finder(None)
     guard = guard_of(finder, None)
@@ -182,6 +201,13 @@ def test_forced_and_unforced_calls_are_the_same_at_the_least_budget(hermes: bool
             calls.append([(call.name, call.arguments) for call in answer.tool_calls])
             assert answer.stop_reason is StopReason.GRAMMAR_END
     assert calls[0] == calls[1]
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2, 3])
+def test_where_no_token_that_goes_on_leaves_a_way_to_the_end_the_turn_ends(max_tokens: int) -> None:
+    with Engine(fake_loaded(bonus=NEVER_ENDS)) as engine:
+        answer = engine.chat([USER], response=Grammar.regex("a([b-z][a-z]{30})?"), max_tokens=max_tokens)
+    assert (answer.text, answer.usage.completion_tokens) == ("a", 1)
 
 
 def test_a_custom_grammar_is_complete_at_its_least_budget() -> None:

@@ -67,7 +67,8 @@ class TokenOrder:
         never = set(eos_ids) | set(special_ids)
         text = [token for token, each in enumerate(self.token_bytes) if each and token not in never]
         self._special = np.array(sorted(set(special_ids) - set(eos_ids)), dtype=np.int64)
-        text.sort(key=lambda token: (-_num_characters(self.token_bytes[token]), token))
+        # Of as many characters whole ones come before their first bytes.
+        text.sort(key=lambda token: (-_num_characters(self.token_bytes[token]), -len(self.token_bytes[token]), token))
         self._text = np.array(text, dtype=np.int32)
         self._by_bytes = {self.token_bytes[token]: token for token in reversed(text)}
         self._longest = max(map(len, self._by_bytes), default=0)

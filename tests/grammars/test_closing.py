@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from engine.errors import MatcherError
 from engine.grammars.closing import ClosingSearch
 from engine.grammars.closing_hints import ClosingHints, regex_hints, schema_hints
+from engine.grammars.closing_tokens import TokenOrder
 from engine.grammars.json_schema import check_schema
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.matcher import Matcher
@@ -216,6 +217,14 @@ def test_the_shortest_path_is_the_shortest_there_is_and_none_is_found_below_it(
         path = search.path(matcher, max_tokens)
         assert (path is None) == (max_tokens < least)
         assert path is None or len(path) <= max_tokens
+
+
+def test_a_character_is_written_whole_where_a_token_has_it() -> None:
+    """Else a name in Chinese costs three tokens for each character."""
+    name = "名".encode()
+    order = TokenOrder([*(bytes([byte]) for byte in name), name, b"ab"], eos_ids=(), special_ids=())
+    choices = order.choices(np.array([0b11111], dtype=np.int32), None)
+    assert choices.longest[:2] == (4, 3)
 
 
 # --- Hints
