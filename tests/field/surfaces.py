@@ -15,7 +15,7 @@ from engine.errors import EngineError, RequestError
 from engine.events import Completion, StopReason
 from engine.model import LoadedModel
 from engine.types import Grammar, SamplingParams
-from tests.api.servers import LiveServer, added_up, events_of, served
+from tests.api.servers import LiveServer, added_up, call_text, events_of, function_tool, served
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 SAMPLING = ("temperature", "top_p", "logit_bias", "presence_penalty", "frequency_penalty")
@@ -149,3 +149,21 @@ def surfaces(loaded: LoadedModel, engine_config: EngineConfig | None = None) -> 
             "chat": WireSurface(server, stream=False),
             "streamed chat": WireSurface(server, stream=True),
         }
+
+
+# One tool, called once.
+
+
+def tool(properties: dict[str, Any], *required: str, **more: Any) -> dict[str, Any]:
+    """A function f with these arguments."""
+    return function_tool("f", {"type": "object", "properties": properties, "required": list(required), **more})
+
+
+def called(surface: Surface, offered: dict[str, Any], **more: Any) -> Answer:
+    """Its one call."""
+    return surface.ask(tools=[offered], tool_choice="required", parallel_tool_calls=False, **more)
+
+
+def wanted(arguments: str) -> list[dict[str, str]]:
+    """Messages that make a parrot want to call f so."""
+    return [{"role": "user", "content": call_text("f", arguments)}]
