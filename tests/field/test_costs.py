@@ -1,13 +1,17 @@
-"""F14, F18, F29: what an answer costs, counted, and what guesses at it may change."""
+"""F4, F14, F18, F29: what an answer costs, counted, and what guesses at it may change."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from llguidance import LLParserLimits
 
 from engine.config import EngineConfig
+from engine.grammars import llguidance_backend
+from engine.grammars.json_schema import check_schema
+from engine.grammars.schema_limits import DEFAULT_LIMITS
 from tests.api.servers import WEATHER, call_text, fake_that_answers, function_tool
-from tests.fakes import EOS, fake_loaded, fake_model
+from tests.fakes import EOS, fake_loaded, fake_model, fake_tokenizer
 from tests.field.surfaces import Answer, Surface, surfaces
 
 PARAMETERS = {
@@ -19,6 +23,28 @@ FORECAST = function_tool("get_forecast", PARAMETERS)
 TURN = "<think>\nHm, hm.\n</think>\n\n{call}"
 ATLANTIS = call_text("get_weather", '{"city": "Atlantis", "days": 3}')
 PARIS = call_text("get_weather", '{"city": "Paris", "days": 3}')
+
+
+UNBOUNDED = 300  # lexer states that suffice for any string without a bound
+COUNTED = 10 * DEFAULT_LIMITS.max_length  # ... with the longest bound that the grammar counts; a tenth of the limit
+
+
+@pytest.mark.parametrize(
+    ("bounds", "max_states"),
+    [({}, UNBOUNDED), ({"maxLength": 100_000}, UNBOUNDED), ({"maxLength": DEFAULT_LIMITS.max_length}, COUNTED)],
+    ids=["none", "100,000", "10,000"],
+)
+def test_a_long_string_costs_few_lexer_states_and_items_whatever_its_bound(
+    bounds: dict[str, int], max_states: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F4: there, masks took 300 times as long."""
+    few = LLParserLimits(max_items_in_row=20, max_lexer_states=max_states, verbose_errors=False)
+    monkeypatch.setattr(llguidance_backend, "_limits", lambda: few)
+    tokenizer = fake_tokenizer()
+    compiler = llguidance_backend.LLGuidanceCompiler(tokenizer.backend_json(), eos_ids=sorted(tokenizer.eos_ids))
+    checked = check_schema({"type": "string", **bounds}, "r")
+    matcher = compiler.compile(f"start: {checked.lark()}", param="r")
+    matcher.accept(tokenizer.encode('"' + "xé 12." * 1_600))  # would raise MatcherError
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -109,3 +109,13 @@ def test_optional_properties_stay_optional(parrot: Surface) -> None:
     """F28: there, optional fields were made up."""
     answer = called(parrot, tool({"a": {"type": "integer"}, "b": STRING}, "a"), messages=wanted('{"a": 1}'))
     assert answer.arguments == [{"a": 1}]
+
+
+def test_a_strict_tool_has_all_of_its_properties(noise: Surface) -> None:
+    """F28: the caller asked for it, and OpenAI's rule is then kept."""
+    offered = tool({"a": SHORT, "b": SHORT}, "a", "b", additionalProperties=False)
+    offered["function"]["strict"] = True
+    assert called(noise, offered).arguments[0].keys() == {"a", "b"}
+    offered["function"]["parameters"]["required"] = ["a"]
+    refused = called(noise, offered)
+    assert re.fullmatch(r"tools\[0\](\.function)?\.parameters\.required", refused.param or "")
