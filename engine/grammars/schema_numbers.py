@@ -9,10 +9,10 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+from engine.errors import UnenforceableError
 from engine.events import Enforcement, ReceiptEntry
 from engine.grammars.schema_literals import MAX_EXACT, check_multiple
 from engine.grammars.schema_logic import Atom
-from engine.grammars.schema_walk import UnenforceableError
 
 # Of a number without a bound on that side. Readers hold all whole numbers up to 2**53 exactly as floats; integers are
 # often ids of 64 bits.
