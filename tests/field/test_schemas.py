@@ -53,7 +53,7 @@ def test_a_bad_schema_names_tool_path_and_keyword_and_harms_no_other_tool(noise:
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("pattern", ["o+", "^[A-Z]{2}", "[0-9]$", "(ab|cd){2}"])
+@pytest.mark.parametrize("pattern", ["o+", "^[A-Z]{2}", "[0-9]$", "(ab|cd){2}", "(?i)no", "(^a|b$)"])
 def test_an_unanchored_pattern_matches_anywhere_as_json_schema_says(noise: Surface, pattern: str, seed: int) -> None:
     """F6."""
     answer = called(noise, tool({"a": {"type": "string", "pattern": pattern}}, "a"), seed=seed, max_tokens=120)
