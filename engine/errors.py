@@ -2,7 +2,8 @@
 
 EngineError
 |-- RequestError            the caller can fix it; raised before the first token
-|   |-- SchemaError         a JSON schema that cannot be enforced as written
+|   |-- SchemaError         a JSON schema that is malformed, too large or cannot be enforced
+|   |   `-- UnenforceableError  for one keyword, without which the rest may well be: `lenient` drops it
 |   |-- GrammarError        a regex, Lark or choice grammar that does not compile
 |   |-- ContextLengthError  prompt and answer do not fit into the model's context
 |   |-- BudgetError         no complete answer fits into max_tokens
@@ -16,6 +17,8 @@ EngineError
 |       `-- VetoError           a token completes what the schema refuses; others may do
 |-- QueueFullError          as many requests wait as may wait; try again later
 |-- ToolError               in engine.tools: a tool's own failure, told to the model
+|   |-- CalculationError        of the calculator
+|   `-- WebSearchError          of the search
 |-- OutputError             in engine.structured: an answer that is no value of the type asked for
 |-- BatchError              in engine.structured: some prompts of several have no answer
 `-- EngineClosedError       submitted to, or interrupted by, a closed engine
@@ -36,6 +39,10 @@ class RequestError(EngineError):
 
 class SchemaError(RequestError):
     """A JSON schema is malformed, or has something that no grammar here can hold."""
+
+
+class UnenforceableError(SchemaError):
+    """A keyword that cannot be enforced, where all else may be well: `lenient` drops it, or the `not` around it."""
 
 
 class GrammarError(RequestError):

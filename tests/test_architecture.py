@@ -16,10 +16,10 @@ ROWS: tuple[frozenset[str], ...] = tuple(
     for row in (
         "engine.accounts engine.blas engine.device_thread engine.errors engine.grammars "
         "engine.grammars.closing_tokens engine.grammars.encoders engine.grammars.families "
-        "engine.grammars.literals engine.grammars.marks engine.grammars.regex_shape "
+        "engine.grammars.literals engine.grammars.marks engine.grammars.regex_ways "
         "engine.grammars.schema_formats engine.grammars.schema_logic engine.grammars.schema_patterns "
         "engine.sampling engine.work",
-        "engine engine.checks engine.grammars.json_stream engine.grammars.lark_source "
+        "engine engine.checks engine.grammars.json_stream engine.grammars.lark_source engine.grammars.regex_shape "
         "engine.grammars.schema_limits engine.tekken",
         "engine.config engine.types",
         "engine.catalog engine.events engine.gguf engine.grammars.example engine.grammars.schema_walk "

@@ -1,4 +1,4 @@
-"""OpenAI's shapes as the engine's values. What is refused is in test_bad_input.py."""
+"""OpenAI's shapes as the engine's values. What is refused is in bad_input/."""
 
 import json
 from collections.abc import Callable

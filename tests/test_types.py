@@ -1,4 +1,4 @@
-"""The values that travel through the engine. What they refuse is in test_bad_input.py."""
+"""The values that travel through the engine. What they refuse is in bad_input/."""
 
 import copy
 import dataclasses

@@ -19,7 +19,7 @@ from engine.grammars.schema_emission import emit
 from engine.grammars.schema_limits import DEFAULT_LIMITS, SchemaLimits
 from engine.grammars.schema_source import Options, Source, read_source
 from engine.grammars.schema_tableau import Tableau
-from engine.grammars.schema_walk import UnenforceableError, refusal
+from engine.grammars.schema_walk import refusal
 from engine.types import JsonObject
 
 # One space after ',' and ':', as the families were trained, and no other white space. No \uXXXX: text is written as
@@ -97,8 +97,6 @@ def check_arguments_schema(
 def _read(schema: Any, path: str, options: Options, limits: SchemaLimits) -> Source:
     try:
         return read_source(schema, path, options, limits)
-    except UnenforceableError as error:
-        raise SchemaError(str(error), param=error.param) from None
     except RecursionError:
         raise refusal(path, "its schemas are nested too deep, or refer to each other in too long a row") from None
 

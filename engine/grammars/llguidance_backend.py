@@ -203,7 +203,7 @@ PLAIN_WORDS = (
         r"initial lexer configuration|grammar size|schema too large|DNF too large",
         "it is too large; fewer names, rules or values help",
     ),
-    (r"invalid regex .*lookarounds", r"\b is not supported, nor are ^ and $ inside of a pattern"),
+    (r"(invalid regex .*)?lookarounds", r"\b is not supported, nor are ^ and $ inside of a pattern"),
     ("lexer error", "it has a character that does not belong there, or a text, a pattern or an escape without an end"),
     ("Empty grammar", "it is empty"),
 )

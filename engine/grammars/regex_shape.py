@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from engine.grammars.regex_ways import ways_of
+
 MAX_BYTES = 100_000  # of a shortest match; a longer one is not understood
 ASCII = frozenset(range(0x80))
 WORD = frozenset(byte for byte in ASCII if chr(byte).isalnum() or byte == ord("_"))
@@ -17,6 +19,7 @@ CLASSES = {"d": frozenset(range(0x30, 0x3A)), "w": WORD, "s": frozenset(b" \t\n\
 ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v"}
 ALMOST_ALL = 90  # characters of ASCII
 MAX_ENDS = 16
+GLOBAL_FLAGS = re.compile(r"\(\?([si]+)\)")
 OPEN_CHARACTER = 3  # bytes that an open character or escape still needs
 
 SizeOf = Callable[[str], int | None]
@@ -60,12 +63,15 @@ def plain_size(character: str) -> int | None:
 
 
 def shape_of(regex: str, size_of: SizeOf, *, anchored: bool) -> Shape | None:
-    """None where the regex is not understood.
+    """None where the regex is not understood: where an anchor stands in its midst, say.
 
     anchored: whether it must match all of the text; else it is searched for, as JSON Schema's patterns are.
     """
+    flags = GLOBAL_FLAGS.match(regex)
+    prefix = flags[0] if flags else ""
     try:
-        return _Reader(regex, size_of).whole(anchored=anchored)
+        ways = ways_of(regex.removeprefix(prefix))
+        return _one_of([_Reader(prefix + way, size_of).whole(anchored=anchored) for way in ways])
     except (_NotUnderstoodError, RecursionError):
         return None
 
@@ -121,23 +127,19 @@ class _Reader:
         self._regex, self._size_of = regex, size_of
         self._at = 0
         self._dot_is_all = False
+        self._ignores_case = False
 
     def whole(self, *, anchored: bool) -> Shape:
-        flags = re.match(r"\(\?s\)", self._regex)
-        if flags:
-            self._dot_is_all, self._at = True, flags.end()
-        options = [self._searched(anchored=anchored)]
-        while self._takes("|"):
-            options.append(self._searched(anchored=anchored))
-        if self._at < len(self._regex):
-            raise _NotUnderstoodError
-        return _one_of(options)
-
-    def _searched(self, *, anchored: bool) -> Shape:
-        """One of the outermost alternatives, with what may stand around it."""
+        """Of a regex without outermost alternatives."""
+        if flags := GLOBAL_FLAGS.match(self._regex):
+            self._dot_is_all, self._ignores_case = "s" in flags[1], "i" in flags[1]
+            self._at = flags.end()
+        # With what may stand around it.
         before = EMPTY if self._takes("^") or anchored else ANYTHING
         inner = self._sequence()
         after = EMPTY if self._takes("$") or anchored else ANYTHING
+        if self._at < len(self._regex):
+            raise _NotUnderstoodError
         return _in_a_row((before, inner, after))
 
     def _takes(self, text: str) -> bool:
@@ -190,19 +192,20 @@ class _Reader:
         return self._of_set(_single(char))
 
     def _group(self) -> Shape:
-        before = self._dot_is_all
+        before = self._dot_is_all, self._ignores_case
         if self._takes("?"):
-            found = re.compile(r":|s:|P?<[A-Za-z_]\w*>").match(self._regex, self._at)
+            found = re.compile(r"([si]*):|P?<[A-Za-z_]\w*>").match(self._regex, self._at)
             if found is None:
                 raise _NotUnderstoodError
             self._at = found.end()
-            self._dot_is_all |= found[0] == "s:"
+            self._dot_is_all |= "s" in (found[1] or "")
+            self._ignores_case |= "i" in (found[1] or "")
         options = [self._sequence()]
         while self._takes("|"):
             options.append(self._sequence())
         if not self._takes(")"):
             raise _NotUnderstoodError
-        self._dot_is_all = before
+        self._dot_is_all, self._ignores_case = before
         return _one_of(options)
 
     def _escape(self) -> _Set:
@@ -241,6 +244,8 @@ class _Reader:
             if self._regex.startswith("-", self._at) and not self._regex.startswith("-]", self._at):
                 item = self._range(item)
             ascii_, other = ascii_ | item.ascii, item.other if other is None else other
+        if inverts and self._ignores_case:
+            ascii_ |= {ord(each) for code in ascii_ for each in (chr(code).lower(), chr(code).upper())}
         found = _Set(ascii_, other)
         return found.inverted() if inverts else found
 

@@ -9,17 +9,17 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+from engine.errors import UnenforceableError
 from engine.events import Enforcement, ReceiptEntry
 from engine.grammars.schema_literals import MAX_EXACT, check_multiple
 from engine.grammars.schema_logic import Atom
-from engine.grammars.schema_walk import UnenforceableError
 
 # Of a number without a bound on that side. Readers hold all whole numbers up to 2**53 exactly as floats; integers are
 # often ids of 64 bits.
 LARGEST_NUMBER = 2**53
 LARGEST_INTEGER = 9 * 10**18
-STEP = 1e-6  # that an exclusive bound moves inward
-MAX_FOR_STEP = 10**6  # a larger bound moves by 1: float64 holds no sum of it and the step in a short decimal
+STEP = Decimal("1e-6")  # that an exclusive bound moves inward, at most
+MAX_FOR_STEP = 10**6  # a larger bound moves further: float64 holds no sum of it and the step in a short decimal
 LOWER, UPPER = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
 MAX_EXCLUDED = 50  # numbers that one number must not be
 
@@ -137,16 +137,24 @@ def _moved(schema: dict[str, Any], atoms: Sequence[Atom], path_of: Callable[[str
             schema[keyword] = -MAX_EXACT * sign
     low = max((schema[keyword] for keyword in LOWER if keyword in schema), default=-math.inf)
     high = min((schema[keyword] for keyword in UPPER if keyword in schema), default=math.inf)
-    if high - low >= 1:
+    if not 0 < high - low < 1:
         return schema
     for keyword, sign in (("exclusiveMinimum", 1), ("exclusiveMaximum", -1)):
         bound = schema.get(keyword, -sign)
         if bound * sign >= 0 and bound % 1 == 0:
-            schema[keyword] = bound + sign * (STEP if abs(bound) <= MAX_FOR_STEP else 1)
+            schema[keyword] = _inward(bound, sign, high - low)
             blame = next((atom.blame for atom in atoms if atom.value == bound), None)
             if blame is not None:
                 note(ReceiptEntry(path_of(blame), Enforcement.NARROWED, f"moved to {schema[keyword]}"))
     return schema
+
+
+def _inward(bound: float, sign: int, width: float) -> float:
+    """An exclusive bound of a range, moved by a power of ten below half its width; width: above 0, below 1."""
+    step = Decimal(10) ** math.floor(math.log10(width / 2))
+    if abs(bound) <= MAX_FOR_STEP:
+        step = min(step, STEP)
+    return float(Decimal(repr(bound)) + sign * step)
 
 
 def _missing(schema: dict[str, Any], *, is_integer: bool) -> dict[str, int]:

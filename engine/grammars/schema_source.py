@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from engine.checks import is_number, is_text, json_text, shown
-from engine.errors import SchemaError
+from engine.errors import SchemaError, UnenforceableError
 from engine.events import Enforcement, ReceiptEntry
 from engine.grammars.schema_closing import closed, combines, may_close, merges_definitions
 from engine.grammars.schema_dialects import DRAFT_2020_12, Dialect, dialect_of
@@ -24,7 +24,6 @@ from engine.grammars.schema_walk import (
     LIST_OF_SCHEMAS,
     MAP_OF_SCHEMAS,
     ONE_SCHEMA,
-    UnenforceableError,
     child_path,
     child_pointer,
     depth_of,

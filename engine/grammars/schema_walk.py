@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from engine.errors import SchemaError
+from engine.errors import SchemaError, UnenforceableError
 from engine.types import JsonObject
 
 
@@ -26,10 +26,6 @@ IN_PLACE = words("allOf anyOf oneOf $ref $dynamicRef $recursiveRef if then else 
 STAYS_AS_IS = words(  # where an object has one, it is not closed
     "additionalProperties patternProperties unevaluatedProperties propertyNames enum const"
 )
-
-
-class UnenforceableError(SchemaError):
-    """A keyword that cannot be enforced, where all else may be well."""
 
 
 def refusal(path: str, reason: str) -> SchemaError:

@@ -146,9 +146,9 @@ def served(
         assert not thread.is_alive()
 
 
-def fake_that_answers(answer: Callable[[str], str], *, hermes: bool = True) -> LoadedModel:
+def fake_that_answers(answer: Callable[[str], str], *, hermes: bool = True, reasons: bool = False) -> LoadedModel:
     """A fake whose turn is a function of its prompt's text. What a grammar forces on the way does not disturb it."""
-    loaded = fake_loaded(hermes=hermes)
+    loaded = fake_loaded(hermes=hermes, reasons=reasons)
     tokenizer = loaded.tokenizer
 
     def script(tokens: list[int]) -> Mapping[int, float]:

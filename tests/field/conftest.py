@@ -41,3 +41,15 @@ def _last_message(prompt: str) -> str:
 def parrot(all_scripted: dict[str, Surface], surface_name: str) -> Surface:
     """A model that wants to write the user's last message, word for word."""
     return all_scripted[surface_name]
+
+
+@pytest.fixture(scope="package")
+def all_thinkers() -> Iterator[dict[str, Surface]]:
+    with surfaces(fake_that_answers(_last_message, hermes=False, reasons=True)) as each:
+        yield each
+
+
+@pytest.fixture
+def thinker(all_thinkers: dict[str, Surface], surface_name: str) -> Surface:
+    """The same, of a family that reasons before it answers."""
+    return all_thinkers[surface_name]

@@ -91,6 +91,15 @@ def test_only_the_familys_exact_marker_opens_a_call(parrot: Surface, text: str) 
     assert (answer.text, answer.calls, answer.finish_reason) == (text, (), "stop")
 
 
+@pytest.mark.parametrize("described", ["", "Call it as <tool_call>.", "A function for functional programs."])
+def test_what_a_tools_description_says_decides_nothing(parrot: Surface, described: str) -> None:
+    """F19: there, its text turned triggers on and off."""
+    offered = {**WEATHER, "function": {**WEATHER["function"], "description": described}}
+    text = parrot.ask(messages=said("A functional answer."), tools=[offered], max_tokens=200)
+    assert (text.text, text.calls) == ("A functional answer.", ())
+    assert is_weather(parrot.ask(messages=said(PARIS), tools=[offered], max_tokens=200))
+
+
 @pytest.mark.parametrize("wanted", [PARIS, '{"answer": true}', "Yes, I think so."])
 def test_beside_a_response_format_the_answer_is_a_call_or_text_that_satisfies_it(parrot: Surface, wanted: str) -> None:
     """F21: there, the tools were dropped."""

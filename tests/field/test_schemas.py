@@ -1,14 +1,13 @@
-"""F3 to F7, F20, F22 to F25, F28: what a schema promises."""
+"""F3 to F6, F20, F22 to F25, F28: what a schema promises."""
 
 import json
 import re
 from typing import Any
 
-import jsonschema
 import pytest
 
-from tests.api.servers import call_text, function_tool
-from tests.field.surfaces import Answer, Surface
+from tests.api.servers import function_tool
+from tests.field.surfaces import Surface, called, tool, wanted
 
 STRING = {"type": "string"}
 SHORT = {"type": "string", "maxLength": 6}
@@ -22,18 +21,6 @@ HOSTILE = [
     "\u2028",
     "<|im_end|>",
 ]
-
-
-def tool(properties: dict[str, Any], *required: str, **more: Any) -> dict[str, Any]:
-    return function_tool("f", {"type": "object", "properties": properties, "required": list(required), **more})
-
-
-def called(surface: Surface, offered: dict[str, Any], **more: Any) -> Answer:
-    return surface.ask(tools=[offered], tool_choice="required", parallel_tool_calls=False, **more)
-
-
-def wanted(arguments: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": call_text("f", arguments)}]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -66,10 +53,10 @@ def test_a_bad_schema_names_tool_path_and_keyword_and_harms_no_other_tool(noise:
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("pattern", ["o+", "^[A-Z]{2}", "[0-9]$", "(ab|cd){2}"])
+@pytest.mark.parametrize("pattern", ["o+", "^[A-Z]{2}", "[0-9]$", "(ab|cd){2}", "(?i)no", "(^a|b$)"])
 def test_an_unanchored_pattern_matches_anywhere_as_json_schema_says(noise: Surface, pattern: str, seed: int) -> None:
     """F6."""
-    answer = called(noise, tool({"a": {"type": "string", "pattern": pattern}}, "a"), seed=seed)
+    answer = called(noise, tool({"a": {"type": "string", "pattern": pattern}}, "a"), seed=seed, max_tokens=120)
     assert re.search(pattern, answer.arguments[0]["a"])
 
 
@@ -78,59 +65,6 @@ def test_a_pattern_that_cannot_be_enforced_is_refused_by_its_path(noise: Surface
     """F6: there, it became "any string"."""
     answer = called(noise, tool({"when": {"type": "string", "pattern": pattern}}))
     assert re.fullmatch(r"tools\[0\](\.function)?\.parameters\.properties\.when\.pattern", answer.param or "")
-
-
-KEYWORDS: dict[str, Any] = {
-    "multipleOf": {"type": "integer", "multipleOf": 7},
-    "bounds": {"type": "number", "exclusiveMinimum": 0, "maximum": 3},
-    "lengths": {"type": "string", "minLength": 2, "maxLength": 4},
-    "items": {"type": "array", "items": {"enum": ["a", "b", "c"]}, "minItems": 2, "maxItems": 3},
-    "uniqueItems": {"type": "array", "items": {"enum": ["a", "b", "c"]}, "minItems": 2, "uniqueItems": True},
-    "contains": {"type": "array", "items": {"type": "integer"}, "contains": {"const": 5}, "maxItems": 3},
-    "prefixItems": {"type": "array", "prefixItems": [{"const": 1}, STRING], "items": False, "minItems": 2},
-    "not": {"enum": ["a", "b", "c"], "not": {"const": "b"}},
-    "oneOf": {"oneOf": [{"type": "integer", "multipleOf": 3}, {"type": "integer", "multipleOf": 5}]},
-    "if": {
-        "type": "object",
-        "properties": {"kind": {"enum": ["x", "y"]}, "more": {"type": "integer"}},
-        "required": ["kind"],
-        "additionalProperties": False,
-        "if": {"properties": {"kind": {"const": "x"}}},
-        "then": {"required": ["more"]},
-    },
-    "dependentRequired": {
-        "type": "object",
-        "properties": {"card": {"type": "integer"}, "address": SHORT},
-        "additionalProperties": False,
-        "dependentRequired": {"card": ["address"]},
-    },
-    "propertyNames": {"type": "object", "propertyNames": {"pattern": "^[a-c]$"}, "additionalProperties": {"const": 1}},
-    "minProperties": {
-        "type": "object",
-        "properties": {"a": {"const": 1}, "b": {"const": 2}},
-        "additionalProperties": False,
-        "minProperties": 1,
-    },
-    "date": {"type": "string", "format": "date"},
-    "int32": {"type": "integer", "format": "int32"},
-}
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("keyword", KEYWORDS)
-def test_every_keyword_is_enforced(noise: Surface, keyword: str, seed: int) -> None:
-    """F7: there, keywords were ignored in silence."""
-    offered = tool({"v": KEYWORDS[keyword]}, "v")
-    answer = called(noise, offered, seed=seed)
-    assert answer.error is None
-    checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
-    jsonschema.validate(answer.arguments[0], offered["function"]["parameters"], format_checker=checker)
-
-
-def test_a_format_that_the_draft_does_not_know_is_an_annotation_in_the_receipt(noise: Surface) -> None:
-    """F7."""
-    answer = called(noise, tool({"a": {**SHORT, "format": "colour"}}, "a"))
-    assert [how for path, how in answer.receipt if path.endswith("properties.a.format")] == ["annotation"]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -175,3 +109,13 @@ def test_optional_properties_stay_optional(parrot: Surface) -> None:
     """F28: there, optional fields were made up."""
     answer = called(parrot, tool({"a": {"type": "integer"}, "b": STRING}, "a"), messages=wanted('{"a": 1}'))
     assert answer.arguments == [{"a": 1}]
+
+
+def test_a_strict_tool_has_all_of_its_properties(noise: Surface) -> None:
+    """F28: the caller asked for it, and OpenAI's rule is then kept."""
+    offered = tool({"a": SHORT, "b": SHORT}, "a", "b", additionalProperties=False)
+    offered["function"]["strict"] = True
+    assert called(noise, offered).arguments[0].keys() == {"a", "b"}
+    offered["function"]["parameters"]["required"] = ["a"]
+    refused = called(noise, offered)
+    assert re.fullmatch(r"tools\[0\](\.function)?\.parameters\.required", refused.param or "")

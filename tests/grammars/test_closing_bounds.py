@@ -134,7 +134,7 @@ def test_a_regex_is_bounded_by_the_longest_of_its_ways_to_an_end(regex: str, lea
     assert least <= bound <= least + OPEN_CHARACTER
 
 
-@pytest.mark.parametrize("regex", ["(?i)a", "a\\b", "(?=a)b", "\\p{L}", "[[:alpha:]]", "a**", "(", "a{3,1}", "(a^b)"])
+@pytest.mark.parametrize("regex", ["(?x)a", "a\\b", "(?=a)b", "\\p{L}", "[[:alpha:]]", "a**", "(", "a{3,1}", "(a^b)"])
 def test_a_regex_that_is_not_understood_has_no_bound(regex: str) -> None:
     assert text_closing(regex) is None
 
@@ -206,6 +206,7 @@ def test_no_place_in_a_regex_needs_more_than_its_bound(search: ClosingSearch, re
 
 NAMES = st.sampled_from(["a", "b", "ab", "name", 'q"', "\u00e9", "type"])
 PATTERNS = ["^[ab]{3}$", "wifi|net", "^(ab)*c$", "^\\d+-\\d{4}$", "e.o", "^[^a-z]+$", '^"\\\\"$', "^x?y+z"]
+PATTERNS += ["(?i)wifi", "(^|,)ab(;|$)", "(^$|^[a-z]{3}$)"]
 LITERALS = ["a", "aa", 'x"', 7, None, [1, {}], "long one"]
 ANY_KIND = [True, {}, {"type": "boolean"}, {"type": ["null", "integer"]}, {"type": "object"}, {"$ref": "#/$defs/tree"}]
 

@@ -429,6 +429,7 @@ def test_several_threads_may_compile_and_walk_at_once(
         ("", "it is empty"),
         ("start: X\nX: /(.*a.{100}b){30}/ & /(.*c.{100}d){30}/", "smaller repetition counts"),
         (r"start: /\b/", r"\b is not supported"),
+        ('start: %json {"type": "string", "pattern": "a^b"}', "nor are ^ and $ inside of a pattern"),
         ("start: /a", "without an end"),
         ("start: (", "found the end of a line"),
         ('start: "a" : "b"', 'at ":"'),

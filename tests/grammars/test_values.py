@@ -87,6 +87,10 @@ def test_no_spelling_of_an_excluded_bound_is_admitted_and_values_inside_are() ->
         ({**NUMBER, "exclusiveMaximum": 0, "anyOf": [{"minimum": -0.5}, {"maximum": -9}]}, "-0", "-0.25"),
         ({"$ref": "#/$defs/n", "maximum": 1.5, "$defs": {"n": {**NUMBER, "exclusiveMinimum": 1}}}, "1", "1.25"),
         ({"type": ["number", "null"], "exclusiveMinimum": 10, "maximum": 10.25}, "10", "10.1"),
+        ({**NUMBER, "exclusiveMinimum": 0, "exclusiveMaximum": 1e-9}, "0", "0.0000000005"),
+        ({"type": ["number", "null"], "exclusiveMinimum": 5, "maximum": 5.0000005}, "5", "5.0000003"),
+        ({**NUMBER, "exclusiveMinimum": -1e-9, "exclusiveMaximum": 0}, "0", "-0.0000000005"),
+        ({**NUMBER, "exclusiveMinimum": 5_000_000, "exclusiveMaximum": 5_000_000.5}, "5000000", "5000000.25"),
         ({"exclusiveMinimum": 5_000_000, "exclusiveMaximum": 5_000_003, "allOf": [NUMBER]}, "5000000", "5000002"),
     ],
 )
