@@ -78,7 +78,7 @@ class _Writer:
     def _object(self, schema: JsonObject) -> str:
         """From the last member to the first: what may follow once a member stands there, and what before one does."""
         after = first = END
-        for name, value in reversed(schema["properties"].items()):
+        for name, value in reversed(schema.get("properties", {}).items()):
             if value is False:
                 continue
             member = json.dumps(name, ensure_ascii=False) + AFTER_NAME
