@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.tool_sets import draw_tools, tool_pool
-from engine.grammars.encoders.json_objects import MAX_COPIED, MAX_PROPERTIES, json_rules
+from engine.grammars.encoders.json_objects import MAX_COPIED, MAX_DEPTH, json_rules
 from engine.grammars.json_schema import check_arguments_schema
 from engine.grammars.matcher import Matcher
 from engine.grammars.tool_formats import HERMES
@@ -106,11 +106,20 @@ def test_a_schema_that_refers_to_itself_is_left_to_the_library() -> None:
     assert json_rules(checked(an_object({"tree": {"$ref": "#"}})).schema) is None
 
 
-def test_a_large_object_is_left_to_the_library_as_a_whole() -> None:
-    schema = an_object({f"p{number}": INTEGER for number in range(MAX_PROPERTIES + 1)})
-    found = json_rules(checked(schema).schema)
-    assert found is not None
-    assert len(found.rules) == 1
+@pytest.mark.parametrize("num_optional", [MAX_DEPTH, 2000])
+def test_many_optional_members_do_not_make_deep_rules(num_optional: int) -> None:
+    """The library reads rules one inside the other, and a thousand of them overflow its stack."""
+    ours, theirs = both_ways(an_object({f"p{number}": INTEGER for number in range(num_optional)}))
+    tokens = fake_tokenizer(hermes=True).encode('{"p7": 1, "p30": 2')
+    for matcher in (ours, theirs):
+        matcher.accept(tokens)
+    assert mask(ours).tolist() == mask(theirs).tolist()
+
+
+def test_a_schema_whose_rules_are_too_deep_is_left_to_the_library() -> None:
+    members = {f"p{number}": INTEGER for number in range(2 * MAX_DEPTH + 2)}
+    schema = an_object(members, required=[*members][::2])
+    assert json_rules(checked(schema).schema) is None
 
 
 def test_a_schema_whose_blocks_share_much_is_left_to_the_library() -> None:

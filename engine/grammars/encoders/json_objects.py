@@ -8,7 +8,8 @@ tools have equal names.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +22,9 @@ from engine.types import JsonObject
 OBJECT_KEYWORDS = frozenset({"type", "properties", "required", "additionalProperties"})
 LIST_KEYWORDS = frozenset({"type", "items"})
 DEFINITIONS = "#/$defs/"
-MAX_PROPERTIES = 200  # of an object written here; the library has a way of its own with large ones
+MAX_DEPTH = 300  # of rules, each read inside the one before; more than a thousand overflow the library's stack
 MAX_COPIED = 64  # definitions that all blocks of one schema take along
+RULE_NAME = re.compile(r"\b(?:object|list|members?|value)_[0-9a-f]{16}\b")
 END = string_literal("}")
 SEPARATOR, AFTER_NAME = str(JSON_STYLE["item_separator"]), str(JSON_STYLE["key_separator"])
 
@@ -33,6 +35,8 @@ def json_rules(schema: JsonObject) -> ArgumentsGrammar | None:
     try:
         body = writer.value({keyword: value for keyword, value in schema.items() if keyword != "$defs"})
     except _NotPlainError:
+        return None
+    if _depth(body, writer.rules) > MAX_DEPTH:
         return None
     return ArgumentsGrammar(body, tuple(f"{name}: {rule}" for name, rule in writer.rules.items()))
 
@@ -76,26 +80,33 @@ class _Writer:
         return name
 
     def _object(self, schema: JsonObject) -> str:
-        """From the last member to the first: what may follow once a member stands there, and what before one does."""
-        after = first = END
-        for name, value in reversed(schema.get("properties", {}).items()):
-            if value is False:
-                continue
-            member = json.dumps(name, ensure_ascii=False) + AFTER_NAME
-            inner = self.value(value)
-            here, begun = f"{string_literal(member)} {inner}", f"{string_literal(SEPARATOR + member)} {inner}"
-            if name in schema.get("required", ()):
-                first, after = f"{here} {after}", f"{begun} {after}"
-            else:
-                after = self._named(after)
-                first = self._named(first)
-                first = self._rule("first", f"{here} {after} | {first}")
-                after = self._rule("rest", f"{begun} {after} | {after}")
-        return self._rule("object", f'"{{" {first}')
+        """From the last member to the first: which one may stand here, and what follows it.
+
+        A comma stands before the choice and not in each of its branches: so what may follow a value are two things,
+        however many members there are.
+        """
+        members = [(name, value) for name, value in schema.get("properties", {}).items() if value is not False]
+        choices: list[str] = []  # the last member first, back to a required one: all that may stand here
+        rest, may_end = "", True  # the same choice as one rule; whether the object may end here instead
+        for name, value in reversed(members):
+            is_required = name in schema.get("required", ())
+            if not is_required and rest:  # it will stand twice
+                rest = self._named(rest)
+                choices = [rest, *choices[1:]] if len(choices) == 1 else choices
+            key = string_literal(json.dumps(name, ensure_ascii=False) + AFTER_NAME)
+            # All choices stand in line behind a required member, and in the object itself. The library reads rules as
+            # it meets them, one inside the other; so it meets the last member first, and never goes deep.
+            after = _after(_either(choices) if is_required else rest, may_end=may_end)
+            member = f"{key} {self.value(value)} {after}"
+            if not is_required:
+                member = self._rule("member", member)
+            choices = [member] if is_required else [*choices, member]
+            rest = member if is_required or not rest else self._rule("members", f"{member} | {rest}")
+            may_end = may_end and not is_required
+        return self._rule("object", string_literal("{") + " " + _either([*choices, *([END] if may_end else [])]))
 
     def _named(self, expression: str) -> str:
-        """The expression, short enough to stand twice."""
-        return self._rule("rest", expression) if " " in expression else expression
+        return self._rule("member", expression) if " " in expression else expression
 
     def _block(self, schema: Any) -> str:
         """What the library reads by itself, with the definitions that it needs."""
@@ -118,12 +129,36 @@ class _Writer:
         return self._rule("value", "%json " + json.dumps(whole, ensure_ascii=False))
 
 
+def _depth(body: str, rules: Mapping[str, str]) -> int:
+    """How deep the library goes where it reads each rule inside of the first that names it."""
+    depths: dict[str, int] = {}
+    stack = [(body, 1)]
+    while stack:
+        name, depth = stack.pop()
+        if name not in depths:
+            depths[name] = depth
+            stack += [(each, depth + 1) for each in reversed(RULE_NAME.findall(rules[name]))]
+    return max(depths.values())
+
+
+def _after(choice: str, *, may_end: bool) -> str:
+    """What follows a member: one of those behind it, or the object's end."""
+    if not choice:
+        return END
+    more = f"{string_literal(SEPARATOR)} {choice}"
+    return f"({more} | {END})" if may_end else more
+
+
+def _either(choices: Sequence[str]) -> str:
+    return choices[0] if len(choices) == 1 else f"({' | '.join(choices)})" if choices else ""
+
+
 def _is_plain_object(schema: Any) -> bool:
     """Whether it is closed, and says nothing but which members it has."""
     if not isinstance(schema, dict) or schema.get("type") != "object" or schema.keys() - OBJECT_KEYWORDS:
         return False
     members: Mapping[str, Any] = schema.get("properties", {})
-    named = set(schema.get("required", ())) <= members.keys() and len(members) <= MAX_PROPERTIES
+    named = set(schema.get("required", ())) <= members.keys()
     # A name with other escapes than the grammar's strings have is the library's matter.
     return schema.get("additionalProperties") is False and named and not any(map(_has_code_escape, members))
 
