@@ -46,6 +46,8 @@ class Answer:
     decode_s: float  # from then to the end
     num_decoded: int  # tokens thereafter
     mask_s: float
+    num_drafted: int = 0  # tokens that were guessed
+    num_accepted: int = 0  # of them, those that were right
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -63,7 +65,7 @@ class Round:
     free: Answer
 
 
-def run_bench(model: str, *, rounds: int, max_tokens: int, as_json: bool) -> None:
+def run_bench(model: str, *, draft_model: str | None = None, rounds: int, max_tokens: int, as_json: bool) -> None:
     """Measure and print: a table, and the same as one line of JSON where that is asked for. Raises EngineError."""
     for name, value, low in (("rounds", rounds, 1), ("max-tokens", max_tokens, 16)):
         if value < low:
@@ -71,8 +73,10 @@ def run_bench(model: str, *, rounds: int, max_tokens: int, as_json: bool) -> Non
     notes = Console(stderr=True)
     mx.reset_peak_memory()
     loaded = load_shown(model, notes)
-    found = measure(loaded, rounds, max_tokens, notes)
-    result = {**environment(loaded), "max_tokens": max_tokens, **summary(found), **peak_memory()}
+    drafter = None if draft_model is None else load_shown(draft_model, notes)
+    found = measure(loaded, rounds, max_tokens, notes, drafter=drafter)
+    asked = {"draft_model": None if drafter is None else drafter.name, "max_tokens": max_tokens}
+    result = {**environment(loaded), **asked, **summary(found), **peak_memory()}
     Console().print(table(result))
     if as_json:
         print(json.dumps(result), flush=True)
@@ -141,13 +145,15 @@ class _WatchedModel:
         return self._original.forward(*args, **kwargs)
 
 
-def measure(loaded: LoadedModel, rounds: int, max_tokens: int, notes: Console) -> list[Round]:
-    """All rounds, after one that warms up."""
+def measure(
+    loaded: LoadedModel, rounds: int, max_tokens: int, notes: Console, *, drafter: LoadedModel | None = None
+) -> list[Round]:
+    """All rounds, after one that warms up. Raises ConfigError where the drafter does not fit."""
     watch = _Watch()
     model = cast("LanguageModel", _WatchedModel(loaded.model, watch))
     watched = LoadedModel(loaded.name, model, _WatchedTokenizer(loaded.tokenizer, watch))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Engine(watched) as engine, Progress(*columns, console=notes) as progress:
+    with Engine(watched, draft_model=drafter) as engine, Progress(*columns, console=notes) as progress:
         task = progress.add_task("rounds, the first to warm up", total=rounds + 1)
         found = []
         for number in progress.track(range(rounds + 1), task_id=task):
@@ -168,14 +174,22 @@ def _round(engine: Engine, watch: _Watch, tag: str, max_tokens: int) -> Round:
 
 def _ask(engine: Engine, watch: _Watch, request: Request) -> Answer:
     watch.clear()
-    mask_s = engine.load_now().mask_seconds
+    before = engine.load_now().work
     start = time.perf_counter()
     usage = engine.submit(request).completion().usage
     end = time.perf_counter()
-    mask_s = engine.load_now().mask_seconds - mask_s
+    work = engine.load_now().work
     sampled = watch.sampled_s
     first = sampled[0] if sampled else end
-    return Answer(usage, first - start, end - first, max(len(sampled) - 1, 0), mask_s)
+    return Answer(
+        usage,
+        first - start,
+        end - first,
+        max(len(sampled) - 1, 0),
+        work.mask_s - before.mask_s,
+        work.num_drafted - before.num_drafted,
+        work.num_accepted - before.num_accepted,
+    )
 
 
 def summary(rounds: Sequence[Round]) -> dict[str, Any]:
@@ -190,6 +204,8 @@ def summary(rounds: Sequence[Round]) -> dict[str, Any]:
         "forced_share": round(
             sum(usage.forced_tokens for usage in calls) / sum(usage.completion_tokens for usage in calls), 4
         ),
+        "drafted_tokens": sum(one.call.num_drafted for one in rounds),
+        "accepted_tokens": sum(one.call.num_accepted for one in rounds),
         "mask_ms_per_pass": _spread([1e3 * one.call.mask_s / one.call.usage.forward_passes for one in rounds]),
         "ttft_cold_s": _spread([one.cold.first_s for one in rounds]),
         "ttft_warm_s": _spread([one.warm.first_s for one in rounds]),
@@ -224,6 +240,7 @@ def table(result: Mapping[str, Any]) -> Table:
     for words, key, digits in rows:
         shown.add_row(words, *_cells(result[key], digits))
     shown.add_row("forced share of a call's tokens", f"{result['forced_share']:.0%}", "")
+    shown.add_row("tokens guessed, of them right", str(result["drafted_tokens"]), str(result["accepted_tokens"]))
     shown.add_row(
         "prompt tokens, of them cached when warm", str(result["prompt_tokens"]), str(result["cached_tokens_warm"])
     )

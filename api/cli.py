@@ -56,12 +56,17 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
+    _add_draft_model(parser)
     parser.add_argument("--rounds", type=int, default=5, help="measured ones; one more warms up (%(default)s)")
     parser.add_argument("--max-tokens", type=int, default=96, help="longest answer (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print the result as one line of JSON, last")
     parser.set_defaults(
         run=lambda arguments: run_bench(
-            arguments.model, rounds=arguments.rounds, max_tokens=arguments.max_tokens, as_json=arguments.json
+            arguments.model,
+            draft_model=arguments.draft_model,
+            rounds=arguments.rounds,
+            max_tokens=arguments.max_tokens,
+            as_json=arguments.json,
         )
     )
 
@@ -69,6 +74,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     default = ServerConfig()
     _add_model(parser)
+    _add_draft_model(parser)
     _add_tools(parser)
     _add_tool_format(parser)
     add = parser.add_argument
@@ -101,6 +107,11 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="hub id, model folder or GGUF file (%(default)s)")
 
 
+def _add_draft_model(parser: argparse.ArgumentParser) -> None:
+    words = "a smaller one with the same vocabulary, whose guesses save forward passes and change no answer"
+    parser.add_argument("--draft-model", metavar="MODEL", help=words)
+
+
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, help="as for serve (%(default)s)")
     _add_tool_format(parser)
@@ -125,6 +136,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     run_server(
         ServerConfig(
             model=arguments.model,
+            draft_model=arguments.draft_model,
             known_models=tuple(arguments.known_model),
             allow_model_switch=arguments.allow_model_switch,
             host=arguments.host,

@@ -30,6 +30,8 @@ LAST_WORDS_S = 5  # for requests that were cut short to say so, before uvicorn c
 def run_server(config: ServerConfig) -> None:
     """Serve until SIGINT or SIGTERM; then streams that run may end. Raises ModelError and ConfigError."""
     resolve(config.model)
+    if config.draft_model is not None:
+        resolve(config.draft_model)
     if config.tool_format is not None:
         format_named(config.tool_format)
     serve_models(config, engine_loader(config), check=resolve)
@@ -106,11 +108,14 @@ def _ended_by_sigterm(server: uvicorn.Server) -> Iterator[None]:
 
 
 def engine_loader(config: ServerConfig) -> Loader:
-    """How the server makes an engine of a model's name."""
+    """How the server makes an engine of a model's name. The drafting model is the first one's alone."""
 
     def load(name: str, on_progress: OnProgress) -> Engine:
         engine_config = EngineConfig(max_waiting=config.max_queue, prompt_cache_dir=config.prompt_cache)
-        return Engine(name, config=engine_config, tool_format=config.tool_format, on_progress=on_progress)
+        drafter = config.draft_model if name == config.model else None
+        return Engine(
+            name, config=engine_config, tool_format=config.tool_format, draft_model=drafter, on_progress=on_progress
+        )
 
     return load
 

@@ -17,6 +17,7 @@ class ServerConfig:
     model: str = DEFAULT_MODEL  # loaded at the start
     known_models: tuple[str, ...] = ()  # others that a request may name, where switching is allowed
     allow_model_switch: bool = False
+    draft_model: str | None = None  # makes guesses for `model`; it has the same vocabulary, and is smaller
     tool_format: str | None = None  # a family's name, for every model; None detects each model's own
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT

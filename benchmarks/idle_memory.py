@@ -4,9 +4,11 @@
     python benchmarks/idle_memory.py --json     and, as the last line, the result as JSON
 
 Many sequences are submitted and the decoding thread is held still between two steps: once while all of them wait for
-their turn, once after they have written some tokens. What the process has grown by, without what MLX has allocated
-(keys, values, logits and its cache of freed buffers), is divided by their number; benchmarks/process_memory.py says how
-it is counted. The first group of sequences is left out: it pays for what all of them share.
+their turn, once after they have written some tokens. Of those that wait, what the process has grown by is divided by
+their number; of those that run, what it gives back once they have ended: the grammar library's tables grow with what is
+written, but are shared by all sequences of a grammar and stay. Without what MLX has allocated (keys, values, logits and
+its cache of freed buffers); benchmarks/process_memory.py says how it is counted. The first group of sequences is left
+out: it pays for what all of them share.
 """
 
 import argparse
@@ -131,10 +133,11 @@ def measure(loaded: LoadedModel, state: str, options: argparse.Namespace, progre
     tools = draw_tools(tool_pool(), options.tools, options.seed)
     groups = progress.track(range(options.groups + 1), description=state)
     with Engine(loaded, config=EngineConfig(**{**limits, **engine_options(options)})) as engine:
-        sizes = list(
-            _waiting(engine, tools, groups, options) if state == "waiting" else _running(engine, tools, groups, options)
-        )
-    kilobytes = [(after - before) / options.sequences / 1000 for before, after in itertools.pairwise(sizes)]
+        if state == "waiting":
+            sizes = [after - before for before, after in itertools.pairwise(_waiting(engine, tools, groups, options))]
+        else:
+            sizes = list(_running(engine, tools, groups, options))
+    kilobytes = [size / options.sequences / 1000 for size in sizes]
     interval = bootstrap_median(kilobytes[1:], options.seed)
     rounded = [round(value, 2) for value in kilobytes]
     return {"state": state, "sequences": total, "kilobytes": interval.to_json(), "groups": rounded}
@@ -153,18 +156,20 @@ def _waiting(engine: Engine, tools: Tools, groups: Iterable[int], options: argpa
 
 
 def _running(engine: Engine, tools: Tools, groups: Iterable[int], options: argparse.Namespace) -> Iterator[int]:
-    """The same, where all sequences have written something, and go on."""
-    kept = []
-    with _held(engine):
-        yield bytes_beside_mlx()
+    """Bytes that each group gives back when it ends; all of its sequences have written something."""
     for group in groups:
         reached = _Reached(options.sequences * EVENTS_OF_EACH)
-        kept += [engine.submit(request, deliver=reached) for request in _requests(tools, group, options)]
+        kept = [engine.submit(request, deliver=reached) for request in _requests(tools, group, options)]
         reached.wait()
         with _held(engine):
-            yield bytes_beside_mlx()
-    for generation in kept:
-        generation.cancel()
+            before = bytes_beside_mlx()
+        for generation in kept:
+            generation.cancel()
+        del kept, generation
+        with _held(engine):  # the next step, before which cancelled sequences are dropped
+            pass
+        with _held(engine):
+            yield before - bytes_beside_mlx()
 
 
 def _requests(tools: Tools, group: int, options: argparse.Namespace) -> list[Request]:

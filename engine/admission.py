@@ -18,7 +18,8 @@ from engine.grammars.closing_hints import ClosingHints
 from engine.grammars.matcher import GrammarCompiler, Matcher
 from engine.grammars.reasoning_budget import ReasoningBudget, reasoning_tags
 from engine.grammars.tool_format import Opening, ToolFormat
-from engine.grammars.turn import Turn, TurnBuilder, VetoedPart
+from engine.grammars.turn import Turn, VetoedPart
+from engine.grammars.turn_cache import KnownTurn, Turns
 from engine.grammars.turn_closing import hints_of
 from engine.grammars.turn_parser import TurnParser
 from engine.grammars.veto import Veto
@@ -52,6 +53,7 @@ class Admission:
         self._model, self._tokenizer, self._context_length = loaded.model, loaded.tokenizer, context_length
         self._tool_format, self._compiler, self._config = tool_format, compiler, config
         self._skills = skills_of(loaded.tokenizer, tool_format)
+        self._turns = Turns(tool_format, loaded.tokenizer.unspellable)
         ends = () if tool_format.reasoning is None else (tool_format.reasoning.end,)
         self.closing = ClosingSearch(
             [loaded.tokenizer.token_bytes(token) for token in range(loaded.tokenizer.num_tokens)],
@@ -81,14 +83,15 @@ class Admission:
         """A run that is ready to start. Raises RequestError."""
         tokenizer = self._tokenizer
         self._check_token_ids(request)
-        builder = TurnBuilder(request, self._tool_format, tokenizer.unspellable)
+        asked = self._turns.of(request)
         prompt = self.render_prompt(request)
         if not prompt:
             raise RequestError("the chat template makes an empty prompt of these messages", param="messages")
         opening = self._opening(request, prompt)
-        turn = builder.build(opening)
+        known = asked.at(opening)
+        turn = known.turn
         self._check_special_ids(request, turn)
-        matcher = self._with_budget(request, self._compiled(request, turn, opening), opening)
+        matcher = self._with_budget(request, self._compiled(request, known, opening), opening)
         seed, max_tokens = seed_of(request.sampling), self._max_tokens(request, len(prompt))
         try:
             sequence = Sequence(
@@ -115,13 +118,15 @@ class Admission:
         end = tokenizer.decode(prompt[-MAX_TOKENS_OF_TAG:])
         return reasoning.opening(end, may_open=reasoning.is_in(tokenizer.chat_template))
 
-    def _compiled(self, request: Request, turn: Turn, opening: Opening) -> Matcher | None:
-        matcher = turn.compile(self._compiler)
-        if matcher is None or not turn.vetoed:
-            return matcher
+    def _compiled(self, request: Request, known: KnownTurn, opening: Opening) -> Matcher | None:
+        turn, matcher = known.turn, known.compile(self._compiler)
         vetoes = {part.tool: Veto(part.checked.source, part.checked.vetoed) for part in turn.vetoed}
-        for part in turn.vetoed:
-            self._check_can_be_satisfied(part, vetoes[part.tool])
+        if not known.is_sound:
+            for part in turn.vetoed:
+                self._check_can_be_satisfied(part, vetoes[part.tool])
+        known.is_sound = True
+        if matcher is None or not vetoes:
+            return matcher
         of_tools = {name: veto for name, veto in vetoes.items() if name is not None}
         parser = self._parser(request, turn, opening)
         return VetoMatcher(matcher, TurnReader(parser, TurnVetoes(of_tools, vetoes.get(None)), self._tokenizer))
@@ -200,8 +205,10 @@ class Admission:
     def _check_special_ids(self, request: Request, turn: Turn) -> None:
         """Special tokens are masked wherever no grammar names them: an option about one of them would do nothing."""
         tokenizer = self._tokenizer
-        masked = tokenizer.special_ids - tokenizer.eos_ids - self._named_ids(request, turn)
         given = {"logit_bias": request.sampling.logit_bias, "stop_token_ids": request.stop_token_ids}
+        if not any(given.values()):  # which ids a large grammar names takes long to tell
+            return
+        masked = tokenizer.special_ids - tokenizer.eos_ids - self._named_ids(request, turn)
         for param, ids in given.items():
             for token in ids:
                 if token in masked:

@@ -16,7 +16,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
     for row in (
         "engine.accounts engine.blas engine.device_thread engine.errors engine.grammars "
         "engine.grammars.closing_tokens engine.grammars.encoders engine.grammars.families "
-        "engine.grammars.literals engine.grammars.marks engine.grammars.regex_ways "
+        "engine.grammars.literals engine.grammars.marks engine.grammars.recent engine.grammars.regex_ways "
         "engine.grammars.schema_formats engine.grammars.schema_logic engine.grammars.schema_patterns "
         "engine.sampling engine.work",
         "engine engine.checks engine.grammars.json_stream engine.grammars.lark_source engine.grammars.regex_shape "
@@ -42,15 +42,18 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.schema_emission",
         "engine.grammars.json_schema",
         "engine.grammars.encoders.arguments",
-        "engine.grammars.encoders.json_arguments engine.grammars.encoders.raw_strings",
-        "engine.grammars.encoders.literal_reader engine.grammars.encoders.tagged engine.grammars.tool_format",
-        "engine.grammars.encoders.literal engine.grammars.families.json_families "
+        "engine.grammars.encoders.json_objects engine.grammars.encoders.raw_strings",
+        "engine.grammars.encoders.json_arguments engine.grammars.encoders.literal_reader "
+        "engine.grammars.encoders.tagged",
+        "engine.grammars.encoders.literal engine.grammars.tool_format",
+        "engine.grammars.families.json_families engine.grammars.families.literal_families "
         "engine.grammars.families.tagged_families engine.grammars.turn_closing engine.grammars.turn_parser "
         "engine.template_skills",
-        "engine.grammars.families.literal_families engine.grammars.turn engine.grammars.veto_matcher engine.guard "
+        "engine.grammars.tool_formats engine.grammars.tool_schemas engine.grammars.veto_matcher engine.guard "
         "engine.output engine.prompt",
-        "engine.grammars.tool_formats engine.sequence",
-        "engine.drafts engine.draws engine.inspection engine.scheduler",
+        "engine.grammars.turn engine.inspection",
+        "engine.grammars.turn_cache engine.sequence",
+        "engine.drafts engine.draws engine.scheduler",
         "engine.step",
         "engine.generation",
         "engine.admission engine.decoding",

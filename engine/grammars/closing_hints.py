@@ -1,7 +1,7 @@
 """Texts that lead to a short end. A grammar's mask shows what may come next, not what leads where; a schema does."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,13 @@ class ClosingHints:
     anywhere: tuple[str, ...] = ()  # what ends a stretch of almost free text, wherever in it that is written
 
     def __add__(self, other: "ClosingHints") -> "ClosingHints":
-        strings, anywhere = (*self.strings, *other.strings), (*self.anywhere, *other.anywhere)
-        return ClosingHints(tuple(dict.fromkeys(strings)), tuple(dict.fromkeys(anywhere)))
+        return together((self, other))
+
+
+def together(hints: Sequence[ClosingHints]) -> ClosingHints:
+    """All of them, each text once."""
+    strings = dict.fromkeys(text for each in hints for text in each.strings)
+    return ClosingHints(tuple(strings), tuple(dict.fromkeys(text for each in hints for text in each.anywhere)))
 
 
 def schema_hints(schema: Any) -> ClosingHints:

@@ -47,10 +47,12 @@ def dialect_of(schema: Any, path: str) -> Dialect:
     Raises SchemaError that names what is wrong by path.
     """
     if not isinstance(schema, dict) or "$schema" not in schema:
-        faults = [_fault(schema, path, dialect) for dialect in UNDECLARED]
-        if all(faults):
-            raise refusal(*faults[0])  # type: ignore[misc]
-        return UNDECLARED[faults.index(None)]
+        faults = []
+        for dialect in UNDECLARED:
+            if (fault := _fault(schema, path, dialect)) is None:
+                return dialect
+            faults.append(fault)
+        raise refusal(*faults[0])
     dialect = _declared(schema, path)
     if fault := _fault(schema, path, dialect):
         raise refusal(*fault)

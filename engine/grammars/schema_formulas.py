@@ -98,6 +98,8 @@ class Formulas:
         schema = self.source[asked.pointer]
         if isinstance(schema, bool):
             return schema
+        if "type" in schema and self.type(schema, asked) is False:
+            return False
         if "unevaluatedProperties" in schema or "unevaluatedItems" in schema:
             asked = replace(asked, scopes=(*asked.scopes, asked.pointer))
         parts: dict[str, Formula] = {}

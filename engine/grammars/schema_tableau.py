@@ -85,13 +85,23 @@ class Tableau:
         if state not in self._cases:
             self._under_way.add(state)
             found = []
-            for kind in TYPES:
+            for kind in self._types_of(state):
                 formula = all_of(self._formulas.of(literal, kind) for literal in state.literals)
                 accepts = functools.partial(self._accepts, state.literals)
                 found += self._cases_of(formula, kind, self.path_of(state), accepts)
             self._under_way.discard(state)
             self._cases[state] = found
         return self._cases[state]
+
+    def _types_of(self, state: State) -> list[str]:
+        """The types that its schemas name. Of all others there is no case, which takes longer to find otherwise."""
+        left = list(TYPES)
+        for literal in state.literals:
+            schema = self.schemas[literal.pointer]
+            if not literal.negated and isinstance(schema, dict) and "type" in schema:
+                named = words(schema["type"]) if isinstance(schema["type"], str) else schema["type"]
+                left = [kind for kind in left if kind in named or (kind == "number" and "integer" in named)]
+        return left
 
     def _cases_of(
         self, formula: Formula, kind: str, path: str, accepts: Callable[[Any], bool] | None = None

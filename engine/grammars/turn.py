@@ -15,7 +15,6 @@ so: one look at the turn's start tells which it is, and a marker inside the resp
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypedDict
 
 import numpy as np
 
@@ -24,24 +23,20 @@ from engine.events import Enforcement, Receipt, ReceiptEntry
 from engine.grammars.closing_bounds import ClosingBound, longest_closing
 from engine.grammars.closing_hints import ClosingHints
 from engine.grammars.custom_tools import input_grammar, may_write
-from engine.grammars.json_schema import CheckedSchema, check_arguments_schema, check_schema
+from engine.grammars.json_schema import CheckedSchema, check_schema
 from engine.grammars.lark_source import check_callers
 from engine.grammars.literals import ANY_TEXT, regex_literal, string_literal
 from engine.grammars.matcher import GrammarCompiler, Matcher
 from engine.grammars.strict import check_strict
 from engine.grammars.tool_format import Opening, ToolFormat, split_at_id
-from engine.grammars.turn_closing import TurnClosing
+from engine.grammars.tool_schemas import SchemaOptions, ToolSchemas
+from engine.grammars.turn_closing import TurnClosing, hints_of
 from engine.types import CustomTool, Grammar, GrammarKind, JsonObject, Request, Tool, ToolChoiceMode
 
 MAX_TOOLS = 1024
 MAX_WORDS = 2**15  # of a bitmask: a million tokens
 
 _REASONING = {Opening.NONE: "", Opening.BEFORE: "reasoning?", Opening.INSIDE: "reasoning_rest"}
-
-
-class _SchemaOptions(TypedDict):
-    lenient: bool
-    strict_formats: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +139,15 @@ def build_turn(
 class TurnBuilder:
     """Checks a request's tools and response before its prompt is rendered; then builds the turn that follows it."""
 
-    def __init__(self, request: Request, family: ToolFormat, special_tokens: Mapping[str, int]) -> None:
-        """special_tokens: ids of the tokens that are written as one and can never be spelled.
+    def __init__(
+        self,
+        request: Request,
+        family: ToolFormat,
+        special_tokens: Mapping[str, int],
+        schemas: ToolSchemas | None = None,
+    ) -> None:
+        """special_tokens: ids of the tokens that are written as one and can never be spelled. schemas: of tools that
+        were read before, for the same family.
 
         Raises RequestError: SchemaError or GrammarError, naming the tool or response by path, or for too many tools.
         """
@@ -154,6 +156,7 @@ class TurnBuilder:
         self._request = request
         self._family = family
         self._special_tokens = special_tokens
+        self._read_schemas = schemas or ToolSchemas(family.arguments)
         self._entries: list[ReceiptEntry] = []
         self._subgrammars: list[dict[str, object]] = []
         self._parts: list[Part] = []
@@ -184,8 +187,8 @@ class TurnBuilder:
         )
 
     @property
-    def _options(self) -> _SchemaOptions:
-        return {"lenient": self._request.lenient, "strict_formats": self._request.strict_formats}
+    def _options(self) -> SchemaOptions:
+        return SchemaOptions(self._request.open_objects, self._request.lenient, self._request.strict_formats)
 
     @property
     def _must_call(self) -> bool:
@@ -293,8 +296,8 @@ class TurnBuilder:
         self._note_narrowings()
         one_call = not (self._request.parallel_tool_calls and family.parallel) or self._request.tool_choice.exactly_one
         more = "" if one_call else f" ({self._terminals(family.separator)} call)*"
-        allowed = self._request.callable_tools
-        offered = {position: tool for position, tool in enumerate(self._request.tools) if tool in allowed}
+        allowed = {tool.name for tool in self._request.callable_tools}
+        offered = {position: tool for position, tool in enumerate(self._request.tools) if tool.name in allowed}
         rules = [
             f"calls: {self._terminals(family.calls_begin)} call{more} {self._terminals(family.calls_end)}",
             "call: " + " | ".join(f"call_{position}" for position in offered),
@@ -326,14 +329,12 @@ class TurnBuilder:
         return " CALL_ID ".join(map(self._terminals, split_at_id(literal)))
 
     def _arguments(self, tool: Tool, position: int, rules: list[str]) -> str:
-        path, name = f"tools[{position}].parameters", f"arguments_{position}"
-        is_open = self._request.open_objects
-        checked = check_arguments_schema(tool.parameters, path, open_objects=is_open, **self._options)
+        read = self._read_schemas.of(tool.parameters, position, self._options, self._terminals)
+        path, checked, found = read.path, read.checked, read.grammar
         if tool.strict:
             check_strict(tool.parameters, path)
         self._json(checked, path, tool.name)
-        found = self._family.arguments.grammar(checked, name=name, path=path, terminals=self._terminals)
-        self._closing.add_schema(checked, found.bound)
+        self._closing.add_schema(checked, found.bound, read.hints)
         self._entries.extend(found.entries)
         if found.rules:
             self._parts.append(Part(path, "\n".join([f"start: {found.body} END", 'END: "."', *found.rules])))
@@ -373,8 +374,10 @@ class TurnBuilder:
             return None
         match grammar.kind:
             case GrammarKind.JSON_SCHEMA:
-                checked = check_schema(json.loads(grammar.source), "response", **self._options)
-                self._closing.add_schema(checked, longest_closing(checked.schema))
+                lenient, strict = self._options.lenient, self._options.strict_formats
+                schema = json.loads(grammar.source)
+                checked = check_schema(schema, "response", lenient=lenient, strict_formats=strict)
+                self._closing.add_schema(checked, longest_closing(checked.schema), hints_of(checked))
                 return self._json(checked, "response", None)
             case GrammarKind.CHOICE:
                 options = _options(grammar.source)
@@ -408,14 +411,14 @@ class TurnBuilder:
     def _terminals(self, text: str) -> str:
         """The text as a sequence of literals, special tokens among them by their ids."""
         for token, token_id in self._special_tokens.items():
-            before, found, after = text.partition(token)
-            if found:
+            if token in text:
+                before, _, after = text.partition(token)
                 around = (self._terminals(before), f"<[{token_id}]>", self._terminals(after))
                 return " ".join(part for part in around if part)
         return string_literal(text) if text else ""
 
     def _assemble(self, rules: list[str]) -> str:
-        lark = "%llguidance {}\n" + "\n".join(rules) + "\n"
+        lark = "%llguidance {}\n" + "\n".join(dict.fromkeys(rules)) + "\n"  # tools may share some
         if not self._subgrammars:
             return lark
         return json.dumps({"grammars": [{"name": "turn", "lark_grammar": lark}, *self._subgrammars]})

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from engine.grammars.closing_bounds import ClosingBound, text_closing
-from engine.grammars.closing_hints import ClosingHints, regex_hints, schema_hints
+from engine.grammars.closing_hints import ClosingHints, regex_hints, schema_hints, together
 from engine.grammars.json_schema import CheckedSchema
 from engine.grammars.tool_format import ToolFormat
 
@@ -20,18 +20,22 @@ def hints_of(checked: CheckedSchema) -> ClosingHints:
 class TurnClosing:
     """Takes the parts one by one; of several, one has to be completed."""
 
-    hints: ClosingHints = field(default_factory=ClosingHints)
+    _hints: list[ClosingHints] = field(default_factory=list)
     _bounds: list[ClosingBound] = field(default_factory=list)
     _is_known: bool = True
 
-    def add_schema(self, checked: CheckedSchema, bound: ClosingBound | None) -> None:
+    @property
+    def hints(self) -> ClosingHints:
+        return together(self._hints)
+
+    def add_schema(self, checked: CheckedSchema, bound: ClosingBound | None, hints: ClosingHints) -> None:
         """A JSON value. What a veto asks for beside the grammar, no bound knows."""
-        self.hints += hints_of(checked)
+        self._hints.append(hints)
         self._add(None if checked.vetoed else bound)
 
     def add_regex(self, regex: str) -> None:
         """A text that a regex matches as a whole."""
-        self.hints += regex_hints(regex)
+        self._hints.append(regex_hints(regex))
         longest = text_closing(regex)
         self._add(None if longest is None else ClosingBound(longest, 0))
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from api import cli
+from api import cli, serve
 from api.serve import run_server
 from api.settings import ServerConfig
 from api.terminal import Conversation, run_chat
 from api.toolbox import Toolbox, import_tools
 from engine.engine import Engine
-from engine.errors import ConfigError
+from engine.errors import ConfigError, ModelError
 from engine.tools import calculate
 from engine.types import Role
 from tests.api.servers import call_text, fake_that_answers
@@ -60,7 +60,7 @@ def test_every_option_of_serve_arrives(monkeypatch: pytest.MonkeyPatch, module: 
     options = (
         "--model a --known-model b --known-model c --allow-model-switch --host 0.0.0.0 --port 1 --cors x y "
         "--max-body-bytes 2 --max-queue 3 --prompt-cache kept --request-timeout 4.5 --shutdown-timeout 6 "
-        "--tool-format hermes "
+        "--tool-format hermes --draft-model small "
         f"--tools {module}"
     )
     config = served_with(monkeypatch, *options.split())
@@ -70,13 +70,27 @@ def test_every_option_of_serve_arrives(monkeypatch: pytest.MonkeyPatch, module: 
     assert config.prompt_cache == "kept"
     assert (config.max_body_bytes, config.max_queue, config.request_timeout_s) == (2, 3, 4.5)
     assert (config.shutdown_timeout_s, config.api_key) == (6, "from the environment")
-    assert config.tool_format == "hermes"
+    assert (config.tool_format, config.draft_model) == ("hermes", "small")
     assert [tool.definition.name for tool in config.tools] == ["calculate", "web_search", "add"]
 
 
 def test_serve_refuses_a_tool_format_that_it_does_not_know_before_it_loads_anything() -> None:
     with pytest.raises(ConfigError, match="tool_format is 'hermas'"):
         run_server(ServerConfig(tool_format="hermas"))
+
+
+def test_serve_refuses_a_drafting_model_that_there_is_not_before_it_loads_anything(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="nowhere"):
+        run_server(ServerConfig(draft_model=str(tmp_path / "nowhere")))
+
+
+def test_the_drafting_model_is_for_the_model_that_the_server_starts_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    drafters: list[object] = []
+    monkeypatch.setattr(serve, "Engine", lambda *_, draft_model, **__: drafters.append(draft_model))
+    load = serve.engine_loader(ServerConfig(model="a", draft_model="small"))
+    load("a", lambda _: None)
+    load("b", lambda _: None)
+    assert drafters == ["small", None]
 
 
 def test_inspect_says_what_a_model_is_taken_for(

@@ -1,10 +1,11 @@
 """Arguments as one JSON object: what is written is what is meant."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from engine.grammars.closing_bounds import longest_closing
 from engine.grammars.encoders.arguments import ArgumentsGrammar, Read, Terminals
+from engine.grammars.encoders.json_objects import json_rules
 from engine.grammars.json_schema import CheckedSchema
 from engine.types import JsonObject
 
@@ -19,7 +20,9 @@ class JsonArguments:
 
     def grammar(self, checked: CheckedSchema, *, name: str, path: str, terminals: Terminals) -> ArgumentsGrammar:
         del name, path, terminals
-        return ArgumentsGrammar(checked.lark(), bound=longest_closing(checked.schema))
+        bound = longest_closing(checked.schema)
+        found = json_rules(checked.schema)
+        return ArgumentsGrammar(checked.lark(), bound=bound) if found is None else replace(found, bound=bound)
 
     def reader(self, schema: JsonObject) -> "JsonReader":
         del schema
