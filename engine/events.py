@@ -2,6 +2,7 @@
 
 import enum
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engine.types import Message, Role, ToolCall
@@ -17,6 +18,13 @@ class StopReason(enum.StrEnum):
     LENGTH = "length"  # max_tokens or the context's end cut a text; calls and responses are always whole
     CANCELLED = "cancelled"
     FAILED = "failed"
+
+
+class Way(enum.StrEnum):
+    """What a turn may become."""
+
+    CALL = "call"
+    TEXT = "text"  # it may still call behind its text
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +127,32 @@ class LogprobsDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """Call or text, as it stood where a turn that may have either had to become one."""
+
+    p_call: float  # calibrated, with the bias; compared with the threshold
+    p_call_raw: float  # the model's own: of what opens a call, before mask and temperature
+    calibrated: bool = False
+    bias: float = 0.0  # log-odds
+    threshold: float | None = None
+    chosen: Way | None = None  # None: it was only looked at
+    fits: bool = True  # False: it was a call, but none could be completed within the tokens that are left
+    tools: Mapping[str, float] | None = None  # the probability of each tool, where asked for
+    passes: int = 0  # forward passes beyond those of the turn
+
+    @property
+    def p_text(self) -> float:
+        return 1 - self.p_call
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Call or text: before the first event of either."""
+
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The last event of every generation that did not fail."""
 
@@ -128,7 +162,7 @@ class Finished:
     receipt: Receipt
 
 
-Event = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | ToolCallEnd | LogprobsDelta | Finished
+Event = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | ToolCallEnd | LogprobsDelta | Decided | Finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +177,7 @@ class Completion:
     receipt: Receipt
     logprobs: tuple[TokenLogprob, ...] | None = None  # one per output token, where asked for
     reasoning: str | None = None  # what the model thought before it answered
+    decision: Decision | None = None  # call or text, where it was asked for or came for nothing
 
     def message(self) -> Message:
         """This answer as the next message of the conversation."""
