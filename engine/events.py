@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from engine.grammars.decision import probability
 from engine.types import Message, Role, ToolCall
 
 
@@ -128,10 +129,10 @@ class LogprobsDelta:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Call or text, as it stood where a turn that may have either had to become one."""
+    """Call or text, as it stood where a turn that may have either had to become one. Log-odds are natural."""
 
-    p_call: float  # calibrated, with the bias; compared with the threshold
-    p_call_raw: float  # the model's own: of what opens a call, before mask and temperature
+    log_odds: float  # of a call: calibrated, with the bias
+    log_odds_raw: float  # the model's own: of what opens a call, before mask and temperature
     calibrated: bool = False
     bias: float = 0.0  # log-odds
     threshold: float | None = None
@@ -141,8 +142,17 @@ class Decision:
     passes: int = 0  # forward passes beyond those of the turn
 
     @property
+    def p_call(self) -> float:
+        """What is compared with the threshold."""
+        return probability(self.log_odds)
+
+    @property
+    def p_call_raw(self) -> float:
+        return probability(self.log_odds_raw)
+
+    @property
     def p_text(self) -> float:
-        return 1 - self.p_call
+        return probability(-self.log_odds)
 
 
 @dataclass(frozen=True, slots=True)
