@@ -5,7 +5,6 @@ marker away from that one place. Design, section 7; docs/decision.md.
 """
 
 import enum
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -181,14 +180,18 @@ class DecisionPoint:
     def bias(self) -> Mapping[int, float]:
         """What is added to the next token's logits: text keeps its own probabilities, less those of the marker."""
         stem, followed = self.plan.opening.stem, self._num_followed
-        if self._stage is not _Stage.TEXT or followed >= len(stem) or not math.isfinite(self._biases[followed]):
+        if self._stage is not _Stage.TEXT or followed >= len(stem):
             return {}
         return {stem[followed]: self._biases[followed]}
 
-    def admits(self, token: int) -> bool:
-        """Whether the token neither completes a marker that was barred, nor jumps over the place."""
+    def admits(self, token: int, forced: Sequence[int] = ()) -> bool:
+        """Whether the token neither completes a marker that was barred, nor jumps over the place.
+
+        forced: what must follow it; looked at where the marker is barred.
+        """
         if self._stage is _Stage.TEXT:
-            return not (self._written + self.tags.token_bytes(token)).startswith(self.plan.marker)
+            text = b"".join(map(self.tags.token_bytes, (token, *forced)))
+            return not (self._written + text).startswith(self.plan.marker)
         if self._stage not in (_Stage.REASONING, _Stage.AFTER) or not self.plan.decides:
             return True
         probe = replace(self)
