@@ -12,6 +12,8 @@ from engine.engine import Engine
 from engine.errors import RequestError
 from engine.events import Completion, Decided, Decision, Way
 from engine.grammars.decision import log_odds
+from engine.grammars.tool_format import ToolFormat
+from engine.grammars.tool_formats import TOOL_FORMATS
 from engine.model import LoadedModel
 from engine.types import (
     CustomTool,
@@ -270,6 +272,40 @@ def test_a_model_that_could_reason_and_does_not_decides_at_the_start() -> None:
     assert decided(answered(loaded)).p_call == pytest.approx(0.3, rel=1e-4)
     assert called(answered(loaded, CALL))
     assert answered(loaded, TEXT).text == "Y"
+
+
+def test_where_reasoning_takes_the_barred_marker_s_place_the_decision_comes_behind_it() -> None:
+    said = thinking(0.99, hermes=True)
+    said[""] = {MARKER: 0.6, "<think>": 0.3, "Y": 0.1}
+    completion = answered(decider(said, hermes=True, reasons=True), TEXT)
+    assert (completion.reasoning, completion.text, completion.tool_calls) == ("Hm.", "Y", ())
+    assert decided(completion).p_call == pytest.approx(0.99, rel=1e-4)
+
+
+def test_what_began_as_reasoning_does_not_become_a_call_that_nobody_chose() -> None:
+    """In ordinary text, <think> and <tool_call> begin alike."""
+    completion = answered(decider(marker_then_text(1 - 1e-9, hermes=False), hermes=False, reasons=True), TEXT)
+    assert completion.tool_calls == ()
+    assert completion.decision is None
+
+
+# In every family.
+
+
+@pytest.mark.parametrize("family", TOOL_FORMATS, ids=lambda family: family.name)
+def test_in_every_family_a_call_is_a_call_and_text_begins_with_none(family: ToolFormat) -> None:
+    """All over one small vocabulary, in which most markers are many tokens."""
+    with Engine(fake_loaded(seed=3), config=ALONE, tool_format=family) as engine:
+        for decision, chosen in ((CALL, Way.CALL), (TEXT, Way.TEXT)):
+            completion = engine.chat([USER], tools=TOOLS, decision=decision, max_tokens=120)
+            assert decided(completion).chosen is chosen
+            assert called(completion) is (chosen is Way.CALL)
+        by_likelihood = engine.chat(
+            [USER], tools=TOOLS, tool_choice="required", tool_choice_by="likelihood", max_tokens=300
+        )
+        shares = decided(by_likelihood).tools
+        assert shares is not None
+        assert by_likelihood.tool_calls[0].name == max(shares, key=shares.__getitem__)
 
 
 # Calibration.
