@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from engine.admission import Admission, seed_of
+from engine.best_of import BestOf, sampled
 from engine.calibration import Calibration
 from engine.catalog import OnProgress
 from engine.checks import check, is_integer, shown
@@ -180,6 +181,23 @@ class Engine:
         prior = self._calibration.prior(request)
         (generation,) = self._decoder.start([self._admission.admit(request, choice_index, deliver, prior)])
         return generation
+
+    def submit_best(self, request: Request, best_of: int, deliver: Deliver | None = None) -> Generation:
+        """Start so many samples of one answer, and give the likeliest; its events come when all have ended.
+
+        best_of: 2 to 16. As submit otherwise; the temperature must be above 0.
+        """
+        request_of_each = sampled(request, best_of)
+        seeded = replace(
+            request_of_each, sampling=replace(request_of_each.sampling, seed=seed_of(request_of_each.sampling))
+        )
+        best = BestOf(best_of, deliver, asks_logprobs=request.sampling.top_logprobs is not None)
+        prior = self._calibration.prior(request)
+        best.runs = [
+            self._admission.admit(seeded, index, functools.partial(best.take, index), prior) for index in range(best_of)
+        ]
+        self._decoder.start(list(best.runs))
+        return self._decoder.generation(best)
 
     def render_prompt(self, request: Request) -> list[int]:
         """The token ids that the request's messages and tools become. Raises RequestError."""

@@ -163,6 +163,14 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True)
+class Samples:
+    """What an answer was chosen from."""
+
+    scores: tuple[float, ...]  # of each sample: the mean logprob of its tokens
+    best: int  # the one that is the answer; the first sample had decided whether it calls
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The last event of every generation that did not fail."""
 
@@ -170,6 +178,7 @@ class Finished:
     usage: Usage
     seed: int
     receipt: Receipt
+    samples: Samples | None = None  # with best_of
 
 
 Event = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | ToolCallEnd | LogprobsDelta | Decided | Finished
@@ -188,6 +197,7 @@ class Completion:
     logprobs: tuple[TokenLogprob, ...] | None = None  # one per output token, where asked for
     reasoning: str | None = None  # what the model thought before it answered
     decision: Decision | None = None  # call or text, where it was asked for or came for nothing
+    samples: Samples | None = None  # with best_of
 
     def message(self) -> Message:
         """This answer as the next message of the conversation."""

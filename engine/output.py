@@ -153,4 +153,5 @@ def collect(events: Iterable[Event]) -> Completion:
         logprobs=tuple(collected.logprobs) if logprobs_asked else None,
         reasoning="".join(collected.reasoning) or None,
         decision=collected.decision,
+        samples=finished.samples,
     )

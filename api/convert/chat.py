@@ -52,8 +52,7 @@ class ChatAnswer:
 
     def info(self, finished: Sequence[Finished], decisions: Sequence[Decision | None]) -> ToolmaskInfo:
         """What stands under `toolmask`; decisions: of all choices."""
-        first = finished[0]
-        info = to_info(first.receipt, [each.usage for each in finished], first.seed, self.paths)
+        info = to_info(finished[0], [each.usage for each in finished], self.paths)
         if self.trace is not None:
             info.trace = list(self.trace)
         add_decisions(info, decisions)

@@ -193,3 +193,39 @@ def test_a_call_that_must_come_leaves_nothing_to_decide(server: LiveServer) -> N
     assert response.json()["error"]["message"].startswith(
         "toolmask.tool_call_bias stands here, but tool_choice is not auto"
     )
+
+
+# The likeliest of several samples.
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+def test_an_answer_may_be_the_likeliest_of_several(server: LiveServer, path: str) -> None:
+    said = {"messages": [{"role": "user", "content": "hi"}]} if path == CHAT else {"input": "hi"}
+    more = {"seed": 3} if path == RESPONSES else {}
+    body = {"model": "fake", **said, "temperature": 1, "toolmask": {"best_of": 3, **more}}
+    told = server.http.post(path, json=body).json()["toolmask"]["best_of"]
+    assert len(told["scores"]) == 3
+    assert told["scores"][told["chosen"]] == max(told["scores"])
+
+
+def test_a_stream_of_the_likeliest_adds_up_to_it(server: LiveServer) -> None:
+    body = ask(best_of=3) | {"temperature": 1, "seed": 3}
+    whole = server.chat(**body).json()
+    chunks = events_of(server.chat(**body, stream=True))[:-1]
+    assert chunks[-1]["toolmask"]["best_of"] == whole["toolmask"]["best_of"]
+    assert added_up(chunks)[0]["finish_reason"] == whole["choices"][0]["finish_reason"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 1, "n": 2},
+        {"temperature": 1, "tools": ["calculate"], "tool_execution": "server"},
+        {"temperature": 0},
+        {"temperature": 1, "toolmask": {"best_of": 17}},
+        {"temperature": 1, "toolmask": {"best_of": 1}},
+    ],
+)
+def test_what_best_of_cannot_do_is_refused(server: LiveServer, options: dict[str, Any]) -> None:
+    response = server.chat(**{**ask(best_of=2), **options})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "toolmask.best_of")
