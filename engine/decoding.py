@@ -16,7 +16,7 @@ from engine.config import EngineConfig
 from engine.device_thread import in_own_thread
 from engine.drafts import DraftSource, FirstGuess, ModelDrafts, PromptLookup
 from engine.errors import ConfigError, EngineClosedError, GenerationError, QueueFullError
-from engine.generation import Generation, Run
+from engine.generation import Generation, Run, Source
 from engine.grammars.matcher import GrammarCompiler
 from engine.memory import SlotMemory
 from engine.model import LoadedModel
@@ -92,7 +92,21 @@ class Decoder:
             self._runs |= {run.sequence: run for run in runs}
             self._new += runs
             self._wake.notify()
-        return [Generation(run, self._wake) for run in runs]
+        return [self.generation(run) for run in runs]
+
+    def generation(self, source: Source) -> Generation:
+        """What a consumer holds of runs that were started."""
+        return Generation(source, self._wake)
+
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether whoever asks is the decoding thread, in a callback."""
+        return threading.current_thread() is self._thread
+
+    @property
+    def can_take_back(self) -> bool:
+        """Whether the model's cache can forget its last tokens."""
+        return self._stepper.memory.can_cut
 
     def load_now(self) -> EngineLoad:
         """How busy it is. Cheap; any thread may ask."""
@@ -107,7 +121,7 @@ class Decoder:
         with self._wake:
             self._closed = True
             self._wake.notify()
-        if threading.current_thread() is self._thread:  # a callback closes its own engine
+        if self.is_own_thread:  # a callback closes its own engine
             return False  # whoever closes next waits for it
         self._thread.join()
         return True

@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import Self
 
 from engine.admission import Admission, seed_of
+from engine.best_of import BestOf, sampled
+from engine.calibration import Calibration
 from engine.catalog import OnProgress
 from engine.checks import check, is_integer, shown
 from engine.config import EngineConfig
@@ -21,8 +23,17 @@ from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.tool_format import ToolFormat
 from engine.grammars.tool_formats import detect, format_named
 from engine.model import LoadedModel, load
-from engine.requests import AnyMessage, AnyTool, AnyToolChoice, to_messages, to_stop, to_tool_choice, to_tools
-from engine.types import Grammar, JsonObject, Request, SamplingParams
+from engine.requests import (
+    AnyMessage,
+    AnyTool,
+    AnyToolChoice,
+    to_messages,
+    to_stop,
+    to_tool_choice,
+    to_tool_choice_by,
+    to_tools,
+)
+from engine.types import DecisionOptions, Grammar, JsonObject, Request, SamplingParams, ToolChoiceBy
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +70,14 @@ class Engine:
         self._decoder = Decoder(model, self._compiler, self.config, drafter=draft_model, marker_ids=marker_ids)
         self.context_length = self._decoder.context_length  # tokens that prompt and answer may have
         self._admission = Admission(
-            model, self.tool_format, self._compiler, self.config, context_length=self.context_length
+            model,
+            self.tool_format,
+            self._compiler,
+            self.config,
+            context_length=self.context_length,
+            can_take_back=self._decoder.can_take_back,
         )
+        self._calibration = Calibration(self._admission, self._decoder)
         if not self._admission.shows_tools:
             logger.info("%s: its chat template does not show tools; the system message describes them", model.name)
         atexit.register(self.close)  # a daemon thread that holds MLX streams aborts the interpreter's exit
@@ -79,6 +96,8 @@ class Engine:
         stop: str | Iterable[str] = (),
         max_tokens: int | None = None,
         reasoning_budget: int | None = None,
+        decision: DecisionOptions | None = None,
+        tool_choice_by: ToolChoiceBy | str = ToolChoiceBy.TOKENS,
         template_options: JsonObject | None = None,
     ) -> Completion:
         """The whole answer to a conversation. Raises RequestError before the first token, GenerationError after."""
@@ -94,6 +113,8 @@ class Engine:
             stop=stop,
             max_tokens=max_tokens,
             reasoning_budget=reasoning_budget,
+            decision=decision,
+            tool_choice_by=tool_choice_by,
             template_options=template_options,
         )
         with generation:  # an interrupt while this waits must not leave the model running
@@ -113,6 +134,8 @@ class Engine:
         stop: str | Iterable[str] = (),
         max_tokens: int | None = None,
         reasoning_budget: int | None = None,
+        decision: DecisionOptions | None = None,
+        tool_choice_by: ToolChoiceBy | str = ToolChoiceBy.TOKENS,
         template_options: JsonObject | None = None,
     ) -> Generation:
         """The answer's events as they come; in a `with` statement, leaving it cancels what is left."""
@@ -129,6 +152,8 @@ class Engine:
                 stop=to_stop(stop),
                 max_tokens=max_tokens,
                 reasoning_budget=reasoning_budget,
+                decision=decision,
+                tool_choice_by=to_tool_choice_by(tool_choice_by),
                 template_options={} if template_options is None else template_options,
             )
         )
@@ -142,7 +167,8 @@ class Engine:
         seed = seed_of(request.sampling)
         seeded = replace(request, sampling=replace(request.sampling, seed=seed))
         to_each = [None if deliver is None else functools.partial(deliver, index) for index in range(n)]
-        runs = [self._admission.admit(seeded, index, to_index) for index, to_index in enumerate(to_each)]
+        prior = self._calibration.prior(request)
+        runs = [self._admission.admit(seeded, index, to_index, prior) for index, to_index in enumerate(to_each)]
         return self._decoder.start(runs)
 
     def submit(self, request: Request, *, choice_index: int = 0, deliver: Deliver | None = None) -> Generation:
@@ -152,8 +178,26 @@ class Engine:
         the generation, on the decoding thread, and must not block; iterating the generation is then not possible. Where
         it raises, the generation ends and nothing more is delivered. Without it, dropping the generation cancels it.
         """
-        (generation,) = self._decoder.start([self._admission.admit(request, choice_index, deliver)])
+        prior = self._calibration.prior(request)
+        (generation,) = self._decoder.start([self._admission.admit(request, choice_index, deliver, prior)])
         return generation
+
+    def submit_best(self, request: Request, best_of: int, deliver: Deliver | None = None) -> Generation:
+        """Start so many samples of one answer, and give the likeliest; its events come when all have ended.
+
+        best_of: 2 to 16. As submit otherwise; the temperature must be above 0.
+        """
+        request_of_each = sampled(request, best_of)
+        seeded = replace(
+            request_of_each, sampling=replace(request_of_each.sampling, seed=seed_of(request_of_each.sampling))
+        )
+        best = BestOf(best_of, deliver, asks_logprobs=request.sampling.top_logprobs is not None)
+        prior = self._calibration.prior(request)
+        best.runs = [
+            self._admission.admit(seeded, index, functools.partial(best.take, index), prior) for index in range(best_of)
+        ]
+        self._decoder.start(list(best.runs))
+        return self._decoder.generation(best)
 
     def render_prompt(self, request: Request) -> list[int]:
         """The token ids that the request's messages and tools become. Raises RequestError."""

@@ -6,10 +6,20 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from engine.errors import EngineError, GenerationError
-from engine.events import Completion, Event, Finished, LogprobsDelta, Receipt, StopReason, TextDelta, TokenLogprob
+from engine.events import (
+    Completion,
+    Decided,
+    Event,
+    Finished,
+    LogprobsDelta,
+    Receipt,
+    StopReason,
+    TextDelta,
+    TokenLogprob,
+)
 from engine.output import OutputStream, collect
 from engine.sequence import Sequence
 from engine.step import Progress
@@ -22,10 +32,24 @@ CUT_OFF = (StopReason.LENGTH, StopReason.CANCELLED)
 Deliver = Callable[[Event | Exception], None]
 
 
+class Source(Protocol):
+    """What a generation takes its events from."""
+
+    cancelled: bool
+
+    @property
+    def events(self) -> queue.SimpleQueue[Event | Exception] | None:
+        """None where a callback is given them."""
+
+    @property
+    def asks_logprobs(self) -> bool:
+        """Whether the request asked for them."""
+
+
 class Generation:
     """A running request: iterate its Events, or cancel it. One consumer, and the only one who holds this object."""
 
-    def __init__(self, run: "Run", wake: threading.Condition) -> None:
+    def __init__(self, run: Source, wake: threading.Condition) -> None:
         self._run = run
         self._wake = wake
         self._taken: list[Event] = []  # by the consumer
@@ -73,7 +97,7 @@ class Generation:
         if self._failure is not None:
             raise self._failure
         completion = collect(self._taken)
-        has_none = completion.logprobs is None and self._run.sequence.sampling.top_logprobs is not None
+        has_none = completion.logprobs is None and self._run.asks_logprobs
         return replace(completion, logprobs=()) if has_none else completion  # asked for, of an answer without tokens
 
 
@@ -94,6 +118,10 @@ class Run:
         self._logprobs: list[TokenLogprob] = []  # not delivered yet: it is open what their tokens are
         self._num_logprobs = 0  # delivered
 
+    @property
+    def asks_logprobs(self) -> bool:
+        return self.sequence.sampling.top_logprobs is not None
+
     def report(self, progress: Progress) -> bool:
         """Pass on what a step did. Returns whether the generation has ended."""
         try:
@@ -106,6 +134,8 @@ class Run:
 
     def _pass_on(self, progress: Progress) -> bool:
         sequence = self.sequence
+        if progress.decision is not None:
+            self._deliver(Decided(progress.decision))
         events = self._output.feed(progress.tokens)
         for event in events:
             self._deliver(event)

@@ -15,10 +15,10 @@ ROWS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
         "engine.accounts engine.blas engine.device_thread engine.errors engine.grammars "
-        "engine.grammars.closing_tokens engine.grammars.encoders engine.grammars.families "
-        "engine.grammars.literals engine.grammars.marks engine.grammars.recent engine.grammars.regex_ways "
-        "engine.grammars.schema_formats engine.grammars.schema_logic engine.grammars.schema_patterns "
-        "engine.sampling engine.work",
+        "engine.grammars.closing_tokens engine.grammars.decision engine.grammars.encoders "
+        "engine.grammars.families engine.grammars.literals engine.grammars.marks engine.grammars.recent "
+        "engine.grammars.regex_ways engine.grammars.schema_formats engine.grammars.schema_logic "
+        "engine.grammars.schema_patterns engine.sampling engine.work",
         "engine engine.checks engine.grammars.json_stream engine.grammars.lark_source engine.grammars.regex_shape "
         "engine.grammars.schema_limits engine.tekken",
         "engine.config engine.types",
@@ -46,24 +46,27 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.encoders.json_arguments engine.grammars.encoders.literal_reader "
         "engine.grammars.encoders.tagged",
         "engine.grammars.encoders.literal engine.grammars.tool_format",
-        "engine.grammars.families.json_families engine.grammars.families.literal_families "
-        "engine.grammars.families.tagged_families engine.grammars.turn_closing engine.grammars.turn_parser "
-        "engine.template_skills",
-        "engine.grammars.tool_formats engine.grammars.tool_schemas engine.grammars.veto_matcher engine.guard "
-        "engine.output engine.prompt",
-        "engine.grammars.turn engine.inspection",
+        "engine.grammars.call_paths engine.grammars.families.json_families "
+        "engine.grammars.families.literal_families engine.grammars.families.tagged_families "
+        "engine.grammars.turn_closing engine.grammars.turn_parser engine.template_skills",
+        "engine.decision_point engine.grammars.tool_formats engine.grammars.tool_schemas "
+        "engine.grammars.veto_matcher engine.guard engine.output engine.prompt",
+        "engine.decision_plans engine.grammars.turn engine.inspection",
         "engine.grammars.turn_cache engine.sequence",
         "engine.drafts engine.draws engine.scheduler",
+        "engine.deciding",
         "engine.step",
         "engine.generation",
-        "engine.admission engine.decoding",
+        "engine.admission engine.best_of engine.decoding",
+        "engine.calibration",
         "engine.engine",
         "engine.agent engine.structured",
         "engine.outlines_model",
         "api api.bench_tools api.connections api.convert api.convert.paths api.loading api.metrics api.routes "
         "api.schemas api.schemas.unsupported api.settings",
         "api.bench api.schemas.common api.toolbox",
-        "api.schemas.completions api.schemas.errors api.schemas.health api.schemas.models api.schemas.tools",
+        "api.convert.decisions api.schemas.completions api.schemas.errors api.schemas.health api.schemas.models "
+        "api.schemas.tools",
         "api.convert.errors api.routes.documented api.schemas.messages api.schemas.response_items",
         "api.convert.answers api.convert.history api.convert.sampling api.lifetime api.manager api.routes.query "
         "api.schemas.chat api.schemas.responses api.schemas.tokenize api.workers",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from api.convert.errors import DO_NOT_RETRY, SERVER, WireError
 from api.convert.paths import Paths
 from api.schemas.common import (
+    BestOf,
     CompletionTokensDetails,
     FinishReason,
     PromptTokensDetails,
@@ -14,7 +15,7 @@ from api.schemas.common import (
     Usage,
 )
 from engine.errors import GenerationError
-from engine.events import Event, Finished, Receipt, StopReason, TokenLogprob, ToolCallEnd, ToolCallStart
+from engine.events import Event, Finished, StopReason, TokenLogprob, ToolCallEnd, ToolCallStart
 from engine.events import ReceiptEntry as EngineReceiptEntry
 from engine.events import Usage as EngineUsage
 
@@ -89,15 +90,18 @@ def add_usages(parts: Sequence[Usage]) -> Usage:
     )
 
 
-def to_info(receipt: Receipt, usages: Iterable[EngineUsage], seed: int, paths: Paths) -> ToolmaskInfo:
-    """What stands under `toolmask` in an answer; counts of all its choices."""
+def to_info(first: Finished, usages: Iterable[EngineUsage], paths: Paths) -> ToolmaskInfo:
+    """What stands under `toolmask` in an answer; first: the end of its first choice; usages: of all of them."""
     usages = list(usages)
-    return ToolmaskInfo(
-        receipt=[_to_entry(entry, paths) for entry in receipt.entries],
+    info = ToolmaskInfo(
+        receipt=[_to_entry(entry, paths) for entry in first.receipt.entries],
         forced_tokens=sum(usage.forced_tokens for usage in usages),
         forward_passes=sum(usage.forward_passes for usage in usages),
-        seed=seed,
+        seed=first.seed,
     )
+    if first.samples is not None:
+        info.best_of = BestOf(scores=list(first.samples.scores), chosen=first.samples.best)
+    return info
 
 
 def _to_entry(entry: EngineReceiptEntry, paths: Paths) -> ReceiptEntry:
