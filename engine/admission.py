@@ -27,6 +27,7 @@ from engine.guard import Guard
 from engine.model import LoadedModel
 from engine.output import OutputStream
 from engine.prompt import render_prompt
+from engine.retrieval import with_retrieved_tools
 from engine.sampling.sampler import choice_key
 from engine.sequence import Sequence
 from engine.template_skills import skills_of
@@ -75,14 +76,17 @@ class Admission:
 
     def render_prompt(self, request: Request) -> list[int]:
         """The token ids that the request's messages and tools become. Raises RequestError."""
+        return self._render(with_retrieved_tools(request))
+
+    def _render(self, request: Request) -> list[int]:
         return render_prompt(request, self._tool_format, self._tokenizer, self._skills)
 
     def admit(self, request: Request, choice_index: int, deliver: Deliver | None) -> Run:
         """A run that is ready to start. Raises RequestError."""
-        tokenizer = self._tokenizer
+        tokenizer, request = self._tokenizer, with_retrieved_tools(request)
         self._check_token_ids(request)
         builder = TurnBuilder(request, self._tool_format, tokenizer.unspellable)
-        prompt = self.render_prompt(request)
+        prompt = self._render(request)
         if not prompt:
             raise RequestError("the chat template makes an empty prompt of these messages", param="messages")
         opening = self._opening(request, prompt)
@@ -248,4 +252,5 @@ def _receipt(request: Request, turn: Turn, opening: Opening) -> Receipt:
         given = {"stop": request.stop, "stop_token_ids": request.stop_token_ids}
         for param in (param for param, value in given.items() if value):
             entries.append(ReceiptEntry(param, Enforcement.NARROWED, "matched in free text only"))
-    return Receipt(tuple(entries))
+    was_chosen = request.tool_retrieval is not None and turn.has_calls
+    return Receipt(tuple(entries), tuple(tool.name for tool in request.callable_tools) if was_chosen else None)

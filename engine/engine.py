@@ -22,6 +22,7 @@ from engine.grammars.tool_format import ToolFormat
 from engine.grammars.tool_formats import detect, format_named
 from engine.model import LoadedModel, load
 from engine.requests import AnyMessage, AnyTool, AnyToolChoice, to_messages, to_stop, to_tool_choice, to_tools
+from engine.tool_display import ToolDisplay
 from engine.types import Grammar, JsonObject, Request, SamplingParams
 
 logger = logging.getLogger(__name__)
@@ -80,6 +81,8 @@ class Engine:
         max_tokens: int | None = None,
         reasoning_budget: int | None = None,
         template_options: JsonObject | None = None,
+        tool_display: ToolDisplay | None = None,
+        tool_retrieval: int | None = None,
     ) -> Completion:
         """The whole answer to a conversation. Raises RequestError before the first token, GenerationError after."""
         generation = self.stream(
@@ -95,6 +98,8 @@ class Engine:
             max_tokens=max_tokens,
             reasoning_budget=reasoning_budget,
             template_options=template_options,
+            tool_display=tool_display,
+            tool_retrieval=tool_retrieval,
         )
         with generation:  # an interrupt while this waits must not leave the model running
             return generation.completion()
@@ -114,6 +119,8 @@ class Engine:
         max_tokens: int | None = None,
         reasoning_budget: int | None = None,
         template_options: JsonObject | None = None,
+        tool_display: ToolDisplay | None = None,
+        tool_retrieval: int | None = None,
     ) -> Generation:
         """The answer's events as they come; in a `with` statement, leaving it cancels what is left."""
         return self.submit(
@@ -130,6 +137,8 @@ class Engine:
                 max_tokens=max_tokens,
                 reasoning_budget=reasoning_budget,
                 template_options={} if template_options is None else template_options,
+                tool_display=tool_display,
+                tool_retrieval=tool_retrieval,
             )
         )
 

@@ -26,6 +26,7 @@ from engine.checks import (
     shown,
 )
 from engine.errors import RequestError, SchemaError, UnknownToolError
+from engine.tool_display import ToolDisplay
 
 JsonObject = Mapping[str, Any]
 
@@ -295,6 +296,8 @@ class Request:
     max_tokens: int | None = None  # None: up to the model's context length
     reasoning_budget: int | None = None  # tokens of reasoning after which the block is closed; None: no limit
     template_options: JsonObject = field(default_factory=dict)  # for the chat template: enable_thinking, say
+    tool_display: ToolDisplay | None = None  # where the chat template does not show tools; None: the default way
+    tool_retrieval: int | None = None  # offer no more than so many of the tools, those that fit the request best
 
     def __post_init__(self) -> None:
         lists: tuple[tuple[str, object, str, type | UnionType], ...] = (
@@ -322,6 +325,7 @@ class Request:
             check("prompt", self.prompt, "a tuple of token ids", holds=is_tuple_of_integers(self.prompt))
             if self.messages or not self.prompt:
                 raise RequestError("prompt must have at least one token, and no messages beside it", param="prompt")
+            self._check_beside_prompt()
         for position, stop in enumerate(self.stop):
             check(f"stop[{position}]", stop, "text that is not empty", holds=stop != "" and is_text(stop))
         is_ids = is_tuple_of_integers(self.stop_token_ids)
@@ -330,10 +334,19 @@ class Request:
             check("max_tokens", limit, "an integer, 1 or more", holds=is_integer(limit) and limit >= 1)
         if (budget := self.reasoning_budget) is not None:
             check("reasoning_budget", budget, "an integer, 0 or more", holds=is_integer(budget) and budget >= 0)
+        is_display = self.tool_display is None or isinstance(self.tool_display, ToolDisplay)
+        check("tool_display", self.tool_display, "a ToolDisplay, or None", holds=is_display)
+        if (most := self.tool_retrieval) is not None:
+            check("tool_retrieval", most, "an integer, 1 or more", holds=is_integer(most) and most >= 1)
         is_mapping = isinstance(self.template_options, Mapping)
         check("template_options", self.template_options, "a mapping from names to JSON values", holds=is_mapping)
         json_text("template_options", dict(self.template_options))
         self._check_tool_names()
+
+    def _check_beside_prompt(self) -> None:
+        for param in ("tool_display", "tool_retrieval"):
+            if getattr(self, param) is not None:
+                raise RequestError(f"{param} stands beside a prompt, which shows no tools", param=param)
 
     def _check_tool_names(self) -> None:
         names = [tool.name for tool in self.tools]

@@ -21,15 +21,16 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.sampling engine.work",
         "engine engine.checks engine.grammars.json_stream engine.grammars.lark_source "
         "engine.grammars.schema_limits engine.tekken",
-        "engine.config engine.types",
+        "engine.config engine.tool_display",
+        "engine.types",
         "engine.catalog engine.events engine.gguf engine.grammars.example engine.grammars.schema_walk "
         "engine.grammars.tool_descriptions engine.output_schema engine.tools.registry",
         "engine.cache engine.capacity engine.gguf_tokenizer engine.grammars.closing_hints "
         "engine.grammars.closing_values engine.grammars.custom_tools engine.grammars.encoders.kinds "
         "engine.grammars.matcher engine.grammars.schema_dialects engine.grammars.schema_literals "
         "engine.grammars.schema_members engine.grammars.schema_places engine.grammars.strict engine.output_types "
-        "engine.passes engine.requests engine.sampling.bitmask engine.sampling.logits engine.tools.calculate "
-        "engine.tools.web_search",
+        "engine.passes engine.requests engine.retrieval engine.sampling.bitmask engine.sampling.logits "
+        "engine.tools.calculate engine.tools.web_search",
         "engine.grammars.closing engine.grammars.closing_bounds engine.grammars.llguidance_backend "
         "engine.grammars.schema_numbers engine.grammars.schema_references engine.grammars.veto_arrays "
         "engine.outlines_terms engine.prefix_cache engine.sampling.sampler engine.slots engine.tokenizer "
@@ -94,6 +95,7 @@ HOMES: dict[str, frozenset[str]] = {
     ),
     "simpleeval": frozenset({"engine.tools.calculate"}),
     "ddgs": frozenset({"engine.tools.web_search"}),
+    "bm25s": frozenset({"engine.retrieval"}),
     "griffe": frozenset({"engine.tools.registry"}),
     "outlines": frozenset({"engine.outlines_terms", "engine.outlines_model"}),
     "fastapi": frozenset({"api"}),

@@ -92,12 +92,15 @@ def add_usages(parts: Sequence[Usage]) -> Usage:
 def to_info(receipt: Receipt, usages: Iterable[EngineUsage], seed: int, paths: Paths) -> ToolmaskInfo:
     """What stands under `toolmask` in an answer; counts of all its choices."""
     usages = list(usages)
-    return ToolmaskInfo(
+    info = ToolmaskInfo(
         receipt=[_to_entry(entry, paths) for entry in receipt.entries],
         forced_tokens=sum(usage.forced_tokens for usage in usages),
         forward_passes=sum(usage.forward_passes for usage in usages),
         seed=seed,
     )
+    if receipt.offered_tools is not None:
+        info.offered_tools = list(receipt.offered_tools)
+    return info
 
 
 def _to_entry(entry: EngineReceiptEntry, paths: Paths) -> ReceiptEntry:

@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 from api.convert.errors import WireError
 from api.convert.history import check_items
 from api.convert.paths import Paths, from_rules, inside
-from api.convert.requests import ServerTools, template_options, template_rules, to_tool_choice, to_tools
+from api.convert.requests import (
+    ServerTools,
+    template_options,
+    template_rules,
+    to_tool_choice,
+    to_tool_display,
+    to_tools,
+)
 from api.convert.sampling import EXTENSION_RULES, schema_grammar, to_grammar, to_sampling
 from api.schemas import response_items as flat
 from api.schemas import tools as nested
@@ -67,6 +74,8 @@ def to_request(asked: Asked, server_tools: ServerTools) -> Request:
         max_tokens=body.max_output_tokens,
         reasoning_budget=extension.reasoning_budget,
         template_options=template_options(extension, _effort(body), EFFORT),
+        tool_display=to_tool_display(extension),
+        tool_retrieval=extension.tool_retrieval,
     )
 
 

@@ -97,15 +97,33 @@ class SchemaOptions(ToolmaskOptions):
     )
 
 
-class TemplateOptions(RequestModel):
-    """What the chat template is given."""
+class ToolDisplay(RequestModel):
+    """How tools are shown to a model whose chat template does not show them; what is left out is as in the default."""
+
+    style: Literal["signatures", "json"] | None = None
+    example: bool | None = Field(default=None, description="Of a call, built from the first tool's schema.")
+    order: Literal["example_first", "tools_first"] | None = None
+    place: Literal["system", "before", "after"] | None = Field(
+        default=None, description="In the system message, or in the user's latest one before or behind its text."
+    )
+
+
+class PromptOptions(RequestModel):
+    """What decides the prompt, beside messages and tools."""
+
+    tool_display: ToolDisplay | None = Field(
+        default=None, description="Refused where the model's chat template shows tools itself."
+    )
+    tool_retrieval: int | None = Field(
+        default=None, ge=1, description="Offer no more than so many of the tools: those that fit the request best."
+    )
 
     chat_template_kwargs: dict[Text, Any] | None = Field(
         default=None, description="Options that the model's chat template reads, such as enable_thinking; no others."
     )
 
 
-class ChatToolmaskOptions(SchemaOptions, TemplateOptions):
+class ChatToolmaskOptions(SchemaOptions, PromptOptions):
     """Options of a conversation beyond OpenAI's."""
 
     reasoning_budget: int | None = Field(
@@ -183,3 +201,4 @@ class ToolmaskInfo(ResponseModel):
     forward_passes: int
     seed: int
     trace: list[ToolStep] | None = None  # with tool_execution "server"
+    offered_tools: list[str] | None = None  # with tool_retrieval
