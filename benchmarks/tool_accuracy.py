@@ -181,6 +181,13 @@ def ask_batch(answerer: Answerer, cases: Sequence[ToolCase], mode: Mode, run: di
         run |= {name: max(run[name], peak) for name, peak in peak_memory().items()}
 
 
+def fault_in(case: ToolCase, written: Written) -> str | None:
+    """What is wrong with an answer. One that was refused, or has a call that cannot be read, is never right."""
+    if written.refusal is not None:
+        return "refused"
+    return "broken" if written.is_broken else case.fault(written.calls)
+
+
 def judged(case: ToolCase, written: Written, mode: Mode) -> dict[str, Any]:
     """An answer as it is kept, with what is wrong with it."""
     invalid = invalid_calls(written.calls, case.tools)
@@ -191,7 +198,7 @@ def judged(case: ToolCase, written: Written, mode: Mode) -> dict[str, Any]:
         "expected": list(case.expected),
         "calls": [dict(call) for call in written.calls],
         "valid": not (invalid or lacks_call or written.is_broken or written.refusal),
-        "fault": case.fault(written.calls),
+        "fault": fault_in(case, written),
         "tokens": [
             written.prompt_tokens,
             written.completion_tokens,

@@ -2,7 +2,7 @@
 
 valid       of all answers: every call names an offered tool and fits its schema, none is broken off, and where a call
             was required there is one
-calls       answers with a call
+calls       answers with a call, or with one that cannot be read
 right tool  of the cases that a call answers: the calls name the tools that are wanted, no more and no fewer
 right       by BFCL's AST checker, or the data of our own; where no call answers the case: that there is none
 """
@@ -21,7 +21,7 @@ TWO_SIDES = ("simple_python", "irrelevance")  # a call is right for one, text fo
 
 METRICS: Mapping[str, Callable[[Answer], bool]] = {
     "valid": lambda answer: bool(answer["valid"]),
-    "calls": lambda answer: bool(answer["calls"]),
+    "calls": lambda answer: bool(answer["calls"]) or "broken" in answer,
     "right_tool": lambda answer: sorted(call["name"] for call in answer["calls"]) == sorted(answer["expected"]),
     "right": lambda answer: answer["fault"] is None,
 }

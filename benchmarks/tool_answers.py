@@ -14,7 +14,7 @@ import concurrent.futures
 import enum
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import httpx
@@ -117,7 +117,13 @@ class InProcess:
             calls, is_broken = read_calls(completion.text or "", self._engine.tool_format, case.tools)
             return Written(calls, completion.text, is_broken, **counts)
         calls = tuple({"name": call.name, "arguments": call.parsed_arguments()} for call in completion.tool_calls)
-        return Written(calls, completion.text, **counts)
+        return Written(calls, completion.text, toolmask=decision_of(completion), **counts)
+
+
+def decision_of(completion: Completion) -> dict[str, Any] | None:
+    """How sure the model was of calling, where the request asked for it; as the server tells it."""
+    decision = getattr(completion, "decision", None)
+    return None if decision is None else {"decision": asdict(decision)}
 
 
 class OverHttp:

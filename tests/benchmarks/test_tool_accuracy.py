@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,15 @@ def test_a_call_is_valid_where_its_tool_is_offered_and_takes_it(call: dict[str, 
 )
 def test_an_answer_is_valid_where_its_mode_holds(written: Written, mode: Mode, is_valid: bool) -> None:
     assert judged(own_case(), written, mode)["valid"] is is_valid
+
+
+@pytest.mark.parametrize(
+    "written", [Written(refusal="no"), Written((RIGHT,), is_broken=True)], ids=["refused", "broken"]
+)
+@pytest.mark.parametrize("category", ["own", "irrelevance"])
+def test_what_was_refused_or_cannot_be_read_is_never_right(written: Written, category: str) -> None:
+    case = replace(own_case(), category=category)
+    assert judged(case, written, Mode.AUTO)["fault"] is not None
 
 
 # Answers.
