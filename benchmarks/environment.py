@@ -3,6 +3,8 @@
 import importlib.metadata
 import os
 import platform
+import resource
+import sys
 from typing import Any
 
 import mlx.core as mx
@@ -27,3 +29,17 @@ def environment(loaded: LoadedModel) -> dict[str, Any]:
         "model": loaded.name,
         "dtypes": sorted({str(array.dtype).removeprefix("mlx.core.") for array in weights}),
     }
+
+
+def size_of(loaded: LoadedModel) -> dict[str, int]:
+    """How large the weights are as they lie in memory."""
+    assert isinstance(loaded.model, MLXModel)
+    weights = arrays_in(loaded.model.module.parameters())
+    return {"parameters": sum(array.size for array in weights), "bytes": sum(array.nbytes for array in weights)}
+
+
+def peak_memory() -> dict[str, int]:
+    """The most bytes that this process was resident with, and the most that MLX had in use."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    resident = peak if sys.platform == "darwin" else 1024 * peak  # in kilobytes elsewhere
+    return {"peak_bytes": resident, "mlx_peak_bytes": mx.get_peak_memory()}

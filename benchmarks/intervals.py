@@ -1,5 +1,6 @@
-"""A median with its bootstrap interval."""
+"""Figures with their 95 % intervals: medians and balanced accuracies by bootstrap, shares after Wilson."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -34,6 +35,27 @@ def bootstrap_median(values: Sequence[float], seed: int = 0) -> Interval:
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(np.median(sample[drawn], axis=1), [tail, 1 - tail])
     return Interval(float(np.median(sample)), float(low), float(high))
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """95 % interval of a share. Wilson, J. Am. Stat. Assoc. 22 (1927)."""
+    z = 1.96
+    share, spread = successes / trials, z * z / trials
+    centre = (share + spread / 2) / (1 + spread)
+    half = z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
+    return centre - half, centre + half
+
+
+def bootstrap_balanced(first: Sequence[bool], second: Sequence[bool], seed: int = 0) -> tuple[float, float, float]:
+    """The mean of two shares, and its 95 % percentile interval; each side is drawn again on its own."""
+    generator = np.random.default_rng(seed)
+    shares = [
+        np.asarray(side, dtype=np.float64)[generator.integers(len(side), size=(NUM_RESAMPLES, len(side)))].mean(axis=1)
+        for side in (first, second)
+    ]
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile((shares[0] + shares[1]) / 2, [tail, 1 - tail])
+    return (float(np.mean(first)) + float(np.mean(second))) / 2, float(low), float(high)
 
 
 def verdict(interval: Interval, at_most: float) -> str:

@@ -8,7 +8,6 @@ decoding, and counts right tools and right calls, with 95 % Wilson intervals. Th
 
 import argparse
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +16,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.intervals import wilson
+from benchmarks.tool_cases import is_accepted
 from engine.engine import Engine
 from engine.events import Completion
-from engine.grammars.tool_descriptions import ToolStyle
 from engine.grammars.tool_format import ToolFormat
 from engine.grammars.tool_formats import PLAIN
-from engine.tools import execute_tool
+from engine.tool_display import ToolStyle
 
 DATA = Path(__file__).parent / "data" / "tool_requests.json"
 MAX_TOKENS = 64
@@ -49,21 +49,21 @@ VARIANTS = {
     ),
     "signatures, example": (
         "You can call these tools:\n{tools}\n\nTo call a tool, write its name and arguments like this:\n{example}",
-        ToolStyle.SIGNATURE,
+        ToolStyle.SIGNATURES,
     ),
     "signatures, no example": (
         "You can call these tools:\n{tools}\n\n"
         "To call a tool, write <tool_call> and a JSON object with its name and arguments.",
-        ToolStyle.SIGNATURE,
+        ToolStyle.SIGNATURES,
     ),
     "signatures, example first": (
         "You answer with a tool call, like this:\n{example}\n\nThe tools are:\n{tools}",
-        ToolStyle.SIGNATURE,
+        ToolStyle.SIGNATURES,
     ),
     "signatures, copy the values": (
         "You are a function calling assistant. You can call these functions:\n{tools}\n\n"
         "Answer the user with one call. Copy the values from the request into the arguments. Example:\n{example}",
-        ToolStyle.SIGNATURE,
+        ToolStyle.SIGNATURES,
     ),
 }
 
@@ -72,28 +72,8 @@ def is_right(call: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
     """Whether a call has the tool and every listed argument; see the data's `about`."""
     arguments = call["arguments"]
     return call["name"] == expected["name"] and all(
-        name in arguments and _matches(arguments[name], accepted) for name, accepted in expected["arguments"].items()
+        name in arguments and is_accepted(arguments[name], accepted) for name, accepted in expected["arguments"].items()
     )
-
-
-def _matches(written: Any, accepted: Any) -> bool:
-    if isinstance(accepted, Mapping):
-        result = execute_tool("calculate", {"expression": written})
-        return result["success"] and math.isclose(result["result"], accepted["value"])
-    return any(_plain(written) == _plain(each) for each in accepted)
-
-
-def _plain(value: Any) -> Any:
-    return value.strip().rstrip(".").lower() if isinstance(value, str) else value
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a proportion. Wilson, J. Am. Stat. Assoc. 22 (1927)."""
-    z = 1.96
-    share, spread = successes / trials, z * z / trials
-    centre = (share + spread / 2) / (1 + spread)
-    half = z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
-    return centre - half, centre + half
 
 
 def run(model: str, names: list[str], limit: int | None) -> dict[str, Any]:

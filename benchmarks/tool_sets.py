@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.bfcl import CATEGORIES, load_cases
+from benchmarks.bfcl import DECODE_CATEGORIES, load_cases
 from engine.types import Tool
 
 
 def tool_pool() -> list[Tool]:
     """Every function of the two categories, the first of each name."""
     found: dict[str, Tool] = {}
-    for category in CATEGORIES:
+    for category in DECODE_CATEGORIES:
         for case in load_cases(category).values():
             for tool in case.tools:
                 found.setdefault(tool.name, tool)

@@ -30,6 +30,7 @@ from engine.guard import Guard
 from engine.model import LoadedModel
 from engine.output import OutputStream
 from engine.prompt import render_prompt
+from engine.retrieval import with_retrieved_tools
 from engine.sampling.sampler import choice_key
 from engine.sequence import Sequence
 from engine.template_skills import skills_of
@@ -84,12 +85,15 @@ class Admission:
 
     def render_prompt(self, request: Request) -> list[int]:
         """The token ids that the request's messages and tools become. Raises RequestError."""
+        return self._render(with_retrieved_tools(request))
+
+    def _render(self, request: Request) -> list[int]:
         return render_prompt(request, self._tool_format, self._tokenizer, self._skills)
 
     def without_content(self, request: Request) -> Run:
         """A run of one token that tells of a call where nothing is asked. Raises RequestError."""
-        probe = self._decisions.without_content(request)
-        prompt = self.render_prompt(probe)
+        probe = self._decisions.without_content(with_retrieved_tools(request))
+        prompt = self._render(probe)
         prompt += self._decisions.empty_reasoning(self._opening(probe, prompt))
         self._max_tokens(probe, len(prompt))
         tokenizer = self._tokenizer
@@ -103,10 +107,10 @@ class Admission:
 
     def admit(self, request: Request, choice_index: int, deliver: Deliver | None, prior: Prior | None = None) -> Run:
         """A run that is ready to start. prior: what its decision is calibrated by. Raises RequestError."""
-        tokenizer = self._tokenizer
+        tokenizer, request = self._tokenizer, with_retrieved_tools(request)
         self._check_token_ids(request)
         asked = self._turns.of(request)
-        prompt = self.render_prompt(request)
+        prompt = self._render(request)
         if not prompt:
             raise RequestError("the chat template makes an empty prompt of these messages", param="messages")
         opening = self._opening(request, prompt)
@@ -278,4 +282,5 @@ def _receipt(request: Request, turn: Turn, opening: Opening) -> Receipt:
         given = {"stop": request.stop, "stop_token_ids": request.stop_token_ids}
         for param in (param for param, value in given.items() if value):
             entries.append(ReceiptEntry(param, Enforcement.NARROWED, "matched in free text only"))
-    return Receipt(tuple(entries))
+    was_chosen = request.tool_retrieval is not None and turn.has_calls
+    return Receipt(tuple(entries), tuple(tool.name for tool in request.callable_tools) if was_chosen else None)

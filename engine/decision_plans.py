@@ -82,6 +82,7 @@ class DecisionPlans:
             tool_choice=request.tool_choice,
             parallel_tool_calls=request.parallel_tool_calls,
             template_options=request.template_options,
+            tool_display=request.tool_display,
             decision=DecisionOptions(),
         )
 

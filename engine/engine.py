@@ -33,6 +33,7 @@ from engine.requests import (
     to_tool_choice_by,
     to_tools,
 )
+from engine.tool_display import ToolDisplay
 from engine.types import DecisionOptions, Grammar, JsonObject, Request, SamplingParams, ToolChoiceBy
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,8 @@ class Engine:
         decision: DecisionOptions | None = None,
         tool_choice_by: ToolChoiceBy | str = ToolChoiceBy.TOKENS,
         template_options: JsonObject | None = None,
+        tool_display: ToolDisplay | None = None,
+        tool_retrieval: int | None = None,
     ) -> Completion:
         """The whole answer to a conversation. Raises RequestError before the first token, GenerationError after."""
         generation = self.stream(
@@ -116,6 +119,8 @@ class Engine:
             decision=decision,
             tool_choice_by=tool_choice_by,
             template_options=template_options,
+            tool_display=tool_display,
+            tool_retrieval=tool_retrieval,
         )
         with generation:  # an interrupt while this waits must not leave the model running
             return generation.completion()
@@ -137,6 +142,8 @@ class Engine:
         decision: DecisionOptions | None = None,
         tool_choice_by: ToolChoiceBy | str = ToolChoiceBy.TOKENS,
         template_options: JsonObject | None = None,
+        tool_display: ToolDisplay | None = None,
+        tool_retrieval: int | None = None,
     ) -> Generation:
         """The answer's events as they come; in a `with` statement, leaving it cancels what is left."""
         return self.submit(
@@ -155,6 +162,8 @@ class Engine:
                 decision=decision,
                 tool_choice_by=to_tool_choice_by(tool_choice_by),
                 template_options={} if template_options is None else template_options,
+                tool_display=tool_display,
+                tool_retrieval=tool_retrieval,
             )
         )
 

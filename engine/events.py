@@ -78,6 +78,7 @@ class Receipt:
     """What was enforced, narrowed or only annotated, by path."""
 
     entries: tuple[ReceiptEntry, ...] = ()
+    offered_tools: tuple[str, ...] | None = None  # the names that were shown, where tool_retrieval chose them
 
 
 @dataclass(frozen=True, slots=True)

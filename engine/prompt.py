@@ -14,6 +14,7 @@ from engine.grammars.tool_descriptions import describe_tool, describe_tools
 from engine.grammars.tool_format import ToolFormat
 from engine.template_skills import TemplateSkills, WireMessage, history_id, skills_of, wire_calls
 from engine.tokenizer import Tokenizer
+from engine.tool_display import ToolDisplay, ToolPlace
 from engine.types import CustomTool, Message, OfferedTool, Request, Role, Tool, ToolCall
 
 # Characters that Unicode keeps for use inside of programs; the first one that no message has parts special tokens.
@@ -39,14 +40,17 @@ def render_text(
     return "".join(_Prompt(request, family, tokenizer, skills).parts())
 
 
-def instructions(family: ToolFormat, tools: tuple[OfferedTool, ...]) -> str:
-    """What a model is told of the tools that its chat template cannot show."""
+def instructions(family: ToolFormat, tools: tuple[OfferedTool, ...], display: ToolDisplay | None = None) -> str:
+    """What a model is told of the tools that its chat template cannot show. Without display, the family's own way."""
     first = tools[0]
     if isinstance(first, CustomTool):
         example = family.write_input(first.name, "...")
     else:
         example = family.write_call(first.name, example_arguments(first.parameters))
-    return family.instructions.format(tools=describe_tools(tools, family.tool_style), example=example)
+    words, style = (
+        (family.instructions, family.tool_style) if display is None else (display.instructions, display.style)
+    )
+    return words.format(tools=describe_tools(tools, style), example=example, marker=family.marker.strip())
 
 
 class _Prompt:
@@ -80,10 +84,12 @@ class _Prompt:
         tools = tuple(map(self._parted.tool, request.callable_tools))
         wire = self._wire(messages)
         if self._skills.shows_tools:
+            _refuse_display(request)
             shown_tools = [describe_tool(tool) for tool in tools] or None
             return self._tokenizer.render(wire, shown_tools, request.template_options)
         if tools:
-            wire = _with_system_text(wire, instructions(self._family, tools))
+            place = ToolPlace.SYSTEM if request.tool_display is None else request.tool_display.place
+            wire = _with_tools(wire, instructions(self._family, tools, request.tool_display), place)
         return self._tokenizer.render(wire, None, request.template_options)
 
     def _wire(self, messages: Iterable[Message]) -> list[WireMessage]:
@@ -178,6 +184,23 @@ def _check_options(request: Request, tokenizer: Tokenizer) -> None:
 def _role(message: Message) -> str:
     # Chat templates know no developer; it took over the system role's place.
     return "system" if message.role is Role.DEVELOPER else message.role.value
+
+
+def _refuse_display(request: Request) -> None:
+    if request.tool_display is not None:
+        message = "tool_display stands here, but this model's chat template shows tools in its own way"
+        raise RequestError(message, param="tool_display")
+
+
+def _with_tools(messages: list[WireMessage], text: str, place: ToolPlace) -> list[WireMessage]:
+    """The messages with this text in the place; where the user said nothing yet, in the system message."""
+    said = [at for at, message in enumerate(messages) if message["role"] == "user" and not message.get("is_result")]
+    if place is ToolPlace.SYSTEM or not said:
+        return _with_system_text(messages, text)
+    latest: Mapping[str, Any] = messages[said[-1]]
+    parts = (text, latest["content"]) if place is ToolPlace.BEFORE else (latest["content"], text)
+    shown: WireMessage = {**latest, "content": "\n\n".join(parts)}
+    return [*messages[: said[-1]], shown, *messages[said[-1] + 1 :]]
 
 
 def _with_system_text(messages: list[WireMessage], text: str) -> list[WireMessage]:

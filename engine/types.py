@@ -27,6 +27,7 @@ from engine.checks import (
     shown,
 )
 from engine.errors import RequestError, SchemaError, UnknownToolError
+from engine.tool_display import ToolDisplay
 
 JsonObject = Mapping[str, Any]
 
@@ -337,6 +338,8 @@ class Request:
     decision: DecisionOptions | None = None  # about call or text, where the turn may have either
     tool_choice_by: ToolChoiceBy = ToolChoiceBy.TOKENS
     template_options: JsonObject = field(default_factory=dict)  # for the chat template: enable_thinking, say
+    tool_display: ToolDisplay | None = None  # where the chat template does not show tools; None: the default way
+    tool_retrieval: int | None = None  # offer no more than so many of the tools, those that fit the request best
 
     def __post_init__(self) -> None:
         lists: tuple[tuple[str, object, str, type | UnionType], ...] = (
@@ -365,6 +368,7 @@ class Request:
             check("prompt", self.prompt, "a tuple of token ids", holds=is_tuple_of_integers(self.prompt))
             if self.messages or not self.prompt:
                 raise RequestError("prompt must have at least one token, and no messages beside it", param="prompt")
+            self._check_beside_prompt()
         for position, stop in enumerate(self.stop):
             check(f"stop[{position}]", stop, "text that is not empty", holds=stop != "" and is_text(stop))
         is_ids = is_tuple_of_integers(self.stop_token_ids)
@@ -373,6 +377,10 @@ class Request:
             check("max_tokens", limit, "an integer, 1 or more", holds=is_integer(limit) and limit >= 1)
         if (budget := self.reasoning_budget) is not None:
             check("reasoning_budget", budget, "an integer, 0 or more", holds=is_integer(budget) and budget >= 0)
+        is_display = self.tool_display is None or isinstance(self.tool_display, ToolDisplay)
+        check("tool_display", self.tool_display, "a ToolDisplay, or None", holds=is_display)
+        if (most := self.tool_retrieval) is not None:
+            check("tool_retrieval", most, "an integer, 1 or more", holds=is_integer(most) and most >= 1)
         is_mapping = isinstance(self.template_options, Mapping)
         check("template_options", self.template_options, "a mapping from names to JSON values", holds=is_mapping)
         json_text("template_options", dict(self.template_options))
@@ -393,6 +401,11 @@ class Request:
                 raise RequestError(f"{param} stands beside a prompt of tokens; it needs messages", param=param)
         if self.tool_choice_by is not ToolChoiceBy.TOKENS and not self.callable_tools:
             raise RequestError("tool_choice_by stands here, but there is no tool to call", param="tool_choice_by")
+
+    def _check_beside_prompt(self) -> None:
+        for param in ("tool_display", "tool_retrieval"):
+            if getattr(self, param) is not None:
+                raise RequestError(f"{param} stands beside a prompt, which shows no tools", param=param)
 
     def _check_tool_names(self) -> None:
         names = [tool.name for tool in self.tools]

@@ -21,9 +21,10 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.schema_patterns engine.sampling engine.work",
         "engine engine.checks engine.grammars.json_stream engine.grammars.lark_source engine.grammars.regex_shape "
         "engine.grammars.schema_limits engine.tekken",
-        "engine.config engine.types",
+        "engine.config engine.tool_display",
+        "engine.types",
         "engine.catalog engine.events engine.gguf engine.grammars.example engine.grammars.schema_walk "
-        "engine.grammars.tool_descriptions engine.output_schema engine.tools.registry",
+        "engine.grammars.tool_descriptions engine.output_schema engine.retrieval engine.tools.registry",
         "engine.cache engine.capacity engine.gguf_tokenizer engine.grammars.closing_hints "
         "engine.grammars.closing_values engine.grammars.custom_tools engine.grammars.encoders.kinds "
         "engine.grammars.matcher engine.grammars.schema_dialects engine.grammars.schema_literals "
@@ -100,6 +101,7 @@ HOMES: dict[str, frozenset[str]] = {
     ),
     "simpleeval": frozenset({"engine.tools.calculate"}),
     "ddgs": frozenset({"engine.tools.web_search"}),
+    "bm25s": frozenset({"engine.retrieval"}),
     "griffe": frozenset({"engine.tools.registry"}),
     "outlines": frozenset({"engine.outlines_terms", "engine.outlines_model"}),
     "fastapi": frozenset({"api"}),

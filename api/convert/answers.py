@@ -101,6 +101,8 @@ def to_info(first: Finished, usages: Iterable[EngineUsage], paths: Paths) -> Too
     )
     if first.samples is not None:
         info.best_of = BestOf(scores=list(first.samples.scores), chosen=first.samples.best)
+    if first.receipt.offered_tools is not None:
+        info.offered_tools = list(first.receipt.offered_tools)
     return info
 
 

@@ -10,7 +10,8 @@ from api.convert.history import check_messages
 from api.convert.paths import Paths, from_rules, inside
 from api.convert.sampling import EXTENSION_RULES, schema_grammar, to_grammar, to_sampling, to_stop
 from api.schemas import chat, messages, tools
-from api.schemas.common import ChatToolmaskOptions, TemplateOptions
+from api.schemas.common import ChatToolmaskOptions, PromptOptions
+from engine.tool_display import ToolDisplay, ToolOrder, ToolPlace, ToolStyle
 from engine.types import CustomTool, Grammar, Message, Request, Role, Tool, ToolCall, ToolChoice, ToolChoiceMode
 
 WireMessages = Sequence[messages.Message]
@@ -27,6 +28,7 @@ class Prompted:
     tools: WireTools
     tool_choice: WireToolChoice
     template_options: Mapping[str, Any]
+    options: PromptOptions
 
 
 def to_request(body: chat.ChatRequest, server_tools: ServerTools) -> Request:
@@ -49,6 +51,8 @@ def to_request(body: chat.ChatRequest, server_tools: ServerTools) -> Request:
         decision=to_decision_options(extension),
         tool_choice_by=to_tool_choice_by(extension),
         template_options=template_options(extension, body.reasoning_effort, "reasoning_effort"),
+        tool_display=to_tool_display(extension),
+        tool_retrieval=extension.tool_retrieval,
     )
 
 
@@ -64,6 +68,8 @@ def to_prompt_request(prompted: Prompted, server_tools: ServerTools) -> Request:
         tools=to_tools(prompted.tools, server_tools),
         tool_choice=to_tool_choice(prompted.tool_choice, prompted.tools),
         template_options=prompted.template_options,
+        tool_display=to_tool_display(prompted.options),
+        tool_retrieval=prompted.options.tool_retrieval,
     )
 
 
@@ -220,7 +226,21 @@ def _max_tokens(body: chat.ChatRequest) -> int | None:
     return new if old is None else old
 
 
-def template_options(extension: TemplateOptions, effort: str | None, path: str) -> dict[str, Any]:
+def to_tool_display(options: PromptOptions) -> ToolDisplay | None:
+    """How tools are shown, where the request says anything of it."""
+    wire = options.tool_display
+    if wire is None:
+        return None
+    default = ToolDisplay()
+    return ToolDisplay(
+        style=default.style if wire.style is None else ToolStyle(wire.style),
+        example=default.example if wire.example is None else wire.example,
+        order=default.order if wire.order is None else ToolOrder(wire.order),
+        place=default.place if wire.place is None else ToolPlace(wire.place),
+    )
+
+
+def template_options(extension: PromptOptions, effort: str | None, path: str) -> dict[str, Any]:
     """What the chat template is given. path: of the effort. Raises WireError where that stands in both."""
     options = dict(extension.chat_template_kwargs or {})
     if effort is not None:
@@ -236,7 +256,8 @@ def template_rules(effort: str | None, path: str) -> Iterable[tuple[str, str]]:
     if effort is not None:
         yield "template_options.reasoning_effort", path
     yield "template_options", "toolmask.chat_template_kwargs"
-    yield "reasoning_budget", "toolmask.reasoning_budget"
+    for name in ("reasoning_budget", "tool_display", "tool_retrieval"):
+        yield name, f"toolmask.{name}"
 
 
 def _top_logprobs(body: chat.ChatRequest) -> int | None:

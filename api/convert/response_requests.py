@@ -7,7 +7,14 @@ from api.convert.decisions import DECISION_RULES, to_decision_options, to_tool_c
 from api.convert.errors import WireError
 from api.convert.history import check_items
 from api.convert.paths import Paths, from_rules, inside
-from api.convert.requests import ServerTools, template_options, template_rules, to_tool_choice, to_tools
+from api.convert.requests import (
+    ServerTools,
+    template_options,
+    template_rules,
+    to_tool_choice,
+    to_tool_display,
+    to_tools,
+)
 from api.convert.sampling import EXTENSION_RULES, schema_grammar, to_grammar, to_sampling
 from api.schemas import response_items as flat
 from api.schemas import tools as nested
@@ -70,6 +77,8 @@ def to_request(asked: Asked, server_tools: ServerTools) -> Request:
         decision=to_decision_options(extension),
         tool_choice_by=to_tool_choice_by(extension),
         template_options=template_options(extension, _effort(body), EFFORT),
+        tool_display=to_tool_display(extension),
+        tool_retrieval=extension.tool_retrieval,
     )
 
 

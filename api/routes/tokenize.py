@@ -10,7 +10,7 @@ from api.convert.requests import Prompted, prompt_rules, template_options, templ
 from api.jobs import model_in_use
 from api.responses import json_response
 from api.routes.documented import ERRORS
-from api.schemas.common import TemplateOptions
+from api.schemas.common import PromptOptions
 from api.schemas.tokenize import TokenizeRequest, TokenizeResponse
 from api.server import Server, server_of
 from engine.engine import Engine
@@ -40,8 +40,9 @@ async def tokenize(body: TokenizeRequest, request: fastapi.Request) -> Response:
 def _ids(server: Server, engine: Engine, body: TokenizeRequest) -> list[int]:
     if body.messages is None:
         return list(engine.loaded.tokenizer.encode(body.text or ""))
-    options = template_options(body.toolmask or TemplateOptions(), body.reasoning_effort, "reasoning_effort")
-    prompted = Prompted(body.messages, body.tools or (), body.tool_choice, options)
+    chosen = body.toolmask or PromptOptions()
+    options = template_options(chosen, body.reasoning_effort, "reasoning_effort")
+    prompted = Prompted(body.messages, body.tools or (), body.tool_choice, options, chosen)
     return engine.render_prompt(to_prompt_request(prompted, server.tools.definitions))
 
 

@@ -97,8 +97,26 @@ class SchemaOptions(ToolmaskOptions):
     )
 
 
-class TemplateOptions(RequestModel):
-    """What the chat template is given."""
+class ToolDisplay(RequestModel):
+    """How tools are shown to a model whose chat template does not show them; what is left out is as in the default."""
+
+    style: Literal["signatures", "json"] | None = None
+    example: bool | None = Field(default=None, description="Of a call, built from the first tool's schema.")
+    order: Literal["example_first", "tools_first"] | None = None
+    place: Literal["system", "before", "after"] | None = Field(
+        default=None, description="In the system message, or in the user's latest one before or behind its text."
+    )
+
+
+class PromptOptions(RequestModel):
+    """What decides the prompt, beside messages and tools."""
+
+    tool_display: ToolDisplay | None = Field(
+        default=None, description="Refused where the model's chat template shows tools itself."
+    )
+    tool_retrieval: int | None = Field(
+        default=None, ge=1, description="Offer no more than so many of the tools: those that fit the request best."
+    )
 
     chat_template_kwargs: dict[Text, Any] | None = Field(
         default=None, description="Options that the model's chat template reads, such as enable_thinking; no others."
@@ -124,7 +142,7 @@ class DecisionFields(RequestModel):
     )
 
 
-class ChatToolmaskOptions(SchemaOptions, TemplateOptions, DecisionFields):
+class ChatToolmaskOptions(SchemaOptions, PromptOptions, DecisionFields):
     """Options of a conversation beyond OpenAI's."""
 
     best_of: int | None = Field(
@@ -237,3 +255,4 @@ class ToolmaskInfo(ResponseModel):
     decision: Decision | None = None  # of the first choice
     decisions: list[Decision] | None = None  # of all choices, where there are several
     best_of: BestOf | None = None
+    offered_tools: list[str] | None = None  # with tool_retrieval

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from api.schemas.common import RequestModel, ResponseModel, TemplateOptions, Text
+from api.schemas.common import PromptOptions, RequestModel, ResponseModel, Text
 from api.schemas.messages import Messages
 from api.schemas.tools import RequestTool, ToolChoice
 
@@ -18,7 +18,7 @@ class TokenizeRequest(RequestModel):
     reasoning_effort: Text | None = Field(
         default=None, description="Passed to the chat template; refused where that does not read it."
     )
-    toolmask: TemplateOptions | None = None
+    toolmask: PromptOptions | None = None
 
 
 class TokenizeResponse(ResponseModel):

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.grammars.encoders.arguments import Arguments
 from engine.grammars.encoders.json_arguments import JsonArguments
-from engine.grammars.tool_descriptions import ToolStyle
+from engine.tool_display import EXAMPLE_FIRST, ToolStyle
 from engine.types import ToolCall
 
 JSON_ARGUMENTS = JsonArguments()
@@ -118,10 +118,10 @@ class ToolFormat:
 
     response_begin: str = "<tool_response>\n"  # around a tool's result, where the chat template does not know tools
     response_end: str = "\n</tool_response>"
-    # Shown to models whose chat template does not show tools; {tools} and {example} are filled in. Of the ways that
-    # benchmarks/tool_prompts.py compares, the one with most right calls.
-    instructions: str = "You answer with a tool call, like this:\n{example}\n\nThe tools are:\n{tools}"
-    tool_style: ToolStyle = ToolStyle.SIGNATURE
+    # Shown to models whose chat template does not show tools, unless the request has a tool_display; {tools}, {example}
+    # and {marker} are filled in. Of the ways that benchmarks/tool_prompts.py compares, the one with most right calls.
+    instructions: str = EXAMPLE_FIRST
+    tool_style: ToolStyle = ToolStyle.SIGNATURES
 
     @property
     def literals(self) -> tuple[str, ...]:

@@ -1,0 +1,384 @@
+"""The cases of the accuracy benchmark, its modes, its verdicts and its figures; the model is a fake."""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from benchmarks import tool_accuracy
+from benchmarks.bfcl import CATEGORIES, asset, load_answers, load_entries
+from benchmarks.bfcl_checker import fault_of
+from benchmarks.intervals import bootstrap_balanced, wilson
+from benchmarks.tool_accuracy import ask_all, ask_batch, judged, main, read_results, run_of
+from benchmarks.tool_accuracy_report import show, speed, summaries
+from benchmarks.tool_answers import InProcess, Mode, OverHttp, Written, invalid_calls, read_calls
+from benchmarks.tool_cases import Half, ToolCase, bfcl_cases, half_of, own_cases, own_fault, shuffled
+from engine.config import default_cache_dir
+from engine.engine import Engine
+from engine.grammars.tool_formats import HERMES, PLAIN
+from engine.types import Message, Role, Tool
+from tests.api.servers import call_text, served
+from tests.fakes import CALCULATE, SEARCH, fake_that_writes
+
+needs_data = pytest.mark.skipif(
+    not all(asset(category).cached_path(default_cache_dir()).is_file() for category in CATEGORIES),
+    reason="BFCL's data are not in the cache; python benchmarks/tool_accuracy.py fetches them",
+)
+
+ANSWER = {"name": "calculate", "arguments": {"expression": {"value": 6}}}
+RIGHT = {"name": "calculate", "arguments": {"expression": "2 * 3"}}
+SETTINGS: dict[str, Any] = {
+    "model": "fake",
+    "mode": "required",
+    "options": {},
+    "engine_options": {},
+    "max_tokens": 60,
+    "seed": 0,
+    "batch": 2,
+    "over_http": True,
+}
+
+
+def own_case(id_: str = "own_0", **expected: Any) -> ToolCase:
+    entry = {**ANSWER, **expected}
+    said = (Message(Role.USER, "What is 2 * 3?"),)
+    return ToolCase(id_, "own", Half.REPORT, said, (CALCULATE, SEARCH), (entry["name"],), (entry,))
+
+
+class Scripted:
+    """Answers with what it is told, and remembers what it was asked."""
+
+    def __init__(self, *calls: dict[str, Any]) -> None:
+        self.calls = calls
+        self.asked: list[str] = []
+
+    def answer(self, cases: Sequence[ToolCase], mode: Mode) -> list[Written]:
+        assert mode is Mode.REQUIRED
+        self.asked += [case.id for case in cases]
+        return [Written(self.calls, completion_tokens=5) for _ in cases]
+
+
+# Cases.
+
+
+def test_halves_and_order_depend_on_the_seed_and_the_id_alone() -> None:
+    ids = [f"case_{number}" for number in range(400)]
+    assert [half_of(id_, 0) for id_ in ids] == [half_of(id_, 0) for id_ in ids]
+    assert 150 < sum(half_of(id_, 0) is Half.TUNE for id_ in ids) < 250
+    assert shuffled(ids, 0) == shuffled(ids[::-1], 0) != shuffled(ids, 1)
+
+
+@needs_data
+def test_a_larger_sample_holds_the_smaller_one_and_the_halves_share_nothing() -> None:
+    small, large = (bfcl_cases({"multiple": count}, Half.TUNE, 0) for count in (5, 20))
+    other = bfcl_cases({"multiple": 200}, Half.REPORT, 0)
+    assert [case.id for case in large][:5] == [case.id for case in small]
+    assert len(large) == 20
+    assert not {case.id for case in large} & {case.id for case in other}
+
+
+@needs_data
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_each_category_has_enough_cases_in_each_half(category: str) -> None:
+    wanted = tool_accuracy.default_counts()[category]
+    for half in Half:
+        assert len(bfcl_cases({category: wanted}, half, 0)) == wanted
+
+
+@needs_data
+def test_a_call_is_wanted_in_every_category_but_two() -> None:
+    wanted = {case.category: bool(case.expected) for case in bfcl_cases(dict.fromkeys(CATEGORIES, 3), Half.TUNE, 0)}
+    assert [category for category, calls in wanted.items() if not calls] == ["irrelevance", "live_irrelevance"]
+
+
+def test_the_own_requests_are_the_users_two_tests_and_forty_more() -> None:
+    cases = own_cases()
+    asked = [case.messages[0].content for case in cases]
+    assert asked[:2] == ["Calculate 15 * 23 + 47", "Use the calculator tool to compute sqrt(144) + 2^3"]
+    assert len(set(asked)) == len(cases) == 42
+    assert all(case.expected[0] in {tool.name for tool in case.tools} for case in cases)
+
+
+@pytest.mark.parametrize("case", own_cases(), ids=lambda case: case.id)
+def test_every_own_request_has_a_right_call_that_its_tool_takes(case: ToolCase) -> None:
+    (entry,) = case.answers
+    arguments = {
+        name: str(accepted["value"]) if isinstance(accepted, dict) else accepted[0]
+        for name, accepted in {**entry["arguments"], **entry.get("optional", {})}.items()
+    }
+    call = {"name": entry["name"], "arguments": arguments}
+    assert invalid_calls([call], case.tools) == []
+    assert case.fault([call]) is None
+
+
+def test_no_own_request_is_among_those_that_tuning_has_seen() -> None:
+    seen = json.loads((Path(tool_accuracy.__file__).parent / "data" / "tool_requests.json").read_text())
+    own = json.loads((Path(tool_accuracy.__file__).parent / "data" / "own_requests.json").read_text())
+    tuned = {request["message"].lower() for request in seen["requests"]}
+    assert not tuned & {request["message"].lower() for request in own["requests"]}
+
+
+# Verdicts.
+
+
+@pytest.mark.parametrize(
+    ("calls", "fault"),
+    [
+        ([RIGHT], None),
+        ([{"name": "calculate", "arguments": {"expression": "5 + 1"}}], None),
+        ([{"name": "calculate", "arguments": {"expression": "5"}}], "value:expression"),
+        ([{"name": "calculate", "arguments": {"expression": "5 +"}}], "value:expression"),
+        ([{"name": "calculate", "arguments": {}}], "missing:expression"),
+        ([{"name": "calculate", "arguments": {"expression": "6", "digits": 2}}], "needless:digits"),
+        ([{"name": "web_search", "arguments": {"query": "2 * 3"}}], "wrong_func_name"),
+        ([RIGHT, RIGHT], "wrong_count"),
+        ([], "wrong_count"),
+    ],
+)
+def test_calls_are_judged_beside_what_the_own_data_accept(calls: list[dict[str, Any]], fault: str | None) -> None:
+    assert own_fault(calls, ANSWER) == fault
+
+
+@pytest.mark.parametrize(("value", "is_right"), [("BERLIN.", True), ("Bonn", False), (True, False), (1, False)])
+def test_text_is_right_whatever_its_case(value: object, is_right: bool) -> None:
+    expected = {"name": "f", "arguments": {"city": ["Berlin", "Berlin, Germany"]}, "optional": {"days": [1]}}
+    found = own_fault([{"name": "f", "arguments": {"city": value}}], expected)
+    assert (found is None) is is_right
+    assert own_fault([{"name": "f", "arguments": {"city": "Berlin", "days": True}}], expected) == "value:days"
+
+
+@needs_data
+def test_the_leaderboards_checker_names_what_is_wrong() -> None:
+    entry, answers = (load(CATEGORY)["simple_python_0"] for load in (load_entries, load_answers))
+    area = "calculate_triangle_area"
+
+    def fault(*calls: tuple[str, dict[str, Any]]) -> str | None:
+        written = [{"name": name, "arguments": arguments} for name, arguments in calls]
+        return fault_of(CATEGORY, entry["function"], written, answers)
+
+    assert fault((area, {"base": 10, "height": 5})) is None
+    assert fault((area, {"base": 10, "height": 5, "unit": "units"})) is None
+    assert fault((area, {"base": 10, "height": 6})) == "value_error:others"
+    assert fault((area, {"base": 10})) == "simple_function_checker:missing_required"
+    assert fault(("area", {"base": 10, "height": 5})) == "simple_function_checker:wrong_func_name"
+    assert fault() == "simple_function_checker:wrong_count"
+
+
+CATEGORY = "simple_python"
+
+
+@needs_data
+def test_of_parallel_calls_the_order_does_not_matter() -> None:
+    entry, answers = (load("parallel")["parallel_0"] for load in (load_entries, load_answers))
+    calls = [
+        {"name": "spotify.play", "arguments": {"artist": artist, "duration": minutes}}
+        for artist, minutes in (("Maroon 5", 15), ("Taylor Swift", 20))
+    ]
+    assert fault_of("parallel", entry["function"], calls, answers) is None
+    assert fault_of("parallel", entry["function"], calls[:1], answers) is not None
+
+
+def test_any_call_is_one_too_many_where_none_answers() -> None:
+    assert fault_of("irrelevance", [], [], []) is None
+    assert fault_of("irrelevance", [], [RIGHT], []) == "needless_call"
+
+
+@pytest.mark.parametrize(
+    ("call", "is_valid"),
+    [
+        (RIGHT, True),
+        ({"name": "calculate", "arguments": {"expression": 6}}, False),
+        ({"name": "calculate", "arguments": {}}, False),
+        ({"name": "nothing", "arguments": {}}, False),
+    ],
+)
+def test_a_call_is_valid_where_its_tool_is_offered_and_takes_it(call: dict[str, Any], is_valid: bool) -> None:
+    assert (invalid_calls([call], (CALCULATE, SEARCH)) == []) is is_valid
+
+
+@pytest.mark.parametrize(
+    ("written", "mode", "is_valid"),
+    [
+        (Written((RIGHT,)), Mode.REQUIRED, True),
+        (Written(text="Six."), Mode.REQUIRED, False),
+        (Written(text="Six."), Mode.AUTO, True),
+        (Written(is_broken=True), Mode.FREE, False),
+        (Written(refusal="no"), Mode.AUTO, False),
+    ],
+)
+def test_an_answer_is_valid_where_its_mode_holds(written: Written, mode: Mode, is_valid: bool) -> None:
+    assert judged(own_case(), written, mode)["valid"] is is_valid
+
+
+@pytest.mark.parametrize(
+    "written", [Written(refusal="no"), Written((RIGHT,), is_broken=True)], ids=["refused", "broken"]
+)
+@pytest.mark.parametrize("category", ["own", "irrelevance"])
+def test_what_was_refused_or_cannot_be_read_is_never_right(written: Written, category: str) -> None:
+    case = replace(own_case(), category=category)
+    assert judged(case, written, Mode.AUTO)["fault"] is not None
+
+
+# Answers.
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (call_text("calculate", '{"expression": "6"}'), ([("calculate", {"expression": "6"})], False)),
+        ("Well. " + call_text("calculate", "{}"), ([("calculate", {})], False)),
+        (call_text("calculate", "{}") + " and so on", ([("calculate", {})], False)),
+        ("It is 6.", ([], False)),
+        ('{"name": "calculate", "arguments": {}}', ([], False)),
+        ("<tool_call> calculate", ([], True)),
+        ('<tool_call>\n{"name": "calculate", "arguments": {"a": ', ([], True)),
+        ('<tool_call>\n{"name": "calculate", "arguments": {a: 1}}', ([], True)),
+    ],
+)
+@pytest.mark.parametrize("family", [PLAIN, HERMES], ids=lambda family: family.name)
+def test_free_text_is_read_by_the_familys_own_parser(family: Any, text: str, expected: Any) -> None:
+    calls, is_broken = read_calls(text, family, (CALCULATE,))
+    assert ([(call["name"], call["arguments"]) for call in calls], is_broken) == expected
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_in_process_and_over_http_the_same_is_answered(mode: Mode) -> None:
+    loaded = fake_that_writes(call_text("calculate", '{"expression": "2 * 3"}'))
+    with Engine(loaded) as engine:
+        (own,) = InProcess(engine, 90, {}).answer([own_case()], mode)
+    with served(loaded) as server:
+        server.http.base_url = f"{server.url}/v1/"
+        (other,) = OverHttp(server.http, "fake", 90, {}).answer([own_case()], mode)
+    assert own.calls == other.calls == (RIGHT,)
+    assert own.completion_tokens == other.completion_tokens > 0
+
+
+def test_options_reach_the_request_and_a_bad_one_is_a_refusal() -> None:
+    with Engine(fake_that_writes("Six.")) as engine:
+        bad = InProcess(engine, 60, {"tool_display": {"style": "json"}, "tool_retrieval": 0})
+        with pytest.raises(ValueError, match="tool_retrieval"):
+            bad.answer([own_case()], Mode.AUTO)
+        (tight,) = InProcess(engine, 2, {}).answer([own_case()], Mode.REQUIRED)
+    assert tight.refusal is not None
+    assert "max_tokens" in tight.refusal
+
+
+# Runs.
+
+
+def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
+    cases = [own_case(f"own_{number}") for number in range(5)]
+    out = tmp_path / "out.json"
+    first, second = Scripted(RIGHT), Scripted(RIGHT)
+    ask_all(first, cases[:3], read_results(out), SETTINGS, out)
+    ask_all(second, cases, read_results(out), SETTINGS, out)
+    assert (first.asked, second.asked) == (["own_0", "own_1", "own_2"], ["own_3", "own_4"])
+    (run,) = read_results(out)["runs"]
+    assert len(run["answers"]) == 5
+
+
+def test_another_mode_or_option_is_another_run() -> None:
+    results: dict[str, Any] = {"runs": []}
+    run_of(results, SETTINGS)
+    run_of(results, {**SETTINGS, "mode": "auto"})
+    run_of(results, {**SETTINGS, "options": {"tool_retrieval": 3}})
+    run_of(results, {**SETTINGS, "batch": 4})  # how many at once changes no answer
+    assert len(results["runs"]) == 3
+
+
+def test_each_batch_is_saved_at_once(tmp_path: Path) -> None:
+    class Failing(Scripted):
+        def answer(self, cases: Sequence[ToolCase], mode: Mode) -> list[Written]:
+            if self.asked:
+                raise RuntimeError("the power is gone")
+            return super().answer(cases, mode)
+
+    out = tmp_path / "out.json"
+    with pytest.raises(RuntimeError):
+        ask_all(Failing(), [own_case(f"own_{number}") for number in range(5)], read_results(out), SETTINGS, out)
+    assert list(read_results(out)["runs"][0]["answers"]) == ["own_0", "own_1"]
+
+
+def run_with(category: str, answers: Sequence[tuple[bool, str | None]]) -> dict[str, Any]:
+    return {
+        f"{category}_{number}": {
+            "category": category,
+            "half": "report",
+            "expected": [] if category == "irrelevance" else ["calculate"],
+            "calls": [RIGHT] if calls else [],
+            "valid": True,
+            "fault": fault,
+            "tokens": [10, 5, 2, 3],
+        }
+        for number, (calls, fault) in enumerate(answers)
+    }
+
+
+def test_the_figures_count_what_they_say() -> None:
+    answers = run_with("simple_python", [(True, None), (True, "value"), (False, "wrong_count"), (True, None)])
+    answers |= run_with("irrelevance", [(False, None), (True, "needless_call")])
+    run = {**SETTINGS, "seconds": 2.0, "peak_bytes": 2**30, "mlx_peak_bytes": 1, "answers": answers}
+    (found,) = summaries({"runs": [run]})
+    figures = found["categories"]["simple_python"]
+    assert [figures[name]["share"] for name in ("valid", "calls", "right_tool", "right")] == [1.0, 0.75, 0.75, 0.5]
+    assert found["categories"]["irrelevance"]["right"]["share"] == 0.5
+    assert found["balanced"]["share"] == pytest.approx((0.75 + 0.5) / 2)
+    assert found["faults"]["simple_python"] == {"value": 1, "wrong_count": 1}
+    assert speed(run) == 15.0
+
+
+def test_the_tables_have_each_run_and_category() -> None:
+    run = {**SETTINGS, "parameters": 135_000_000, "bytes": 2**29, "seconds": 2.0, "peak_bytes": 2**30}
+    run |= {"mlx_peak_bytes": 1, "answers": run_with("simple_python", [(True, None)])}
+    console = Console(width=200, record=True, file=io.StringIO())
+    show({"runs": [run]}, console)
+    text = console.export_text()
+    for part in ("135 M, 512 MiB", "1 of 1 right", "1024 MiB", "simple_python", "100% (21% to 100%)"):
+        assert part in text
+
+
+def test_no_results_make_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--table", "--out", str(tmp_path / "none.json"), "--json"])
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "nothing was answered yet"
+    assert json.loads(said[-1]) == {"benchmark": "tool_accuracy", "runs": []}
+
+
+@pytest.mark.parametrize("option", ["--category=nothing=5", "--category=multiple", "--option=a", "--option=a={"])
+def test_an_option_that_cannot_be_read_is_refused(option: str) -> None:
+    with pytest.raises(SystemExit):
+        main([option])
+
+
+def test_a_batch_adds_its_answers_and_its_time() -> None:
+    results: dict[str, Any] = {"runs": []}
+    run = run_of(results, SETTINGS)
+    ask_batch(Scripted(RIGHT), [own_case()], Mode.REQUIRED, run)
+    assert run["answers"]["own_0"]["fault"] is None
+    assert run["seconds"] >= 0
+
+
+# Intervals.
+
+
+def test_a_wilson_interval_is_that_of_the_book() -> None:
+    low, high = wilson(8, 10)
+    assert (round(low, 3), round(high, 3)) == (0.490, 0.943)
+
+
+def test_the_balanced_accuracy_counts_both_sides_the_same() -> None:
+    share, low, high = bootstrap_balanced([True] * 30, [False] * 5 + [True] * 5)
+    assert share == pytest.approx(0.75)
+    assert 0.55 < low < share < high < 0.95
+    assert bootstrap_balanced([True] * 3, [True] * 3) == (1.0, 1.0, 1.0)
+
+
+def test_tools_of_own_cases_are_the_built_in_ones_where_the_data_have_none() -> None:
+    tools = {tool.name: tool for case in own_cases() for tool in case.tools}
+    assert isinstance(tools["calculate"], Tool)
+    assert "pattern" in tools["calculate"].parameters["properties"]["expression"]
