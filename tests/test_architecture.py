@@ -26,6 +26,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.tool_descriptions engine.output_schema engine.tools.registry",
         "engine.cache engine.capacity engine.gguf_tokenizer engine.grammars.closing_hints "
         "engine.grammars.closing_values engine.grammars.custom_tools engine.grammars.encoders.kinds "
+        "engine.grammars.encoders.whole_patterns "
         "engine.grammars.matcher engine.grammars.schema_dialects engine.grammars.schema_literals "
         "engine.grammars.schema_members engine.grammars.schema_places engine.grammars.strict engine.output_types "
         "engine.passes engine.requests engine.sampling.bitmask engine.sampling.logits engine.tools.calculate "
@@ -41,14 +42,14 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.schema_tableau",
         "engine.grammars.schema_emission",
         "engine.grammars.json_schema",
-        "engine.grammars.encoders.arguments",
-        "engine.grammars.encoders.json_arguments engine.grammars.encoders.raw_strings",
-        "engine.grammars.encoders.literal_reader engine.grammars.encoders.tagged engine.grammars.tool_format",
-        "engine.grammars.encoders.literal engine.grammars.families.json_families "
-        "engine.grammars.families.tagged_families engine.grammars.turn_closing engine.grammars.turn_parser "
-        "engine.template_skills",
-        "engine.grammars.families.literal_families engine.grammars.turn engine.grammars.veto_matcher engine.guard "
-        "engine.output engine.prompt",
+        "engine.grammars.encoders.arguments engine.grammars.encoders.literal_style",
+        "engine.grammars.encoders.json_arguments engine.grammars.encoders.literal_keys "
+        "engine.grammars.encoders.raw_strings",
+        "engine.grammars.encoders.literal_grammar engine.grammars.encoders.literal_reader engine.grammars.tool_format",
+        "engine.grammars.encoders.literal engine.grammars.encoders.tagged engine.grammars.families.json_families "
+        "engine.grammars.turn_closing engine.grammars.turn_parser engine.template_skills",
+        "engine.grammars.families.literal_families engine.grammars.families.tagged_families engine.grammars.turn "
+        "engine.grammars.veto_matcher engine.guard engine.output engine.prompt",
         "engine.grammars.tool_formats engine.sequence",
         "engine.drafts engine.draws engine.inspection engine.scheduler",
         "engine.step",

@@ -19,15 +19,17 @@ from typing import TypedDict
 
 import numpy as np
 
-from engine.errors import GrammarError, MatcherError, RequestError
+from engine.errors import GrammarError, MatcherError, RequestError, SchemaError
 from engine.events import Enforcement, Receipt, ReceiptEntry
 from engine.grammars.closing_bounds import ClosingBound, longest_closing
 from engine.grammars.closing_hints import ClosingHints
 from engine.grammars.custom_tools import input_grammar, may_write
+from engine.grammars.encoders.arguments import ArgumentsGrammar
 from engine.grammars.json_schema import CheckedSchema, check_arguments_schema, check_schema
 from engine.grammars.lark_source import check_callers
 from engine.grammars.literals import ANY_TEXT, regex_literal, string_literal
 from engine.grammars.matcher import GrammarCompiler, Matcher
+from engine.grammars.schema_walk import nearest_path, refusal
 from engine.grammars.strict import check_strict
 from engine.grammars.tool_format import Opening, ToolFormat, split_at_id
 from engine.grammars.turn_closing import TurnClosing
@@ -332,7 +334,7 @@ class TurnBuilder:
         if tool.strict:
             check_strict(tool.parameters, path)
         self._json(checked, path, tool.name)
-        found = self._family.arguments.grammar(checked, name=name, path=path, terminals=self._terminals)
+        found = self._written(checked, tool, name, path)
         self._closing.add_schema(checked, found.bound)
         self._entries.extend(found.entries)
         if found.rules:
@@ -341,6 +343,13 @@ class TurnBuilder:
         assert isinstance(checked.schema, dict)
         self._schemas[tool.name] = checked.schema
         return f"{found.body} {self._with_id(self._family.end)}"
+
+    def _written(self, checked: CheckedSchema, tool: Tool, name: str, path: str) -> ArgumentsGrammar:
+        try:
+            return self._family.arguments.grammar(checked, name=name, path=path, terminals=self._terminals)
+        except SchemaError as error:  # it speaks of the schema as the grammar has it, the caller of another one
+            where = nearest_path(error.param, tool.parameters, path)
+            raise refusal(where, str(error).removeprefix(f"{error.param}: ")) from None
 
     def _input(self, tool: CustomTool, position: int, rules: list[str]) -> str:
         path, end = f"tools[{position}].format", self._family.input_end
