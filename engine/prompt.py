@@ -3,6 +3,8 @@
 Special tokens that a message's text spells stay text: each is parted by a character that no text has, and cut there.
 """
 
+import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,6 +21,7 @@ from engine.types import CustomTool, Message, OfferedTool, Request, Role, Tool, 
 
 # Characters that Unicode keeps for use inside of programs; the first one that no message has parts special tokens.
 NONCHARACTERS = tuple(map(chr, range(0xFDD0, 0xFDF0)))
+JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def render_prompt(
@@ -83,14 +86,15 @@ class _Prompt:
         messages = [self._parted.message(message) for message in request.messages]
         tools = tuple(map(self._parted.tool, request.callable_tools))
         wire = self._wire(messages)
+        options = self._parted.value(request.template_options)
         if self._skills.shows_tools:
             _refuse_display(request)
             shown_tools = [describe_tool(tool) for tool in tools] or None
-            return self._tokenizer.render(wire, shown_tools, request.template_options)
+            return self._tokenizer.render(wire, shown_tools, options)
         if tools:
             place = ToolPlace.SYSTEM if request.tool_display is None else request.tool_display.place
             wire = _with_tools(wire, instructions(self._family, tools, request.tool_display), place)
-        return self._tokenizer.render(wire, None, request.template_options)
+        return self._tokenizer.render(wire, None, options)
 
     def _wire(self, messages: Iterable[Message]) -> list[WireMessage]:
         wire: list[WireMessage] = []
@@ -138,7 +142,8 @@ class _Parted:
 
     def __init__(self, request: Request, tokenizer: Tokenizer) -> None:
         self._tokens = tokenizer.spelled_tokens
-        said = "".join(map(repr, (request.messages, request.tools)))  # where they are \\ufdd0, and so on
+        asked = (request.messages, request.tools, request.template_options)
+        said = "".join(map(repr, asked))  # where they are \\ufdd0, and so on
         unused = (character for character in NONCHARACTERS if repr(character)[1:-1] not in said)
         self.by = next(unused, "")
         if not self.by:
@@ -146,23 +151,38 @@ class _Parted:
 
     def message(self, message: Message) -> Message:
         calls = tuple(map(self._call, message.tool_calls))
-        content, reasoning = self._optional(message.content), self._optional(message.reasoning)
-        return replace(message, content=content, reasoning=reasoning, tool_calls=calls)
+        return replace(
+            message,
+            content=self._optional(message.content),
+            reasoning=self._optional(message.reasoning),
+            tool_calls=calls,
+            tool_call_id=self._optional(message.tool_call_id),
+        )
 
     def tool(self, tool: OfferedTool) -> OfferedTool:
         if isinstance(tool, Tool) and tool.parameters:
-            parameters: Any = self._value(tool.parameters)
+            parameters: Any = self.value(tool.parameters)
             return replace(tool, description=self.text(tool.description), parameters=parameters)
+        if isinstance(tool, CustomTool) and tool.format is not None:
+            written = replace(tool.format, source=self.text(tool.format.source))
+            return replace(tool, description=self.text(tool.description), format=written)
         return replace(tool, description=self.text(tool.description))
 
     def _call(self, call: ToolCall) -> ToolCall:
-        return replace(call, arguments=self.text(call.arguments))
+        arguments = self.text(call.arguments) if call.custom else JSON_STRING.sub(self._string, call.arguments)
+        return replace(call, id=self.text(call.id), arguments=arguments)
 
-    def _value(self, value: Any) -> Any:
+    def _string(self, found: re.Match[str]) -> str:
+        """A string of a JSON text, with nothing escaped that need not be: escapes would hide a token's spelling."""
+        text = json.loads(found[0], strict=False)
+        return json.dumps(self.text(text), ensure_ascii=False) if is_text(text) else self.text(found[0])
+
+    def value(self, value: Any) -> Any:
+        """The same value; the texts in it are parted."""
         if isinstance(value, Mapping):
-            return {self.text(key): self._value(each) for key, each in value.items()}
+            return {self.text(key): self.value(each) for key, each in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self._value(each) for each in value]
+            return [self.value(each) for each in value]
         return self.text(value) if isinstance(value, str) else value
 
     def _optional(self, text: str | None) -> str | None:

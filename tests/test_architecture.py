@@ -27,14 +27,14 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.tool_descriptions engine.output_schema engine.retrieval engine.tools.registry",
         "engine.cache engine.capacity engine.gguf_tokenizer engine.grammars.closing_hints "
         "engine.grammars.closing_values engine.grammars.custom_tools engine.grammars.encoders.kinds "
-        "engine.grammars.matcher engine.grammars.schema_dialects engine.grammars.schema_literals "
-        "engine.grammars.schema_members engine.grammars.schema_places engine.grammars.strict engine.output_types "
-        "engine.passes engine.requests engine.sampling.bitmask engine.sampling.logits engine.tools.calculate "
-        "engine.tools.web_search",
-        "engine.grammars.closing engine.grammars.closing_bounds engine.grammars.llguidance_backend "
-        "engine.grammars.schema_numbers engine.grammars.schema_references engine.grammars.veto_arrays "
-        "engine.outlines_terms engine.prefix_cache engine.sampling.sampler engine.slots engine.tokenizer "
-        "engine.tools",
+        "engine.grammars.encoders.whole_patterns engine.grammars.matcher engine.grammars.schema_dialects "
+        "engine.grammars.schema_literals engine.grammars.schema_members engine.grammars.schema_places "
+        "engine.grammars.strict engine.output_types engine.passes engine.requests engine.sampling.bitmask "
+        "engine.sampling.logits engine.tools.calculate engine.tools.web_search",
+        "engine.grammars.closing engine.grammars.closing_bounds engine.grammars.encoders.literal_style "
+        "engine.grammars.llguidance_backend engine.grammars.schema_numbers engine.grammars.schema_references "
+        "engine.grammars.veto_arrays engine.outlines_terms engine.prefix_cache engine.sampling.sampler "
+        "engine.slots engine.tokenizer engine.tools",
         "engine.grammars.reasoning_budget engine.grammars.schema_closing engine.grammars.schema_formulas "
         "engine.grammars.schema_states engine.grammars.veto engine.memory",
         "engine.grammars.schema_cases engine.grammars.schema_source engine.model engine.prefix_store",
@@ -43,10 +43,11 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.schema_emission",
         "engine.grammars.json_schema",
         "engine.grammars.encoders.arguments",
-        "engine.grammars.encoders.json_objects engine.grammars.encoders.raw_strings",
-        "engine.grammars.encoders.json_arguments engine.grammars.encoders.literal_reader "
-        "engine.grammars.encoders.tagged",
-        "engine.grammars.encoders.literal engine.grammars.tool_format",
+        "engine.grammars.encoders.json_objects engine.grammars.encoders.literal_keys "
+        "engine.grammars.encoders.raw_strings",
+        "engine.grammars.encoders.json_arguments engine.grammars.encoders.literal_grammar "
+        "engine.grammars.encoders.literal_reader",
+        "engine.grammars.encoders.literal engine.grammars.encoders.tagged engine.grammars.tool_format",
         "engine.grammars.call_paths engine.grammars.families.json_families "
         "engine.grammars.families.literal_families engine.grammars.families.tagged_families "
         "engine.grammars.turn_closing engine.grammars.turn_parser engine.template_skills",

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from engine.errors import GrammarError
+from engine.grammars.encoders.literal import LiteralArguments
+from engine.grammars.encoders.tagged import TaggedArguments
 from engine.grammars.tool_format import Opening, ToolFormat
 from engine.grammars.tool_formats import TOOL_FORMATS
 from engine.grammars.turn import build_turn
@@ -43,9 +45,16 @@ def test_the_format_writes_calls_as_the_recorded_turn_has_them(turn: RecordedTur
         assert len(turn.text) >= len(written) > 0
 
 
+def raw_end(family: ToolFormat) -> str:
+    """What ends a string that the family writes as it is, and so cannot be in it; nothing where strings are escaped."""
+    if isinstance(family.arguments, TaggedArguments):
+        return family.arguments.close_tag
+    return family.arguments.values.quote if isinstance(family.arguments, LiteralArguments) else ""
+
+
 def hostile_strings(family: ToolFormat) -> list[str]:
     """Every family's markers, and what is hard for any of them; not the family's own close tag."""
-    close = getattr(family.arguments, "close_tag", getattr(family.arguments, "quote", ""))
+    close = raw_end(family)
     markers = {text.strip() for each in TOOL_FORMATS for text in each.literals if text.strip()}
     texts = [
         *sorted(markers),
@@ -80,8 +89,7 @@ def spelled_call(setting: Setting, city: str) -> list[int]:
     family, placeholder = setting.family, "\ue000"
     whole = family.write_call("get_weather", json.dumps({"city": placeholder}, ensure_ascii=False))
     before, _, after = whole.partition(placeholder)
-    is_raw = bool(getattr(family.arguments, "close_tag", "") or getattr(family.arguments, "quote", ""))
-    inside = city if is_raw else json.dumps(city, ensure_ascii=False)[1:-1]
+    inside = city if raw_end(family) else json.dumps(city, ensure_ascii=False)[1:-1]
     letters = [token for letter in inside for token in spelled(setting.tokenizer, letter)]
     return [*setting.encode(before), *letters, *setting.encode(after)]
 

@@ -12,7 +12,19 @@ from engine.grammars.example import example_arguments
 from engine.grammars.tool_format import ToolFormat
 from engine.grammars.tool_formats import HERMES, PLAIN
 from engine.prompt import render_prompt, render_text
-from engine.types import Message, Request, Role, SamplingParams, Tool, ToolCall, ToolChoice, ToolChoiceMode
+from engine.types import (
+    CustomTool,
+    Grammar,
+    GrammarKind,
+    Message,
+    Request,
+    Role,
+    SamplingParams,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolChoiceMode,
+)
 from tests.fakes import CALCULATE, REQUIRED, SEARCH, USER, fake_loaded, fake_tokenizer
 
 FAMILIES = pytest.mark.parametrize("family", [PLAIN, HERMES], ids=lambda family: family.name)
@@ -32,6 +44,7 @@ def text_of(request: Request, family: ToolFormat) -> str:
 
 
 @FAMILIES
+@settings(deadline=None)
 @given(seed=st.integers(), question=st.text("abc \n<|>{}é", max_size=20))
 def test_a_prompt_depends_on_the_request_alone(family: ToolFormat, seed: int, question: str) -> None:
     def prompt(sampling_seed: int) -> list[int]:
@@ -228,6 +241,54 @@ def test_a_special_token_that_a_message_spells_stays_text(family: ToolFormat) ->
         assert spelled.count(token) == harmless.count(token)
     assert tokenizer.decode(spelled).count(hostile) >= 4  # JSON writes its newlines as \\n
     assert tokenizer.decode(spelled) == render_text(Request(messages=messages, tools=(told,)), family, tokenizer)
+
+
+@FAMILIES
+def test_an_id_or_an_option_cannot_spell_a_special_token_either(family: ToolFormat) -> None:
+    hostile = "<|im_end|>"
+    tokenizer = fake_tokenizer(hermes=family is HERMES).with_template(SHOWS_ALL)
+
+    def ends(text: str) -> int:
+        call = ToolCall(text, "calculate", "{}")
+        messages = (USER, Message(Role.ASSISTANT, "x", (call,)), Message(Role.TOOL, "36", tool_call_id=text))
+        run = CustomTool("run", format=Grammar(GrammarKind.LARK, f'start: "{text}"'))
+        request = Request(messages=messages, tools=(CALCULATE, run), template_options={"note": text})
+        assert render_text(request, family, tokenizer).count(text) >= 4
+        return render_prompt(request, family, tokenizer).count(tokenizer.unspellable[hostile])
+
+    assert ends(hostile) == ends("c1")
+
+
+SHOWS_ALL = (
+    "{{ note }}{% for message in messages %}{{ message.role }}{{ message.content }}"
+    "{% for call in message.tool_calls or [] %}{{ call.id }}"
+    """<tool_call>\n{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}\n"""
+    "</tool_call>{% if not loop.last %}\n{% endif %}{% endfor %}"
+    "{% if message.role == 'tool' %}{{ message.tool_call_id }}{% endif %}<|im_end|>{% endfor %}{{ tools }}"
+)
+
+
+@FAMILIES
+@pytest.mark.parametrize(
+    "written", ["\\u003c|im_end|>", "<|im_\\u0065nd|>", "<|im_end|\\u003e"], ids=["first", "middle", "last"]
+)
+def test_a_special_token_that_hides_behind_escapes_of_json_stays_text(family: ToolFormat, written: str) -> None:
+    tokenizer = fake_tokenizer(hermes=family is HERMES)
+
+    def ends(text: str) -> int:
+        call = ToolCall("c1", "calculate", f'{{"expression": "{text}"}}')
+        request = Request(messages=(USER, Message(Role.ASSISTANT, None, (call,)), Message(Role.TOOL, "36")))
+        return render_prompt(request, family, tokenizer).count(tokenizer.unspellable["<|im_end|>"])
+
+    assert ends(written) == ends("12")
+
+
+@FAMILIES
+def test_arguments_of_earlier_calls_have_literal_characters_and_their_own_numbers(family: ToolFormat) -> None:
+    """F23: clients escape what is not ASCII; the model writes it as it is."""
+    call = ToolCall("c1", "calculate", '{"expression": "\\u65e5\\u672c \\ud83d\\ude00 \\/ \\n", "digits": 10}')
+    text = text_of(Request(messages=(USER, Message(Role.ASSISTANT, None, (call,)), Message(Role.TOOL, "1"))), family)
+    assert '{"expression": "日本 😀 / \\n", "digits": 10}' in text
 
 
 def test_a_noncharacter_in_a_message_stays_what_it_is() -> None:

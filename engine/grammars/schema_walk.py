@@ -45,6 +45,16 @@ def child_path(path: str, key: str | int) -> str:
     return f'{path}["{key}"]'
 
 
+def nearest_path(path: str, schema: Any, root: str) -> str:
+    """Of the places in the schema, the last one on the way to this path. root: the schema's own path."""
+    if isinstance(schema, (dict, list)):
+        for key, each in schema.items() if isinstance(schema, dict) else enumerate(schema):
+            inner = child_path(root, key)
+            if path == inner or path.startswith((f"{inner}.", f"{inner}[")):
+                return nearest_path(path, each, inner)
+    return root
+
+
 def child_pointer(pointer: str, key: str | int) -> str:
     """The JSON pointer of a member (RFC 6901)."""
     return f"{pointer}/{str(key).replace('~', '~0').replace('/', '~1')}"

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, replace
 
+from engine.errors import SchemaError
 from engine.grammars.closing_hints import ClosingHints
 from engine.grammars.encoders.arguments import Arguments, ArgumentsGrammar, Terminals
 from engine.grammars.json_schema import CheckedSchema, check_arguments_schema
 from engine.grammars.recent import Recent, content_key
+from engine.grammars.schema_walk import nearest_path, refusal
 from engine.grammars.turn_closing import hints_of
 from engine.types import JsonObject
 
@@ -61,12 +63,20 @@ class ToolSchemas:
                 lenient=options.lenient,
                 strict_formats=options.strict_formats,
             )
-        grammar = self._arguments.grammar(
-            checked, name=f"arguments_{position}", path=_path(position), terminals=terminals
-        )
+        grammar = self._written(checked, parameters, position, terminals)
         found = ToolSchema(position, checked, grammar, hints_of(checked) if known is None else known.hints)
         self._known.put(key, found, len(key[0]))
         return found
+
+    def _written(
+        self, checked: CheckedSchema, parameters: JsonObject | None, position: int, terminals: Terminals
+    ) -> ArgumentsGrammar:
+        path = _path(position)
+        try:
+            return self._arguments.grammar(checked, name=f"arguments_{position}", path=path, terminals=terminals)
+        except SchemaError as error:  # it speaks of the schema as the grammar has it, the caller of another one
+            where = nearest_path(error.param, parameters, path)
+            raise refusal(where, str(error).removeprefix(f"{error.param}: ")) from None
 
 
 def _path(position: int) -> str:

@@ -1,12 +1,14 @@
 """Which types of JSON values a schema admits, as far as an encoder must know."""
 
+import copy
 from typing import Any
 
-from engine.grammars.schema_walk import child_path, refusal
+from engine.grammars.schema_walk import child_path, refusal, subschemas
 from engine.types import JsonObject
 
 ALL = frozenset({"string", "number", "boolean", "null", "array", "object"})
 MAX_REFERENCES = 100
+ROOT_NAME = "arguments"
 
 
 def resolve(schema: Any, root: JsonObject, path: str) -> Any:
@@ -30,6 +32,40 @@ def follow(reference: str, root: JsonObject, path: str) -> Any:
         except (LookupError, ValueError, TypeError):
             raise refusal(path, f"{reference!r} cannot be followed in this model's format") from None
     return found
+
+
+def under_definitions(schema: JsonObject, root: JsonObject) -> JsonObject:
+    """A part of the root as a whole schema: what refers to the root finds it among the definitions."""
+    if not _refers_to_root(schema):
+        return schema
+    name = ROOT_NAME
+    while name in schema.get("$defs", {}):
+        name += "_"
+    others = {keyword: value for keyword, value in root.items() if keyword not in ("$defs", "definitions")}
+    whole = {**schema, "$defs": {**schema.get("$defs", {}), name: others}}
+    redirected: JsonObject = _redirected(whole, f"#/$defs/{name}")
+    return redirected
+
+
+def _refers_to_root(schema: Any) -> bool:
+    if not isinstance(schema, dict):
+        return False
+    return schema.get("$ref") == "#" or any(_refers_to_root(each) for _, each in subschemas(schema))
+
+
+def _redirected(schema: Any, target: str) -> Any:
+    """A copy in which all that referred to the root refers to the target."""
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("$ref") == "#":
+        return {**schema, "$ref": target}
+    copied = copy.deepcopy(schema)
+    for keys, each in subschemas(schema):
+        place = copied
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = _redirected(each, target)
+    return copied
 
 
 def kinds(schema: Any, root: JsonObject, path: str) -> frozenset[str]:

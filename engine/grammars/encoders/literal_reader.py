@@ -2,29 +2,30 @@
 
 import copy
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
 from engine.grammars.encoders.arguments import Read
+from engine.grammars.encoders.literal_style import LiteralStyle
 from engine.grammars.encoders.raw_strings import escaped
 from engine.grammars.marks import held_back
 
 SIGNS = frozenset(",[]{}()")
+SINGLE = "'"
 
 
 @dataclass(slots=True)
 class LiteralReader:
-    """Reads `key=value` pairs. A word is read once what follows it is there; strings come out as they come."""
+    """A word is read once what follows it is there; strings come out as they come."""
 
-    equals: str
-    nested_equals: str
-    quote: str  # none: strings are JSON's
-    close: str  # ends the arguments, where nothing is open
-    words: Mapping[str, str]  # true, false, null as they are written -> as JSON
-    buffer: str = field(default="")
+    style: LiteralStyle
+    equals: str  # between an argument's name and its value
+    close: str  # ends what is read, where nothing is open
+    begin: str = ""  # in the JSON, before all else
+    end: str = ""  # in the JSON, after all else
+    buffer: str = ""
     depth: int = 0
-    in_string: bool = False
+    open_quote: str = ""  # of the string that is being read
     is_escaped: bool = False
     has_begun: bool = False
 
@@ -33,37 +34,40 @@ class LiteralReader:
 
     def feed(self, text: str) -> Read:
         self.buffer += text
-        written = "" if self.has_begun else "{"
+        written = "" if self.has_begun else self.begin
         self.has_begun = True
         while self.buffer:
-            if not self.in_string and self.depth == 0 and self.buffer.startswith(self.close):
+            if not self.open_quote and self.depth == 0 and self.buffer.startswith(self.close):
                 rest, self.buffer = self.buffer, ""
-                return Read(written + "}", rest)
-            piece = self._string() if self.in_string else self._outside()
+                return Read(written + self.end, rest)
+            piece = self._string() if self.open_quote else self._outside()
             if piece is None:
                 break
             written += piece
         return Read(written)
+
+    @property
+    def _quotes(self) -> tuple[str, ...]:
+        return (self.style.quote,) if self.style.quote else ('"', SINGLE)
 
     def _outside(self) -> str | None:
         """The next sign or word as JSON; None while it is not whole."""
         if self.buffer[0] == " ":
             self.buffer = self.buffer[1:]
             return ""
-        begin = self.quote or '"'
-        if self.buffer.startswith(begin):
-            self.in_string = True
-            self.buffer = self.buffer[len(begin) :]
-            return '"'
-        if self.quote and begin.startswith(self.buffer):
-            return None
+        for quote in self._quotes:
+            if self.buffer.startswith(quote):
+                self.open_quote, self.buffer = quote, self.buffer[len(quote) :]
+                return '"'
+            if quote.startswith(self.buffer):
+                return None
         if self.buffer[0] in SIGNS:
             return self._sign()
         return self._colon() if self.buffer[0] in self._equals_signs else self._word()
 
     @property
     def _equals_signs(self) -> str:
-        return self.equals[0] + self.nested_equals[0]
+        return self.equals[0] + self.style.equals[0]
 
     def _sign(self) -> str:
         sign, self.buffer = self.buffer[0], self.buffer[1:]
@@ -76,35 +80,41 @@ class LiteralReader:
 
     def _word(self) -> str | None:
         """A number, a name of a value or of a key."""
-        ends = SIGNS | set(self._equals_signs) | {" ", (self.quote or '"')[0]}
+        ends = SIGNS | set(self._equals_signs) | {" ", *(quote[0] for quote in self._quotes), self.close[0]}
         end = next((at for at, character in enumerate(self.buffer) if character in ends), None)
         if end is None:
             return None
         word, self.buffer = self.buffer[:end], self.buffer[end:]
         if self.buffer[0] in self._equals_signs:
             return json.dumps(word, ensure_ascii=False)
-        return self.words.get(word, word)
+        return self.style.words.get(word, word)
 
     def _string(self) -> str | None:
-        return self._raw() if self.quote else self._quoted()
+        return self._raw() if self.style.quote else self._quoted()
 
     def _raw(self) -> str | None:
-        text, found, rest = self.buffer.partition(self.quote)
-        if not found:
-            keep = held_back(text, self.quote)
+        text, found, rest = self.buffer.partition(self.style.quote)
+        if found:
+            self.open_quote = ""
+        else:
+            keep = held_back(text, self.style.quote)
             text, rest = text[: len(text) - keep], text[len(text) - keep :]
-        self.buffer, self.in_string = rest, not found
+        self.buffer = rest
         return escaped(text) + ('"' if found else "") if text or found else None
 
     def _quoted(self) -> str:
+        """What there is of a string in quotes; Python's escapes that the grammar lets through are JSON's, but one."""
+        written = ""
         for at, character in enumerate(self.buffer):
             if self.is_escaped:
                 self.is_escaped = False
+                written += character if character == SINGLE else f"\\{character}"
             elif character == "\\":
                 self.is_escaped = True
-            elif character == '"':
-                text, self.buffer = self.buffer[: at + 1], self.buffer[at + 1 :]
-                self.in_string = False
-                return text
-        text, self.buffer = self.buffer, ""
-        return text
+            elif character == self.open_quote:
+                self.open_quote, self.buffer = "", self.buffer[at + 1 :]
+                return written + '"'
+            else:
+                written += '\\"' if character == '"' else character
+        self.buffer = ""
+        return written

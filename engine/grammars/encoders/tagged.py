@@ -1,4 +1,4 @@
-"""Arguments between tags, one after the other: strings as they are, other values as JSON.
+"""Arguments between tags, one after the other: strings as they are, other values as JSON or as literals.
 
 The family's own close tag cannot occur in a string. A text that may be a string and something else reads as the latter:
 such unions are refused, but for null, true and false, which a string then cannot be.
@@ -6,12 +6,16 @@ such unions are refused, but for null, true and false, which a string then canno
 
 import copy
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from engine.events import Enforcement, ReceiptEntry
 from engine.grammars.encoders.arguments import ArgumentsGrammar, Read, Terminals
-from engine.grammars.encoders.kinds import kinds, resolve
+from engine.grammars.encoders.kinds import kind_of, kinds, resolve, under_definitions
+from engine.grammars.encoders.literal_grammar import LiteralGrammar
+from engine.grammars.encoders.literal_reader import LiteralReader
+from engine.grammars.encoders.literal_style import JSON, LiteralStyle
 from engine.grammars.encoders.raw_strings import ended, escaped, one_of, raw_string
 from engine.grammars.json_schema import CheckedSchema
 from engine.grammars.literals import string_literal
@@ -19,6 +23,7 @@ from engine.grammars.marks import held_back
 from engine.grammars.schema_walk import child_path, refusal
 from engine.types import JsonObject
 
+DEFINITIONS = ("$defs", "definitions")
 OBJECT_KEYWORDS = frozenset({"type", "properties", "required", "additionalProperties", "$defs", "definitions"})
 LITERAL_KINDS = frozenset({"null", "boolean"})
 
@@ -31,8 +36,7 @@ class TaggedArguments:
     key_end: str
     value_end: str
     close_tag: str  # of a value: what no string contains
-    true: str = "true"  # as a whole argument; inside of others it is JSON
-    false: str = "false"
+    others: LiteralStyle = JSON  # how values are written that are no strings
 
     @property
     def text_ends(self) -> tuple[str, ...]:
@@ -41,25 +45,59 @@ class TaggedArguments:
     def grammar(self, checked: CheckedSchema, *, name: str, path: str, terminals: Terminals) -> ArgumentsGrammar:
         schema = checked.schema
         assert isinstance(schema, dict)
-        self._check_object(schema, path)
-        rules, body, has_strings = list[str](), list[str](), False
+        branches = _branches(schema)
+        self._check_kinds(branches, schema, path)
+        rules, bodies = list[str](), list[str]()
+        for number, branch in enumerate(branches):
+            self._check_object(branch, path)
+            prefix = name if len(branches) == 1 else f"{name}_way_{number}"
+            body, found = self._members(branch, schema, name=prefix, path=path, terminals=terminals)
+            rules += [*found, f"{prefix}_all: {body}"]
+            bodies.append(f"{prefix}_all")
+        return ArgumentsGrammar(f"({' | '.join(bodies)})", tuple(rules), tuple(self._entries(schema, path)))
+
+    def _entries(self, schema: JsonObject, path: str) -> Iterator[ReceiptEntry]:
+        members = _kinds_of_members(schema, path)
+        if any("string" in found for found in members.values()):
+            yield ReceiptEntry(path, Enforcement.NARROWED, f"strings cannot contain {self.close_tag}")
+        for key, found in members.items():
+            if "string" in found and (words := self.meanings(found)):
+                where = child_path(child_path(path, "properties"), key)
+                yield ReceiptEntry(where, Enforcement.NARROWED, f"strings cannot be {', '.join(words)}")
+
+    def _members(
+        self, schema: JsonObject, root: JsonObject, *, name: str, path: str, terminals: Terminals
+    ) -> tuple[str, list[str]]:
+        """A body, and the rules that it refers to."""
+        rules, body = list[str](), list[str]()
         for number, (key, value) in enumerate(schema.get("properties", {}).items()):
             where = child_path(child_path(path, "properties"), key)
             if value is False:
                 continue
             self._check_key(key, where)
             rule = f"{name}_{number}"
-            found = self._value(value, schema, rule=f"{rule}_value", path=where, terminals=terminals)
-            has_strings |= "string" in kinds(value, schema, where)
             head = terminals(f"{self.key_begin}{key}{self.key_end}")
-            rules += [f"{rule}: {head} {rule}_value", *found]
+            rules += [
+                f"{rule}: {head} {rule}_value",
+                *self._value(value, root, rule=f"{rule}_value", path=where, terminals=terminals),
+            ]
             body.append(rule if key in schema.get("required", ()) else f"{rule}?")
-        entry = ReceiptEntry(path, Enforcement.NARROWED, f"strings cannot contain {self.close_tag}")
-        return ArgumentsGrammar(" ".join(body), tuple(rules), (entry,) if has_strings else ())
+        return " ".join(body) or '""', rules
+
+    def _check_kinds(self, branches: list[JsonObject], root: JsonObject, path: str) -> None:
+        """One text has one meaning: what may be a string is of the same types in all branches."""
+        for key, together in _kinds_of_members(root, path).items():
+            each = [kinds(branch.get("properties", {}).get(key, False), root, path) for branch in branches]
+            if "string" in together and any(found and found != together for found in each):
+                where = child_path(child_path(path, "properties"), key)
+                raise refusal(
+                    where, "in this model's format, an argument that may be a string has the same types always"
+                )
 
     def _check_object(self, schema: JsonObject, path: str) -> None:
-        for keyword in schema.keys() - OBJECT_KEYWORDS:
-            raise refusal(child_path(path, keyword), "this model's format cannot hold it for the arguments as a whole")
+        for keyword in sorted(schema.keys() - OBJECT_KEYWORDS):
+            reason = f"this model's format cannot hold {keyword} for the arguments as a whole"
+            raise refusal(child_path(path, keyword), reason)
         if schema.get("additionalProperties", True) is not False:
             raise refusal(path, "in this model's format, arguments must be closed: additionalProperties must be false")
 
@@ -69,13 +107,17 @@ class TaggedArguments:
 
     def _value(self, value: Any, root: JsonObject, *, rule: str, path: str, terminals: Terminals) -> tuple[str, ...]:
         found = kinds(value, root, path)
-        if found == {"boolean"} and resolve(value, root, path).keys() == {"type"}:
-            either = f"({string_literal(self.true)} | {string_literal(self.false)})"
-            return (f"{rule}: {either} {terminals(self.value_end)}",)
         if "string" not in found:
-            return (f"{rule}: {_json(value, root)} {terminals(self.value_end)}",)
+            return self._other(value, root, rule=rule, path=path, terminals=terminals)
         terminal = self._string(value, root, path, found - {"string"})
         return ended(rule, terminal, self.value_end, terminals)
+
+    def _other(self, value: Any, root: JsonObject, *, rule: str, path: str, terminals: Terminals) -> tuple[str, ...]:
+        """Rules for values that are no strings."""
+        if self.others == JSON:
+            return (f"{rule}: {_json(value, root)} {terminals(self.value_end)}",)
+        rules = LiteralGrammar(self.others, root, f"{rule}_part", terminals)
+        return (f"{rule}: {rules.value(value, path)} {terminals(self.value_end)}", *rules.rules)
 
     def _string(self, value: Any, root: JsonObject, path: str, others: frozenset[str]) -> str:
         if others - LITERAL_KINDS:
@@ -83,37 +125,39 @@ class TaggedArguments:
             raise refusal(path, reason)
         schema = resolve(value, root, path)
         branches = [schema]
-        for keyword in ("anyOf", "oneOf"):
-            if keyword in schema:
-                if schema.keys() - {keyword}:
-                    raise refusal(path, f"in this model's format {keyword} stands alone")
-                branches = [resolve(each, root, path) for each in schema[keyword]]
+        if "anyOf" in schema:
+            branches = [resolve(each, root, path) for each in schema["anyOf"]]
         texts = [self._string_branch(each, path) for each in branches if "string" in kinds(each, root, path)]
         literals = [
             string_literal(text)
             for text, meaning in self.meanings(others).items()
             if any(_may_be(each, json.loads(meaning), kinds(each, root, path)) for each in branches)
         ]
-        return " | ".join([*(f"({text})" for text in texts), *literals])
+        words = "".join(f" & ~{string_literal(word)}" for word in self.meanings(others))
+        return " | ".join([*(f"(({text}){words})" for text in texts), *literals])
 
     def _string_branch(self, schema: Any, path: str) -> str:
-        if "allOf" in schema:
-            raise refusal(child_path(path, "allOf"), "this model's format cannot hold it for a string")
         if "enum" in schema or "const" in schema:
             values = schema.get("enum", [schema.get("const")])
-            for keyword in schema.keys() - {"type", "enum", "const"}:
-                raise refusal(child_path(path, keyword), "this model's format cannot hold it beside an enum")
             return one_of([each for each in values if isinstance(each, str)], self.close_tag, path)
         return raw_string({**schema, "type": "string"}, self.close_tag, path)
 
     def meanings(self, kind: frozenset[str]) -> dict[str, str]:
         """Texts of a value that are no strings, and what they are as JSON."""
-        found = {"null": "null"} if "null" in kind else {}
-        return found | ({self.true: "true", self.false: "false"} if "boolean" in kind else {})
+        return {
+            text: meaning
+            for text, meaning in self.others.words.items()
+            if ("null" if meaning == "null" else "boolean") in kind
+        }
 
     def reader(self, schema: JsonObject) -> "TaggedReader":
-        properties = schema.get("properties", {})
-        return TaggedReader(self, {key: kinds(value, schema, key) for key, value in properties.items()})
+        return TaggedReader(self, _kinds_of_members(schema, "parameters"))
+
+    def value_reader(self) -> LiteralReader | None:
+        """A reader of one value that is no string; None where that is JSON already."""
+        if self.others == JSON:
+            return None
+        return LiteralReader(self.others, equals=self.others.equals, close=self.value_end)
 
     def write(self, arguments: str) -> str:
         values: dict[str, Any] = json.loads(arguments)
@@ -123,9 +167,24 @@ class TaggedArguments:
         )
 
     def _written(self, value: Any) -> str:
-        if isinstance(value, bool):
-            return self.true if value else self.false
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        if isinstance(value, str):
+            return value
+        # Lists and objects as JSON: of what templates write, all readers take that.
+        return self.others.written(value) if kind_of(value) in LITERAL_KINDS else json.dumps(value, ensure_ascii=False)
+
+
+def _branches(schema: JsonObject) -> list[JsonObject]:
+    """The ways in which the arguments as a whole may be."""
+    return [resolve(each, schema, "") for each in schema["anyOf"]] if "anyOf" in schema else [schema]
+
+
+def _kinds_of_members(schema: JsonObject, path: str) -> dict[str, frozenset[str]]:
+    """The types that each argument may have."""
+    found: dict[str, frozenset[str]] = {}
+    for branch in _branches(schema):
+        for key, value in branch.get("properties", {}).items():
+            found[key] = found.get(key, frozenset()) | kinds(value, schema, child_path(path, key))
+    return found
 
 
 def _may_be(schema: Any, value: bool | None, found: frozenset[str]) -> bool:
@@ -138,8 +197,8 @@ def _may_be(schema: Any, value: bool | None, found: frozenset[str]) -> bool:
 
 def _json(value: Any, root: JsonObject) -> str:
     schema = dict(value) if isinstance(value, dict) else {"allOf": [value]}
-    definitions = {keyword: root[keyword] for keyword in ("$defs", "definitions") if keyword in root}
-    return CheckedSchema({**schema, **definitions}).lark()
+    definitions = {keyword: root[keyword] for keyword in DEFINITIONS if keyword in root}
+    return CheckedSchema(dict(under_definitions({**schema, **definitions}, root))).lark()
 
 
 @dataclass(slots=True)
@@ -151,10 +210,13 @@ class TaggedReader:
     key: str | None = None  # of the value that is being read
     num_written: int = 0
     is_open: bool = False  # a string's quote was written
+    other: LiteralReader | None = None  # of the value that is being read, where that is no string and no JSON
     buffer: str = field(default="")
 
     def copy(self) -> Self:
-        return copy.copy(self)
+        other = copy.copy(self)
+        other.other = None if self.other is None else self.other.copy()
+        return other
 
     def feed(self, text: str) -> Read:
         self.buffer += text
@@ -180,6 +242,7 @@ class TaggedReader:
             return "", False
         self.key, _, self.buffer = self.buffer[len(begin) :].partition(end)
         self.num_written += 1
+        self.other = self.style.value_reader()
         return f"{'{' if self.num_written == 1 else ', '}{json.dumps(self.key, ensure_ascii=False)}: ", True
 
     def _value(self) -> tuple[str, bool]:
@@ -202,7 +265,7 @@ class TaggedReader:
         if is_whole and not self.is_open and text in meanings:
             return meanings[text]
         if not is_string:
-            return text
+            return text if self.other is None else self.other.feed(text + " " * is_whole).json
         begin = "" if self.is_open else '"'
         self.is_open = True
         return begin + escaped(text) + ('"' if is_whole else "")

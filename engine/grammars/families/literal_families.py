@@ -1,11 +1,10 @@
 """The families that write a call's arguments as literals: Python's, or Gemma's."""
 
 from engine.grammars.encoders.literal import LiteralArguments
+from engine.grammars.encoders.literal_style import PYTHON, LiteralStyle
 from engine.grammars.tool_format import Reasoning, ToolFormat
 
-PYTHONIC = LiteralArguments(
-    equals="=", separator=", ", nested_equals=": ", true="True", false="False", null="None", close=")"
-)
+PYTHONIC = LiteralArguments(values=PYTHON, equals="=", close=")")
 
 LLAMA4 = ToolFormat(
     name="llama4-pythonic",
@@ -49,13 +48,8 @@ GEMMA4 = ToolFormat(
     end="}<tool_call|>",
     separator="<|tool_call>",
     arguments=LiteralArguments(
+        values=LiteralStyle(separator=",", equals=":", true="true", false="false", null="null", quote='<|"|>'),
         equals=":",
-        separator=",",
-        nested_equals=":",
-        true="true",
-        false="false",
-        null="null",
-        quote='<|"|>',
         close="}",
     ),
     reasoning=Reasoning(begin="<|channel>thought\n", end="<channel|>"),
@@ -73,13 +67,8 @@ FUNCTION_GEMMA = ToolFormat(
     end="}<end_function_call>",
     separator="<start_function_call>",
     arguments=LiteralArguments(
+        values=LiteralStyle(separator=",", equals=":", true="true", false="false", null="null", quote="<escape>"),
         equals=":",
-        separator=",",
-        nested_equals=":",
-        true="true",
-        false="false",
-        null="null",
-        quote="<escape>",
         close="}",
     ),
     reasoning=None,

@@ -1,5 +1,6 @@
 """The families that write a call's arguments between tags."""
 
+from engine.grammars.encoders.literal_style import PYTHON
 from engine.grammars.encoders.tagged import TaggedArguments
 from engine.grammars.tool_format import Reasoning, ToolFormat
 
@@ -18,8 +19,7 @@ QWEN3_CODER = ToolFormat(
         key_end=">\n",
         value_end="\n</parameter>\n",
         close_tag="</parameter>",
-        true="True",  # the template writes Python's words; inside of lists and objects it writes JSON
-        false="False",
+        others=PYTHON,  # one version of the template writes Python all through, another has JSON for lists and objects
     ),
     before_input=">\n<parameter=input>\n",
     input_end="\n</parameter>\n",
@@ -83,8 +83,7 @@ SEED_OSS = ToolFormat(
         key_end=">",
         value_end="</parameter>\n",
         close_tag="</parameter>",
-        true="True",
-        false="False",
+        others=PYTHON,
     ),
     before_input=">\n<parameter=input>",
     input_end="</parameter>\n",
