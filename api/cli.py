@@ -8,6 +8,7 @@ from rich.console import Console
 
 from api.bench import run_bench
 from api.demo import run_demo
+from api.route_file import read_routes
 from api.serve import run_server
 from api.settings import DEFAULT_MODEL, DEFAULT_PORT, ServerConfig
 from api.terminal import Conversation, run_chat
@@ -72,6 +73,11 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     _add_tools(parser)
     _add_tool_format(parser)
     add = parser.add_argument
+    add(
+        "--routes",
+        metavar="FILE",
+        help="JSON: patterns of messages that are answered by a tool's call, without the model",
+    )
     add("--known-model", action="append", default=[], help="another one that a request may name; repeatable")
     add("--allow-model-switch", action="store_true", help="load a known model when a request names it")
     add("--host", default=default.host, help="address to listen at (%(default)s)")
@@ -138,6 +144,7 @@ def _serve(arguments: argparse.Namespace) -> None:
             request_timeout_s=arguments.request_timeout,
             shutdown_timeout_s=arguments.shutdown_timeout,
             tools=_tools(arguments),
+            routes=() if arguments.routes is None else read_routes(arguments.routes),
             tool_format=arguments.tool_format,
         )
     )

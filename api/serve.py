@@ -23,6 +23,7 @@ from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import ModelError
 from engine.grammars.tool_formats import format_named
+from engine.routes import Routes
 
 LAST_WORDS_S = 5  # for requests that were cut short to say so, before uvicorn cancels them
 
@@ -106,11 +107,14 @@ def _ended_by_sigterm(server: uvicorn.Server) -> Iterator[None]:
 
 
 def engine_loader(config: ServerConfig) -> Loader:
-    """How the server makes an engine of a model's name."""
+    """How the server makes an engine of a model's name. Raises ConfigError where a route is wrong."""
+    routes = Routes(config.routes, [tool.definition for tool in config.tools])
 
     def load(name: str, on_progress: OnProgress) -> Engine:
         engine_config = EngineConfig(max_waiting=config.max_queue, prompt_cache_dir=config.prompt_cache)
-        return Engine(name, config=engine_config, tool_format=config.tool_format, on_progress=on_progress)
+        return Engine(
+            name, config=engine_config, tool_format=config.tool_format, routes=routes, on_progress=on_progress
+        )
 
     return load
 

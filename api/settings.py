@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import ConfigError
+from engine.routes import Route
 from engine.tools import RegisteredTool, calculate, web_search
 
 DEFAULT_PORT = 7007
@@ -28,6 +29,7 @@ class ServerConfig:
     request_timeout_s: float = 600.0  # of a whole request, its wait included
     shutdown_timeout_s: int = 30  # how long running streams may go on after a signal to stop
     tools: tuple[RegisteredTool[..., Any], ...] = (calculate, web_search)  # that the server executes
+    routes: tuple[Route, ...] = ()  # to calls of these tools, tried before the model is asked
     max_tool_rounds: int = 8  # of a request whose tools the server executes
     max_tool_threads: int = 32  # tools, or requests whose tools the server executes, that run at once
     max_backlog: int = 16_384  # events of one request that may wait for a client that reads slowly

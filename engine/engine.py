@@ -3,7 +3,8 @@
 import atexit
 import functools
 import logging
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -16,12 +17,13 @@ from engine.config import EngineConfig
 from engine.decoding import Decoder, EngineLoad
 from engine.errors import ConfigError
 from engine.events import Completion, Event
-from engine.generation import Deliver, Generation
+from engine.generation import Deliver, Generation, ReadyRun
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.tool_format import ToolFormat
 from engine.grammars.tool_formats import detect, format_named
 from engine.model import LoadedModel, load
 from engine.requests import AnyMessage, AnyTool, AnyToolChoice, to_messages, to_stop, to_tool_choice, to_tools
+from engine.routes import Routes
 from engine.types import Grammar, JsonObject, Request, SamplingParams
 
 logger = logging.getLogger(__name__)
@@ -38,13 +40,18 @@ class Engine:
         adapter_path: str | Path | None = None,
         tool_format: ToolFormat | str | None = None,
         draft_model: str | Path | LoadedModel | None = None,
+        routes: Routes | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         """model: a name (hub id, folder, GGUF file, "smollm2-135m") or a loaded model.
 
-        tool_format: a family or its name; None detects it. Raises ModelError and ConfigError.
+        tool_format: a family or its name; None detects it. routes: are tried before the model is asked.
+        Raises ModelError and ConfigError.
         """
         _check_options(model, config, adapter_path, draft_model)
+        if not isinstance(routes, Routes | None):
+            raise ConfigError(f"routes is {shown(routes)}; it must be Routes")
+        self._routes = routes
         self.config = config or EngineConfig()
         family = format_named(tool_format) if isinstance(tool_format, str) else tool_format
         if not isinstance(model, LoadedModel):
@@ -143,7 +150,7 @@ class Engine:
         seeded = replace(request, sampling=replace(request.sampling, seed=seed))
         to_each = [None if deliver is None else functools.partial(deliver, index) for index in range(n)]
         runs = [self._admission.admit(seeded, index, to_index) for index, to_index in enumerate(to_each)]
-        return self._decoder.start(runs)
+        return self._routed(seeded, to_each) or self._decoder.start(runs)
 
     def submit(self, request: Request, *, choice_index: int = 0, deliver: Deliver | None = None) -> Generation:
         """Start a generation. Everything that the caller can get wrong is raised here, as RequestError.
@@ -152,8 +159,18 @@ class Engine:
         the generation, on the decoding thread, and must not block; iterating the generation is then not possible. Where
         it raises, the generation ends and nothing more is delivered. Without it, dropping the generation cancels it.
         """
-        (generation,) = self._decoder.start([self._admission.admit(request, choice_index, deliver)])
+        run = self._admission.admit(request, choice_index, deliver)
+        (generation,) = self._routed(request, [deliver]) or self._decoder.start([run])
         return generation
+
+    def _routed(self, request: Request, to_each: Sequence[Deliver | None]) -> list[Generation]:
+        """The answers of a direct route, to a request that was admitted; none where the model is to answer."""
+        call = None if self._routes is None else self._routes.match(request)
+        if call is None:
+            return []
+        seed, wants_logprobs = seed_of(request.sampling), request.sampling.top_logprobs is not None
+        runs = [ReadyRun(call.events(seed), deliver, wants_logprobs=wants_logprobs) for deliver in to_each]
+        return [Generation(run, threading.Condition()) for run in runs]
 
     def render_prompt(self, request: Request) -> list[int]:
         """The token ids that the request's messages and tools become. Raises RequestError."""

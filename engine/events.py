@@ -126,6 +126,7 @@ class Finished:
     usage: Usage
     seed: int
     receipt: Receipt
+    route: str | None = None  # the direct route that answered; None: the model did
 
 
 Event = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | ToolCallEnd | LogprobsDelta | Finished
@@ -143,6 +144,7 @@ class Completion:
     receipt: Receipt
     logprobs: tuple[TokenLogprob, ...] | None = None  # one per output token, where asked for
     reasoning: str | None = None  # what the model thought before it answered
+    route: str | None = None  # the direct route that answered; None: the model did
 
     def message(self) -> Message:
         """This answer as the next message of the conversation."""

@@ -3,7 +3,7 @@
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -25,7 +25,7 @@ Deliver = Callable[[Event | Exception], None]
 class Generation:
     """A running request: iterate its Events, or cancel it. One consumer, and the only one who holds this object."""
 
-    def __init__(self, run: "Run", wake: threading.Condition) -> None:
+    def __init__(self, run: "Run | ReadyRun", wake: threading.Condition) -> None:
         self._run = run
         self._wake = wake
         self._taken: list[Event] = []  # by the consumer
@@ -73,7 +73,7 @@ class Generation:
         if self._failure is not None:
             raise self._failure
         completion = collect(self._taken)
-        has_none = completion.logprobs is None and self._run.sequence.sampling.top_logprobs is not None
+        has_none = completion.logprobs is None and self._run.wants_logprobs
         return replace(completion, logprobs=()) if has_none else completion  # asked for, of an answer without tokens
 
 
@@ -93,6 +93,10 @@ class Run:
         self._is_deaf = False  # the callback raised
         self._logprobs: list[TokenLogprob] = []  # not delivered yet: it is open what their tokens are
         self._num_logprobs = 0  # delivered
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return self.sequence.sampling.top_logprobs is not None
 
     def report(self, progress: Progress) -> bool:
         """Pass on what a step did. Returns whether the generation has ended."""
@@ -179,6 +183,23 @@ class Run:
             reason = StopReason.GRAMMAR_END
         usage = replace(self.sequence.usage, reasoning_tokens=self._output.num_reasoning_tokens)
         self._deliver(Finished(reason, usage, self.sequence.seed, self._receipt))
+
+
+class ReadyRun:
+    """Stands for a run whose events are all there from the start: no token is read or written for it."""
+
+    def __init__(self, events: Iterable[Event], deliver: Deliver | None, *, wants_logprobs: bool) -> None:
+        self.events: queue.SimpleQueue[Event | Exception] | None = None
+        self.cancelled = False
+        self.wants_logprobs = wants_logprobs
+        if deliver is None:
+            self.events = queue.SimpleQueue()
+            deliver = self.events.put
+        try:
+            for event in events:
+                deliver(event)
+        except Exception:  # as of a callback on the decoding thread
+            logger.exception("a deliver callback raised; its generation ends here")
 
 
 def _as_ours(error: Exception) -> Exception:

@@ -147,4 +147,5 @@ def collect(events: Iterable[Event]) -> Completion:
         receipt=finished.receipt,
         logprobs=tuple(collected.logprobs) if logprobs_asked else None,
         reasoning="".join(collected.reasoning) or None,
+        route=finished.route,
     )

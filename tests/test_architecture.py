@@ -41,7 +41,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.schema_tableau",
         "engine.grammars.schema_emission",
         "engine.grammars.json_schema",
-        "engine.grammars.encoders.arguments",
+        "engine.argument_templates engine.grammars.arguments_check engine.grammars.encoders.arguments",
         "engine.grammars.encoders.json_arguments engine.grammars.encoders.raw_strings",
         "engine.grammars.encoders.literal_reader engine.grammars.encoders.tagged engine.grammars.tool_format",
         "engine.grammars.encoders.literal engine.grammars.families.json_families "
@@ -49,7 +49,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.template_skills",
         "engine.grammars.families.literal_families engine.grammars.turn engine.grammars.veto_matcher engine.guard "
         "engine.output engine.prompt",
-        "engine.grammars.tool_formats engine.sequence",
+        "engine.grammars.tool_formats engine.routes engine.sequence",
         "engine.drafts engine.draws engine.inspection engine.scheduler",
         "engine.step",
         "engine.generation",
@@ -57,7 +57,8 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.engine",
         "engine.agent engine.structured",
         "engine.outlines_model",
-        "api api.bench_tools api.connections api.convert api.convert.paths api.loading api.metrics api.routes "
+        "api api.bench_tools api.connections api.convert api.convert.paths api.loading api.metrics api.route_file "
+        "api.routes "
         "api.schemas api.schemas.unsupported api.settings",
         "api.bench api.schemas.common api.toolbox",
         "api.schemas.completions api.schemas.errors api.schemas.health api.schemas.models api.schemas.tools",
@@ -86,12 +87,14 @@ HOMES: dict[str, frozenset[str]] = {
     "huggingface_hub": frozenset({"engine.model"}),
     "jsonschema_rs": frozenset(
         {
+            "engine.grammars.arguments_check",
             "engine.grammars.schema_dialects",
             "engine.grammars.schema_patterns",
             "engine.grammars.schema_tableau",
             "engine.grammars.veto",
         }
     ),
+    "regex": frozenset({"engine.routes"}),
     "simpleeval": frozenset({"engine.tools.calculate"}),
     "ddgs": frozenset({"engine.tools.web_search"}),
     "griffe": frozenset({"engine.tools.registry"}),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from api.convert.errors import DO_NOT_RETRY, SERVER, WireError
 from api.convert.paths import Paths
 from api.schemas.common import (
+    AnsweredBy,
     CompletionTokensDetails,
     FinishReason,
     PromptTokensDetails,
@@ -14,7 +15,7 @@ from api.schemas.common import (
     Usage,
 )
 from engine.errors import GenerationError
-from engine.events import Event, Finished, Receipt, StopReason, TokenLogprob, ToolCallEnd, ToolCallStart
+from engine.events import Event, Finished, StopReason, TokenLogprob, ToolCallEnd, ToolCallStart
 from engine.events import ReceiptEntry as EngineReceiptEntry
 from engine.events import Usage as EngineUsage
 
@@ -89,15 +90,23 @@ def add_usages(parts: Sequence[Usage]) -> Usage:
     )
 
 
-def to_info(receipt: Receipt, usages: Iterable[EngineUsage], seed: int, paths: Paths) -> ToolmaskInfo:
+def to_info(ends: Sequence[Finished], paths: Paths) -> ToolmaskInfo:
     """What stands under `toolmask` in an answer; counts of all its choices."""
-    usages = list(usages)
-    return ToolmaskInfo(
-        receipt=[_to_entry(entry, paths) for entry in receipt.entries],
-        forced_tokens=sum(usage.forced_tokens for usage in usages),
-        forward_passes=sum(usage.forward_passes for usage in usages),
-        seed=seed,
+    first = ends[0]
+    info = ToolmaskInfo(
+        receipt=[_to_entry(entry, paths) for entry in first.receipt.entries],
+        forced_tokens=sum(end.usage.forced_tokens for end in ends),
+        forward_passes=sum(end.usage.forward_passes for end in ends),
+        seed=first.seed,
     )
+    if first.route is not None:
+        info.answered_by = by_route(first.route)
+    return info
+
+
+def by_route(name: str) -> AnsweredBy:
+    """That a direct route answered."""
+    return AnsweredBy(kind="route", name=name)
 
 
 def _to_entry(entry: EngineReceiptEntry, paths: Paths) -> ReceiptEntry:

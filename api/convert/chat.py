@@ -49,8 +49,7 @@ class ChatAnswer:
 
     def info(self, finished: Sequence[Finished]) -> ToolmaskInfo:
         """What stands under `toolmask`."""
-        first = finished[0]
-        info = to_info(first.receipt, [each.usage for each in finished], first.seed, self.paths)
+        info = to_info(finished, self.paths)
         if self.trace is not None:
             info.trace = list(self.trace)
         return info

@@ -135,7 +135,7 @@ class ResponseStream:
         yield from self._close("incomplete" if is_cut else "completed")
         response = self._answer.response("incomplete" if is_cut else "completed", self._done)
         response.usage = _usage(end.usage)
-        response.toolmask = to_info(end.receipt, [end.usage], end.seed, self._answer.paths)
+        response.toolmask = to_info([end], self._answer.paths)
         self._keep(response)
         yield self._lifecycle("response.incomplete" if is_cut else "response.completed", response)
 

@@ -165,6 +165,13 @@ class ReceiptEntry(ResponseModel):
     detail: str
 
 
+class AnsweredBy(ResponseModel):
+    """Who answered, where that was not the server's own model alone."""
+
+    kind: Literal["route"]
+    name: str  # the route's
+
+
 class ToolStep(ResponseModel):
     """One call that the server executed."""
 
@@ -173,6 +180,7 @@ class ToolStep(ResponseModel):
     name: str
     arguments: str
     result: dict[str, Any]
+    answered_by: AnsweredBy | None = None  # who wrote the call, where that was a direct route
 
 
 class ToolmaskInfo(ResponseModel):
@@ -182,4 +190,5 @@ class ToolmaskInfo(ResponseModel):
     forced_tokens: int
     forward_passes: int
     seed: int
+    answered_by: AnsweredBy | None = None
     trace: list[ToolStep] | None = None  # with tool_execution "server"
