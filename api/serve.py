@@ -113,7 +113,12 @@ def engine_loader(config: ServerConfig) -> Loader:
     def load(name: str, on_progress: OnProgress) -> Engine:
         engine_config = EngineConfig(max_waiting=config.max_queue, prompt_cache_dir=config.prompt_cache)
         return Engine(
-            name, config=engine_config, tool_format=config.tool_format, routes=routes, on_progress=on_progress
+            name,
+            config=engine_config,
+            adapter_path=config.adapter if name == config.model else None,
+            tool_format=config.tool_format,
+            routes=routes,
+            on_progress=on_progress,
         )
 
     return load

@@ -18,6 +18,7 @@ class ServerConfig:
     model: str = DEFAULT_MODEL  # loaded at the start
     known_models: tuple[str, ...] = ()  # others that a request may name, where switching is allowed
     allow_model_switch: bool = False
+    adapter: str | None = None  # a folder that training wrote, for `model` alone
     tool_format: str | None = None  # a family's name, for every model; None detects each model's own
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT

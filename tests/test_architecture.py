@@ -14,7 +14,8 @@ MAX_LINES = 450
 ROWS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
-        "engine.accounts engine.blas engine.device_thread engine.errors engine.grammars "
+        "engine.accounts engine.blas engine.device_thread engine.errors engine.finetuning "
+        "engine.finetuning.small_talk engine.finetuning.words engine.grammars "
         "engine.grammars.closing_tokens engine.grammars.encoders engine.grammars.families "
         "engine.grammars.literals engine.grammars.marks engine.grammars.regex_shape "
         "engine.grammars.schema_formats engine.grammars.schema_logic engine.grammars.schema_patterns "
@@ -49,10 +50,10 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.template_skills",
         "engine.grammars.families.literal_families engine.grammars.turn engine.grammars.veto_matcher engine.guard "
         "engine.output engine.prompt",
-        "engine.grammars.tool_formats engine.routes engine.sequence",
-        "engine.drafts engine.draws engine.inspection engine.scheduler",
-        "engine.step",
-        "engine.generation",
+        "engine.finetuning.values engine.grammars.tool_formats engine.routes engine.sequence",
+        "engine.drafts engine.draws engine.finetuning.examples engine.inspection engine.scheduler",
+        "engine.finetuning.writing engine.step",
+        "engine.finetuning.training engine.generation",
         "engine.admission engine.decoding",
         "engine.engine",
         "engine.agent engine.structured",
@@ -68,7 +69,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "api.bridge api.convert.chat api.convert.completions api.convert.requests api.middleware "
         "api.response_store api.schemas.response_events api.turns",
         "api.convert.response_requests api.convert.responses api.server api.terminal",
-        "api.agents api.demo api.jobs",
+        "api.agents api.demo api.finetune api.jobs",
         "api.responses",
         "api.routes.chat api.routes.completions api.routes.models api.routes.operation api.routes.responses "
         "api.routes.tokenize api.routes.tools",
@@ -81,7 +82,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
 # A library that is not named here may be imported anywhere.
 HOMES: dict[str, frozenset[str]] = {
     "llguidance": frozenset({"engine.grammars.llguidance_backend"}),
-    "mlx_lm": frozenset({"engine.model", "engine.cache", "engine.slots"}),
+    "mlx_lm": frozenset({"engine.model", "engine.cache", "engine.slots", "engine.finetuning.training"}),
     "transformers": frozenset({"engine.tokenizer"}),
     "tokenizers": frozenset({"engine.tokenizer", "engine.tekken", "engine.gguf_tokenizer"}),
     "huggingface_hub": frozenset({"engine.model"}),
