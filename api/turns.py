@@ -10,7 +10,7 @@ from engine.events import Completion, Event, Finished, Usage
 from engine.generation import Generation
 from engine.output import collect
 from engine.requests import AnyMessage, AnyTool, AnyToolChoice, to_messages, to_tool_choice, to_tools
-from engine.types import Message, Request, SamplingParams
+from engine.types import Message, OfferedTool, Request, SamplingParams, ToolChoice, ToolChoiceBy, ToolChoiceMode
 
 OnTurn = Callable[[tuple[Message, ...]], None]  # the conversation, before the model goes on with it
 OnEvent = Callable[[Event], None]
@@ -46,7 +46,7 @@ class Turns:
         conversation, choice = to_messages(messages), to_tool_choice(tool_choice)
         if self._on_turn is not None:
             self._on_turn(conversation)
-        request = replace(self._request, messages=conversation, tools=to_tools(tools), tool_choice=choice)
+        request = self._turn(conversation, to_tools(tools), choice)
         with self._lock:
             if self._cancelled:
                 raise cancelled()
@@ -55,6 +55,20 @@ class Turns:
         self._usages.append(_end(self._last).usage)
         self.routes.append(_end(self._last).route)
         return collect(self._last)
+
+    def _turn(self, conversation: tuple[Message, ...], tools: tuple[OfferedTool, ...], choice: ToolChoice) -> Request:
+        """The request's next turn. Where it must call, or may not, nothing is left to decide."""
+        first = self._request
+        may_decide = choice.mode is ToolChoiceMode.AUTO
+        by = first.tool_choice_by if choice.mode is not ToolChoiceMode.NONE else ToolChoiceBy.TOKENS
+        return replace(
+            first,
+            messages=conversation,
+            tools=tools,
+            tool_choice=choice,
+            decision=first.decision if may_decide else None,
+            tool_choice_by=by,
+        )
 
     def cancel(self) -> None:
         """Stop the turn that runs and begin no other. A tool that runs goes on to its end."""

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 from engine.checks import shown
 from engine.config import EngineConfig
+from engine.decision_plans import DecisionPlans
+from engine.decision_point import Prior
 from engine.errors import BudgetError, ContextLengthError, GrammarError, MatcherError, RequestError
 from engine.events import Enforcement, Receipt, ReceiptEntry
 from engine.generation import Deliver, Run
@@ -47,11 +49,16 @@ class Admission:
         config: EngineConfig,
         *,
         context_length: int,
+        can_take_back: bool = True,
     ) -> None:
-        """context_length: tokens that prompt and answer may have, by the model and by the memory."""
+        """context_length: tokens that prompt and answer may have, by the model and by the memory.
+
+        can_take_back: whether the model's cache can forget its last tokens.
+        """
         self._model, self._tokenizer, self._context_length = loaded.model, loaded.tokenizer, context_length
         self._tool_format, self._compiler, self._config = tool_format, compiler, config
         self._skills = skills_of(loaded.tokenizer, tool_format)
+        self._decisions = DecisionPlans(tool_format, loaded.tokenizer, can_take_back=can_take_back)
         ends = () if tool_format.reasoning is None else (tool_format.reasoning.end,)
         self.closing = ClosingSearch(
             [loaded.tokenizer.token_bytes(token) for token in range(loaded.tokenizer.num_tokens)],
@@ -77,8 +84,23 @@ class Admission:
         """The token ids that the request's messages and tools become. Raises RequestError."""
         return render_prompt(request, self._tool_format, self._tokenizer, self._skills)
 
-    def admit(self, request: Request, choice_index: int, deliver: Deliver | None) -> Run:
-        """A run that is ready to start. Raises RequestError."""
+    def without_content(self, request: Request) -> Run:
+        """A run of one token that tells of a call where nothing is asked. Raises RequestError."""
+        probe = self._decisions.without_content(request)
+        prompt = self.render_prompt(probe)
+        prompt += self._decisions.empty_reasoning(self._opening(probe, prompt))
+        self._max_tokens(probe, len(prompt))
+        tokenizer = self._tokenizer
+        point = self._decisions.point(probe, Opening.NONE)
+        sequence = Sequence(
+            probe, prompt, 0, 0, 1, tokenizer.eos_ids, matcher=None, fast_forward=False, guard=None, point=point
+        )
+        parser = TurnParser(self._tool_format, has_calls=False, special_tokens={}, call_id=str)
+        output = OutputStream(tokenizer.detokenizer(), parser, stop=(), special_ids=frozenset())
+        return Run(sequence, output, Receipt(), None)
+
+    def admit(self, request: Request, choice_index: int, deliver: Deliver | None, prior: Prior | None = None) -> Run:
+        """A run that is ready to start. prior: what its decision is calibrated by. Raises RequestError."""
         tokenizer = self._tokenizer
         self._check_token_ids(request)
         builder = TurnBuilder(request, self._tool_format, tokenizer.unspellable)
@@ -101,6 +123,7 @@ class Admission:
                 matcher=matcher,
                 fast_forward=self._config.fast_forward,
                 guard=None if matcher is None else self._guard(request, turn, matcher, len(prompt), max_tokens),
+                point=self._decisions.point(request, opening, prior),
             )
         except MatcherError as error:  # what is forced from the start on is asked for here: a grammar may be too large
             param = "tools" if request.response is None else "response"

@@ -4,6 +4,7 @@ Nothing here raises anything else, whatever it is given: what is checked comes f
 """
 
 import json
+import math
 import re
 import reprlib
 from types import UnionType
@@ -53,6 +54,14 @@ def is_integer(value: object) -> bool:
 def is_number(value: object) -> bool:
     """An int or a float, NaN among them."""
     return isinstance(value, float) or is_integer(value)
+
+
+def is_finite(value: object) -> bool:
+    """A number that is neither NaN nor infinite, as a float."""
+    try:
+        return is_number(value) and math.isfinite(value)  # type: ignore[arg-type]  # a number
+    except OverflowError:
+        return False
 
 
 def is_text(value: object) -> bool:

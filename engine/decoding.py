@@ -94,6 +94,16 @@ class Decoder:
             self._wake.notify()
         return [Generation(run, self._wake) for run in runs]
 
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether whoever asks is the decoding thread, in a callback."""
+        return threading.current_thread() is self._thread
+
+    @property
+    def can_take_back(self) -> bool:
+        """Whether the model's cache can forget its last tokens."""
+        return self._stepper.memory.can_cut
+
     def load_now(self) -> EngineLoad:
         """How busy it is. Cheap; any thread may ask."""
         with self._wake:
@@ -107,7 +117,7 @@ class Decoder:
         with self._wake:
             self._closed = True
             self._wake.notify()
-        if threading.current_thread() is self._thread:  # a callback closes its own engine
+        if self.is_own_thread:  # a callback closes its own engine
             return False  # whoever closes next waits for it
         self._thread.join()
         return True

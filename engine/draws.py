@@ -1,7 +1,7 @@
 """From the logits of a step's rows to tokens and logprobs: masks on the host, one sampler for all, one wait."""
 
 from collections.abc import Sequence as Rows
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import mlx.core as mx
 import numpy as np
@@ -14,8 +14,10 @@ from engine.model import LoadedModel
 from engine.sampling.bitmask import WORD_BITS, allow_all, num_words
 from engine.sampling.sampler import PositionLogprobs, SamplingRow, sample, top_logprobs
 from engine.sequence import Sequence
+from engine.types import SamplingParams
 from engine.work import Work
 
+LEAST_BIAS = -100.0  # that SamplingParams take; a probability of nothing
 MAX_REDRAWS = 8  # at one position; then the turn goes the way that is known to complete it
 
 
@@ -28,11 +30,14 @@ class StepRow:
     num_logits: int  # at the last of them; 0 inside a prompt
     draws: bool  # whether a token is to be sampled, at the last position, and at each before a drafted token
     drafts: list[int] = field(default_factory=list)
+    scored: tuple[int, ...] = ()  # run behind them, where call or text is open, and taken back at once
     draft_cost: float = 0.0  # of making them, in positions
     reads: bool = False  # whether tokens of a prompt are among them
 
     # Set as the step goes on. They stay until the tokens are accepted: one may have to be sampled again.
     logits: mx.array | None = None  # (num_logits, V)
+    open_logits: mx.array | None = None  # (len(scored) + 1, V), where call or text is open
+    marker: mx.array | None = None  # logprobs of what opens a call there
     bitmask: Bitmask | None = None  # (num_draws, W)
     drawn: list[int] = field(default_factory=list)  # per position: before the first drafted token, ..., after the last
     errors: dict[int, GenerationError] = field(default_factory=dict)  # by position
@@ -68,11 +73,11 @@ class Drawer:
             bitmask = np.concatenate([row.bitmask for row in rows if row.bitmask is not None])
             return _sample(logits, bitmask, [_sampling_row(*position) for position in positions])
 
-    def read(self, tokens: mx.array) -> list[int]:
-        """Wait for the device."""
+    def read(self, tokens: mx.array, *others: mx.array) -> list[int]:
+        """Wait for the device. others: what is to be there then, too."""
         with self._work.timed("sample_s"):
             self._work.num_waits += 1
-            mx.eval(tokens)
+            mx.eval(tokens, *others)
             return [int(token) for token in np.array(tokens)]
 
     def admit(self, row: StepRow, position: int) -> None:
@@ -93,19 +98,28 @@ class Drawer:
         row.drawn[position] = way_out
         row.sequence.admits(way_out)
 
+    def redraw(self, row: StepRow) -> None:
+        """Draw the first position again: the sequence has another bias now."""
+        assert row.bitmask is not None
+        self._draw_again(row, 0, row.bitmask[:1])
+
     def _redraw(self, row: StepRow, position: int) -> bool:
         """Draw again without what is drawn at this position. False where no other token may come."""
         assert row.bitmask is not None
-        assert row.logits is not None
-        at, barred = row.num_logits - row.num_draws + position, row.drawn[position]
+        barred = row.drawn[position]
         bitmask = row.bitmask[position : position + 1]
         bitmask.view(np.uint32)[0, barred // WORD_BITS] &= ~np.uint32(1 << barred % WORD_BITS)
         if not bitmask.any():
             return False
+        self._draw_again(row, position, bitmask)
+        return True
+
+    def _draw_again(self, row: StepRow, position: int, bitmask: Bitmask) -> None:
+        assert row.logits is not None
+        at = row.num_logits - row.num_draws + position
         # The sequence has taken all drafted tokens before this position by now.
         tokens = _sample([row.logits[at : at + 1]], bitmask, [_sampling_row(row, 0)])
         (row.drawn[position],) = self.read(tokens)
-        return True
 
     def num_legal(self, sequence: Sequence, draft: Rows[int]) -> int:
         """How many tokens of a draft may be written, from the first on. May raise MatcherError."""
@@ -174,4 +188,14 @@ def _sample(logits: list[mx.array], bitmask: Bitmask, rows: Rows[SamplingRow]) -
 def _sampling_row(row: StepRow, position: int) -> SamplingRow:
     sequence = row.sequence
     output = [*sequence.output, *row.drafts[:position]] if position else sequence.output
-    return SamplingRow(sequence.sampling, sequence.key, len(output), sequence.prompt, output)
+    return SamplingRow(_sampling(sequence), sequence.key, len(output), sequence.prompt, output)
+
+
+def _sampling(sequence: Sequence) -> SamplingParams:
+    """As the request asks, with what a decision for text adds."""
+    bias = {} if sequence.point is None else sequence.point.bias
+    if not bias:
+        return sequence.sampling
+    asked = sequence.sampling.logit_bias
+    added = {token: max(asked.get(token, 0.0) + more, LEAST_BIAS) for token, more in bias.items()}
+    return replace(sequence.sampling, logit_bias={**asked, **added})

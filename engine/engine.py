@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from engine.admission import Admission, seed_of
+from engine.calibration import Calibration
 from engine.catalog import OnProgress
 from engine.checks import check, is_integer, shown
 from engine.config import EngineConfig
@@ -22,9 +23,18 @@ from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.tool_format import ToolFormat
 from engine.grammars.tool_formats import detect, format_named
 from engine.model import LoadedModel, load
-from engine.requests import AnyMessage, AnyTool, AnyToolChoice, to_messages, to_stop, to_tool_choice, to_tools
+from engine.requests import (
+    AnyMessage,
+    AnyTool,
+    AnyToolChoice,
+    to_messages,
+    to_stop,
+    to_tool_choice,
+    to_tool_choice_by,
+    to_tools,
+)
 from engine.routes import Routes
-from engine.types import Grammar, JsonObject, Request, SamplingParams
+from engine.types import DecisionOptions, Grammar, JsonObject, Request, SamplingParams, ToolChoiceBy
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +76,14 @@ class Engine:
         self._decoder = Decoder(model, self._compiler, self.config, drafter=draft_model, marker_ids=marker_ids)
         self.context_length = self._decoder.context_length  # tokens that prompt and answer may have
         self._admission = Admission(
-            model, self.tool_format, self._compiler, self.config, context_length=self.context_length
+            model,
+            self.tool_format,
+            self._compiler,
+            self.config,
+            context_length=self.context_length,
+            can_take_back=self._decoder.can_take_back,
         )
+        self._calibration = Calibration(self._admission, self._decoder)
         if not self._admission.shows_tools:
             logger.info("%s: its chat template does not show tools; the system message describes them", model.name)
         atexit.register(self.close)  # a daemon thread that holds MLX streams aborts the interpreter's exit
@@ -86,6 +102,8 @@ class Engine:
         stop: str | Iterable[str] = (),
         max_tokens: int | None = None,
         reasoning_budget: int | None = None,
+        decision: DecisionOptions | None = None,
+        tool_choice_by: ToolChoiceBy | str = ToolChoiceBy.TOKENS,
         template_options: JsonObject | None = None,
     ) -> Completion:
         """The whole answer to a conversation. Raises RequestError before the first token, GenerationError after."""
@@ -101,6 +119,8 @@ class Engine:
             stop=stop,
             max_tokens=max_tokens,
             reasoning_budget=reasoning_budget,
+            decision=decision,
+            tool_choice_by=tool_choice_by,
             template_options=template_options,
         )
         with generation:  # an interrupt while this waits must not leave the model running
@@ -120,6 +140,8 @@ class Engine:
         stop: str | Iterable[str] = (),
         max_tokens: int | None = None,
         reasoning_budget: int | None = None,
+        decision: DecisionOptions | None = None,
+        tool_choice_by: ToolChoiceBy | str = ToolChoiceBy.TOKENS,
         template_options: JsonObject | None = None,
     ) -> Generation:
         """The answer's events as they come; in a `with` statement, leaving it cancels what is left."""
@@ -136,6 +158,8 @@ class Engine:
                 stop=to_stop(stop),
                 max_tokens=max_tokens,
                 reasoning_budget=reasoning_budget,
+                decision=decision,
+                tool_choice_by=to_tool_choice_by(tool_choice_by),
                 template_options={} if template_options is None else template_options,
             )
         )
@@ -149,8 +173,11 @@ class Engine:
         seed = seed_of(request.sampling)
         seeded = replace(request, sampling=replace(request.sampling, seed=seed))
         to_each = [None if deliver is None else functools.partial(deliver, index) for index in range(n)]
-        runs = [self._admission.admit(seeded, index, to_index) for index, to_index in enumerate(to_each)]
-        return self._routed(seeded, to_each) or self._decoder.start(runs)
+        if routed := self._routed(seeded, to_each):
+            return routed
+        prior = self._calibration.prior(request)
+        runs = [self._admission.admit(seeded, index, to_index, prior) for index, to_index in enumerate(to_each)]
+        return self._decoder.start(runs)
 
     def submit(self, request: Request, *, choice_index: int = 0, deliver: Deliver | None = None) -> Generation:
         """Start a generation. Everything that the caller can get wrong is raised here, as RequestError.
@@ -159,15 +186,18 @@ class Engine:
         the generation, on the decoding thread, and must not block; iterating the generation is then not possible. Where
         it raises, the generation ends and nothing more is delivered. Without it, dropping the generation cancels it.
         """
-        run = self._admission.admit(request, choice_index, deliver)
-        (generation,) = self._routed(request, [deliver]) or self._decoder.start([run])
+        if routed := self._routed(request, [deliver]):
+            return routed[0]
+        prior = self._calibration.prior(request)
+        (generation,) = self._decoder.start([self._admission.admit(request, choice_index, deliver, prior)])
         return generation
 
     def _routed(self, request: Request, to_each: Sequence[Deliver | None]) -> list[Generation]:
-        """The answers of a direct route, to a request that was admitted; none where the model is to answer."""
+        """The answers of a direct route; none where the model is to answer. Raises as submit does."""
         call = None if self._routes is None else self._routes.match(request)
         if call is None:
             return []
+        self._admission.admit(request, 0, None)  # what is wrong with a request is told whatever its message says
         seed, wants_logprobs = seed_of(request.sampling), request.sampling.top_logprobs is not None
         runs = [ReadyRun(call.events(seed), deliver, wants_logprobs=wants_logprobs) for deliver in to_each]
         return [Generation(run, threading.Condition()) for run in runs]

@@ -2,8 +2,10 @@
 
 import enum
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from engine.grammars.decision import probability
 from engine.types import Message, Role, ToolCall
 
 
@@ -17,6 +19,13 @@ class StopReason(enum.StrEnum):
     LENGTH = "length"  # max_tokens or the context's end cut a text; calls and responses are always whole
     CANCELLED = "cancelled"
     FAILED = "failed"
+
+
+class Way(enum.StrEnum):
+    """What a turn may become."""
+
+    CALL = "call"
+    TEXT = "text"  # it may still call behind its text
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +128,41 @@ class LogprobsDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """Call or text, as it stood where a turn that may have either had to become one. Log-odds are natural."""
+
+    log_odds: float  # of a call: calibrated, with the bias
+    log_odds_raw: float  # the model's own: of what opens a call, before mask and temperature
+    calibrated: bool = False
+    bias: float = 0.0  # log-odds
+    threshold: float | None = None
+    chosen: Way | None = None  # None: it was only looked at
+    fits: bool = True  # False: it was a call, but none could be completed within the tokens that are left
+    tools: Mapping[str, float] | None = None  # the probability of each tool, where asked for
+    passes: int = 0  # forward passes beyond those of the turn
+
+    @property
+    def p_call(self) -> float:
+        """What is compared with the threshold."""
+        return probability(self.log_odds)
+
+    @property
+    def p_call_raw(self) -> float:
+        return probability(self.log_odds_raw)
+
+    @property
+    def p_text(self) -> float:
+        return probability(-self.log_odds)
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Call or text: before the first event of either."""
+
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The last event of every generation that did not fail."""
 
@@ -129,7 +173,7 @@ class Finished:
     route: str | None = None  # the direct route that answered; None: the model did
 
 
-Event = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | ToolCallEnd | LogprobsDelta | Finished
+Event = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | ToolCallEnd | LogprobsDelta | Decided | Finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +189,7 @@ class Completion:
     logprobs: tuple[TokenLogprob, ...] | None = None  # one per output token, where asked for
     reasoning: str | None = None  # what the model thought before it answered
     route: str | None = None  # the direct route that answered; None: the model did
+    decision: Decision | None = None  # call or text, where it was asked for or came for nothing
 
     def message(self) -> Message:
         """This answer as the next message of the conversation."""

@@ -9,7 +9,17 @@ from types import TracebackType
 from typing import Self
 
 from engine.errors import EngineError, GenerationError
-from engine.events import Completion, Event, Finished, LogprobsDelta, Receipt, StopReason, TextDelta, TokenLogprob
+from engine.events import (
+    Completion,
+    Decided,
+    Event,
+    Finished,
+    LogprobsDelta,
+    Receipt,
+    StopReason,
+    TextDelta,
+    TokenLogprob,
+)
 from engine.output import OutputStream, collect
 from engine.sequence import Sequence
 from engine.step import Progress
@@ -110,6 +120,8 @@ class Run:
 
     def _pass_on(self, progress: Progress) -> bool:
         sequence = self.sequence
+        if progress.decision is not None:
+            self._deliver(Decided(progress.decision))
         events = self._output.feed(progress.tokens)
         for event in events:
             self._deliver(event)

@@ -100,6 +100,13 @@ class Guard:
         self._hold(found)
         return True
 
+    def can_complete(self, after: Matcher, tokens: Sequence[int], room: int) -> bool:
+        """Whether the turn can be completed behind tokens that may all be forced. after: stands behind them."""
+        is_far = self._need(self._num_opened + self._brackets(tokens)) + MARGIN <= room
+        if is_far and self.path is None and not after.must_look_ahead:
+            return True
+        return self.finder.path(after, room, self.hints, None) is not None
+
     def _way(self, after: Matcher, room: int) -> tuple[int, ...] | None:
         """A way to the end from a state that one token leads to: most often the way that is held still leads there."""
         if self.path is None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from engine.events import (
     Completion,
+    Decided,
+    Decision,
     Event,
     Finished,
     LogprobsDelta,
@@ -106,6 +108,7 @@ class _Collected:
     arguments: dict[int, str] = field(default_factory=dict)
     calls: list[ToolCall] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    decision: Decision | None = None
 
     def add(self, event: Event) -> None:
         match event:
@@ -123,6 +126,8 @@ class _Collected:
                 self.calls.append(ToolCall(start.id, start.name, self.arguments[index], start.custom))
             case LogprobsDelta(tokens):
                 self.logprobs.extend(tokens)
+            case Decided(decision):
+                self.decision = decision
             case Finished():
                 pass
 
@@ -148,4 +153,5 @@ def collect(events: Iterable[Event]) -> Completion:
         logprobs=tuple(collected.logprobs) if logprobs_asked else None,
         reasoning="".join(collected.reasoning) or None,
         route=finished.route,
+        decision=collected.decision,
     )

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from engine.checks import check, shown
 from engine.errors import RequestError
-from engine.types import Message, OfferedTool, Role, Tool, ToolCall, ToolChoice, ToolChoiceMode
+from engine.types import Message, OfferedTool, Role, Tool, ToolCall, ToolChoice, ToolChoiceBy, ToolChoiceMode
 
 
 class HasDefinition(Protocol):
@@ -58,6 +58,13 @@ def to_tool_choice(choice: AnyToolChoice) -> ToolChoice:
         f"tool_choice is {shown(choice)}; allowed are 'auto', 'none', 'required', a named function and allowed_tools",
         param="tool_choice",
     )
+
+
+def to_tool_choice_by(by: ToolChoiceBy | str) -> ToolChoiceBy:
+    """The value, or its name."""
+    names = [each.value for each in ToolChoiceBy]
+    check("tool_choice_by", by, f"one of {', '.join(names)}", holds=isinstance(by, str) and by in names)
+    return ToolChoiceBy(by)
 
 
 def _allowed_tools(allowed: Mapping[str, Any]) -> ToolChoice:

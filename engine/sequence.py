@@ -1,12 +1,14 @@
 """All mutable state of one generation, and the rule by which it stops."""
 
 import itertools
+from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
 
 import mlx.core as mx
 
 from engine.accounts import Account
 from engine.cache import Cache
+from engine.decision_point import DecisionPoint
 from engine.events import StopReason, TokenLogprob, Usage
 from engine.grammars.matcher import Matcher
 from engine.guard import Guard
@@ -28,6 +30,7 @@ class Sequence:
     matcher: Matcher | None  # None: free text
     fast_forward: bool
     guard: Guard | None = None  # sees to it that a constrained turn ends within max_tokens
+    point: DecisionPoint | None = None  # where the turn becomes a call or text; None: nobody asks
 
     pending: list[int] = field(init=False)  # not yet in the KV cache: prompt, sampled or forced tokens
     output: list[int] = field(default_factory=list)
@@ -110,6 +113,8 @@ class Sequence:
             return True
         if token in self.eos_ids:
             return self.matcher.is_accepting  # a veto may know better than the mask
+        if self.point is not None and not self.point.admits(token):
+            return False
         return self.guard.admits(self.matcher, token, self.max_tokens - len(self.output) - 1)
 
     @property
@@ -119,6 +124,20 @@ class Sequence:
 
     def _is_stop_token(self, token: int) -> bool:
         return self.in_free_text and token in self.request.stop_token_ids
+
+    @property
+    def at_decision(self) -> bool:
+        """Whether the next token may decide between a call and text."""
+        return self.point is not None and self.point.is_here and self.stop_reason is None
+
+    def can_follow(self, tokens: Rows[int]) -> bool:
+        """Whether these tokens may come next, and the turn can be completed behind them."""
+        room = self.tokens_left - len(tokens)
+        if self.matcher is None or room < 0 or self.matcher.validate(tokens) < len(tokens):
+            return False
+        after = self.matcher.copy()
+        after.accept(tokens)
+        return self.guard is None or self.guard.can_complete(after, tokens, room)
 
     @property
     def may_look_ahead(self) -> bool:
@@ -138,7 +157,8 @@ class Sequence:
         """
         asks_nothing = self.sampling.top_logprobs is None and not self.request.stop and not self.request.stop_token_ids
         can_take_back = self.cache is not None and self.cache.can_trim
-        return asks_nothing and can_take_back and not self.may_look_ahead and self.drafting.is_good
+        is_deciding = self.point is not None and (self.point.is_here or self.point.is_barring)
+        return asks_nothing and can_take_back and not is_deciding and not self.may_look_ahead and self.drafting.is_good
 
     def release(self) -> None:
         """Give the cache's memory back."""
@@ -166,21 +186,42 @@ class Sequence:
         self.output.append(token)
         if self.matcher is not None:
             self.matcher.accept([token])
+        if self.point is not None:
+            self.point.note(token)
         if not self._stopped_by_length_or_grammar():
             self._take_forced()
 
+    def enter(self, path: Rows[int]) -> None:
+        """Go on by what begins a call, because that was decided. Precondition: can_follow. May raise MatcherError."""
+        assert self.point is not None
+        self.point.pass_on()
+        self.pending = []
+        if self._force(path):
+            self._take_forced()
+
     def _take_forced(self) -> None:
-        if self.matcher is None or not self.fast_forward:
+        if self.matcher is None:
             return
-        before_end = itertools.takewhile(lambda token: token not in self.eos_ids, self.matcher.forced_tokens())
-        forced = list(before_end)[: self.tokens_left]
+        if self.point is not None and (due := self.point.due) and not self._force(due):
+            return
+        if self.fast_forward and not self.at_decision:
+            self._force(
+                list(itertools.takewhile(lambda token: token not in self.eos_ids, self.matcher.forced_tokens()))
+            )
+
+    def _force(self, tokens: Rows[int]) -> bool:
+        """Go on by tokens that nobody draws, up to where call or text is open. Returns whether the turn goes on."""
+        assert self.matcher is not None
+        forced = tokens[: self.tokens_left]
+        if self.point is not None:
+            forced = self.point.follow(forced)
         self.matcher.accept(forced)
         if self.guard is not None:
             self.guard.follow(self.matcher, forced, self.tokens_left - len(forced))
         self.pending += forced
         self.output += forced
         self.num_forced += len(forced)
-        self._stopped_by_length_or_grammar()
+        return not self._stopped_by_length_or_grammar()
 
     def _stopped_by_length_or_grammar(self) -> bool:
         if self.matcher is not None and self.matcher.is_terminated:

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 
 from engine.cache import Cache
+from engine.deciding import Decider
 from engine.drafts import MAX_DRAFT, DraftSource, num_equal
 from engine.draws import Drawer, StepRow
 from engine.errors import GenerationError, MatcherError
-from engine.events import StopReason, TokenLogprob
+from engine.events import Decision, StopReason, TokenLogprob
 from engine.grammars.matcher import GrammarCompiler
 from engine.memory import Memory
 from engine.model import Chunk, LanguageModel, LoadedModel
@@ -36,6 +37,7 @@ class Progress:
     tokens: list[int] = field(default_factory=list)  # new output
     logprobs: list[TokenLogprob] = field(default_factory=list)  # of output tokens, in order, where asked for
     error: GenerationError | None = None
+    decision: Decision | None = None  # made before the new output
 
 
 class Stepper:
@@ -68,6 +70,7 @@ class Stepper:
         self.prefixes = _prefix_cache(max_prefix_bytes, self.memory)
         self._last_asked: tuple[int, ...] = ()  # see reuse
         self._drawer = Drawer(loaded, compiler, self.work, marker_ids)
+        self._decider = Decider(loaded.model, loaded.tokenizer.num_tokens, self._drawer, self.work)
 
     def step(self, sequences: Rows[Sequence], max_chunk: int) -> list[Progress]:
         """The next tokens of each sequence, in as few forward passes as pay. What happened, in their order.
@@ -78,6 +81,10 @@ class Stepper:
             self.work.num_steps += 1
             rows = [self._next_row(sequence, max_chunk) for sequence in sequences]
             self._add_drafts(rows)
+            for row in rows:
+                if row.draws and row.sequence.at_decision:
+                    assert row.sequence.point is not None
+                    row.scored = row.sequence.point.plan.opening.stem
             with self.work.timed("forward_s"):
                 self._launch(rows)
             if drawing := [row for row in rows if row.draws]:
@@ -173,21 +180,27 @@ class Stepper:
         """A draft up to the first token that the grammar forbids, or that ends the turn."""
         ends = [index for index, token in enumerate(draft) if token in self._eos_ids]
         draft = draft[: ends[0]] if ends else draft
+        if sequence.point is not None:
+            draft = draft[: sequence.point.num_before(draft)]
         return draft[: self._drawer.num_legal(sequence, draft)]
 
     def _launch(self, rows: Rows[StepRow]) -> None:
         """Start the forward passes. What a row has run is no longer pending."""
         rows = [row for row in rows if row.logits is None]
         caches = [_cache(row) for row in rows]
-        widths = [len(row.tokens) for row in rows]
+        widths = [len(row.tokens) + len(row.scored) for row in rows]
         for members in plan_passes(widths, [cache.group for cache in caches], self._pass_cost):
             together = [rows[index] for index in members]
-            logits = self._model.forward([Chunk(row.tokens, _cache(row), row.num_logits) for row in together])
+            logits = self._model.forward([_chunk(row) for row in together])
             unread = [array for row in together if row.num_logits == 0 for array in _cache(row).arrays()]
             mx.async_eval(logits, *unread)
-            self._count_pass(together, [len(row.tokens) for row in together])
+            self._count_pass(together, [widths[index] for index in members])
             for row in together:
                 row.logits, logits = logits[: row.num_logits], logits[row.num_logits :]
+                if row.scored:
+                    row.open_logits = mx.concatenate([row.logits[-1:], logits[: len(row.scored)]])
+                    logits = logits[len(row.scored) :]
+                    _cache(row).trim(len(row.scored))
                 row.sequence.pending = row.sequence.pending[len(row.tokens) - len(row.drafts) :]
 
     def _look_ahead(self, rows: Rows[StepRow], tokens: mx.array) -> None:
@@ -219,10 +232,13 @@ class Stepper:
 
     def _draw(self, rows: Rows[StepRow]) -> None:
         tokens = self._drawer.launch(rows)
+        for row in rows:
+            if row.sequence.at_decision:
+                self._decider.look(row)
         if self._looks_ahead:
             with self.work.timed("forward_s"):
                 self._look_ahead(rows, tokens)
-        drawn = self._drawer.read(tokens)
+        drawn = self._drawer.read(tokens, *(row.marker for row in rows if row.marker is not None))
         for row in rows:
             row.drawn, drawn = drawn[: row.num_draws], drawn[row.num_draws :]
 
@@ -230,11 +246,20 @@ class Stepper:
 
     def _move_on(self, row: StepRow, num_rows: int) -> Progress:
         sequence, before = row.sequence, len(row.sequence.output)
+        decision: Decision | None = None
         try:
-            if row.draws:
+            decided = self._decider.decide(row) if row.marker is not None else None
+            decision, path = decided or (None, [])
+            if path:
+                row.drawn[0] = path[0]  # whose logprob may be asked for
+            elif row.draws:
                 self._drawer.admit(row, 0)
             scores = self._drawer.logprobs(row, row.drawn[0] if row.drawn else None)
-            num_accepted = self._take(row) if row.draws else 0
+            num_accepted = 0
+            if path:
+                sequence.enter(path)
+            elif row.draws:
+                num_accepted = self._take(row)
         except GenerationError as error:
             sequence.stop_reason = StopReason.FAILED
             return Progress(error=error)
@@ -245,7 +270,7 @@ class Stepper:
         # The token that ends the turn is scored with the others, but is no output.
         logprobs = scores[: len(sequence.output) - len(sequence.logprobs)]
         sequence.logprobs += logprobs
-        return Progress(sequence.output[before:], logprobs)
+        return Progress(sequence.output[before:], logprobs, decision=decision)
 
     def _take(self, row: StepRow) -> int:
         """Go on by what was drawn, as far as the drafts were right. Returns how far that is. May raise MatcherError.
@@ -289,3 +314,8 @@ def _prefix_cache(max_bytes: int, memory: Memory) -> PrefixCache | SnapshotCache
 def _cache(row: StepRow) -> Cache:
     assert row.sequence.cache is not None
     return row.sequence.cache
+
+
+def _chunk(row: StepRow) -> Chunk:
+    tokens = [*row.tokens, *row.scored] if row.scored else row.tokens
+    return Chunk(tokens, _cache(row), row.num_logits + len(row.scored))

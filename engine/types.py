@@ -8,12 +8,13 @@ import enum
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import UnionType
 from typing import Any
 
 from engine.checks import (
     check,
+    is_finite,
     is_integer,
     is_json_object,
     is_json_strings,
@@ -149,6 +150,44 @@ class ToolChoice:
     def named(cls, name: str) -> "ToolChoice":
         """Exactly one call, of this tool."""
         return cls(ToolChoiceMode.REQUIRED, allowed=(name,), exactly_one=True)
+
+
+class ToolChoiceBy(enum.StrEnum):
+    """How the tool of a turn's first call is chosen."""
+
+    TOKENS = "tokens"  # its name is written token by token, as any text is
+    LIKELIHOOD = "likelihood"  # by the likelihoods of the whole names, per token; then the name is forced
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionOptions:
+    """What is asked about the decision between a call and text, in a turn that may have either.
+
+    With none of bias, threshold and calibrate it is only looked at: the tokens decide, as they do without these.
+    """
+
+    tool_call_bias: float | None = None  # added to the log-odds of a call
+    tool_call_threshold: float | None = None  # [0, 1]: call where P(call) reaches it; None: a coin at the temperature
+    calibrate: bool = False  # subtract the log-odds of a call after a prompt without content, with the same tools
+    tool_probabilities: bool = False  # per tool too; costs forward passes
+
+    def __post_init__(self) -> None:
+        bias, threshold = self.tool_call_bias, self.tool_call_threshold
+        check("tool_call_bias", bias, "a finite number", holds=bias is None or is_finite(bias))
+        in_range = threshold is None or (is_finite(threshold) and 0 <= threshold <= 1)
+        check("tool_call_threshold", threshold, "a number in [0, 1]", holds=in_range)
+        check("calibrate", self.calibrate, "a bool", holds=isinstance(self.calibrate, bool))
+        check("tool_probabilities", self.tool_probabilities, "a bool", holds=isinstance(self.tool_probabilities, bool))
+
+    @property
+    def decides(self) -> bool:
+        """Whether the turn follows the decision; else it is only looked at."""
+        return self.calibrate or self.tool_call_bias is not None or self.tool_call_threshold is not None
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The names of the options that were given."""
+        return tuple(each.name for each in fields(self) if getattr(self, each.name) not in (None, False))
 
 
 class GrammarKind(enum.StrEnum):
@@ -294,6 +333,8 @@ class Request:
     stop_token_ids: tuple[int, ...] = ()  # free text ends before the first of these
     max_tokens: int | None = None  # None: up to the model's context length
     reasoning_budget: int | None = None  # tokens of reasoning after which the block is closed; None: no limit
+    decision: DecisionOptions | None = None  # about call or text, where the turn may have either
+    tool_choice_by: ToolChoiceBy = ToolChoiceBy.TOKENS
     template_options: JsonObject = field(default_factory=dict)  # for the chat template: enable_thinking, say
 
     def __post_init__(self) -> None:
@@ -311,6 +352,7 @@ class Request:
             ("lenient", self.lenient, bool),
             ("strict_formats", self.strict_formats, bool),
             ("sampling", self.sampling, SamplingParams),
+            ("tool_choice_by", self.tool_choice_by, ToolChoiceBy),
         )
         for param, value, wanted in others:
             check(param, value, f"a {wanted.__name__}", holds=isinstance(value, wanted))
@@ -334,6 +376,22 @@ class Request:
         check("template_options", self.template_options, "a mapping from names to JSON values", holds=is_mapping)
         json_text("template_options", dict(self.template_options))
         self._check_tool_names()
+        self._check_decision()
+
+    def _check_decision(self) -> None:
+        options, mode = self.decision, self.tool_choice.mode
+        is_options = options is None or isinstance(options, DecisionOptions)
+        check("decision", options, "DecisionOptions, or None", holds=is_options)
+        if options is not None:
+            param = f"decision.{options.given[0]}" if options.given else "decision"
+            if mode is not ToolChoiceMode.AUTO or not self.callable_tools:
+                reason = "tool_choice is not auto" if self.callable_tools else "there is no tool to call"
+                raise RequestError(f"{param} stands here, but {reason}: there is nothing to decide", param=param)
+            if options.calibrate and self.prompt is not None:
+                param = "decision.calibrate"
+                raise RequestError(f"{param} stands beside a prompt of tokens; it needs messages", param=param)
+        if self.tool_choice_by is not ToolChoiceBy.TOKENS and not self.callable_tools:
+            raise RequestError("tool_choice_by stands here, but there is no tool to call", param="tool_choice_by")
 
     def _check_tool_names(self) -> None:
         names = [tool.name for tool in self.tools]

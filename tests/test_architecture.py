@@ -17,7 +17,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.accounts engine.blas engine.device_thread engine.errors engine.finetuning "
         "engine.finetuning.small_talk engine.finetuning.words engine.grammars "
         "engine.grammars.closing_tokens engine.grammars.encoders engine.grammars.families "
-        "engine.grammars.literals engine.grammars.marks engine.grammars.regex_shape "
+        "engine.grammars.decision engine.grammars.literals engine.grammars.marks engine.grammars.regex_shape "
         "engine.grammars.schema_formats engine.grammars.schema_logic engine.grammars.schema_patterns "
         "engine.sampling engine.work",
         "engine engine.checks engine.grammars.json_stream engine.grammars.lark_source "
@@ -45,16 +45,19 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.argument_templates engine.grammars.arguments_check engine.grammars.encoders.arguments",
         "engine.grammars.encoders.json_arguments engine.grammars.encoders.raw_strings",
         "engine.grammars.encoders.literal_reader engine.grammars.encoders.tagged engine.grammars.tool_format",
-        "engine.grammars.encoders.literal engine.grammars.families.json_families "
+        "engine.grammars.call_paths engine.grammars.encoders.literal engine.grammars.families.json_families "
         "engine.grammars.families.tagged_families engine.grammars.turn_closing engine.grammars.turn_parser "
         "engine.template_skills",
-        "engine.grammars.families.literal_families engine.grammars.turn engine.grammars.veto_matcher engine.guard "
+        "engine.decision_point engine.grammars.families.literal_families engine.grammars.turn "
+        "engine.grammars.veto_matcher engine.guard "
         "engine.output engine.prompt",
-        "engine.finetuning.values engine.grammars.tool_formats engine.routes engine.sequence",
+        "engine.decision_plans engine.finetuning.values engine.grammars.tool_formats engine.routes engine.sequence",
         "engine.drafts engine.draws engine.finetuning.examples engine.inspection engine.scheduler",
-        "engine.finetuning.writing engine.step",
-        "engine.finetuning.training engine.generation",
+        "engine.deciding engine.finetuning.writing",
+        "engine.finetuning.training engine.step",
+        "engine.generation",
         "engine.admission engine.decoding",
+        "engine.calibration",
         "engine.engine",
         "engine.agent engine.structured",
         "engine.outlines_model",
@@ -63,7 +66,8 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "api.schemas api.schemas.unsupported api.settings",
         "api.bench api.schemas.common api.toolbox",
         "api.schemas.completions api.schemas.errors api.schemas.health api.schemas.models api.schemas.tools",
-        "api.convert.errors api.routes.documented api.schemas.messages api.schemas.response_items",
+        "api.convert.decisions api.convert.errors api.routes.documented api.schemas.messages "
+        "api.schemas.response_items",
         "api.convert.answers api.convert.history api.convert.sampling api.lifetime api.manager api.routes.query "
         "api.schemas.chat api.schemas.responses api.schemas.tokenize api.workers",
         "api.bridge api.convert.chat api.convert.completions api.convert.requests api.middleware "

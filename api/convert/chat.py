@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api.convert.answers import CallTracker, TextLogprobs, to_info, to_usage
+from api.convert.decisions import add_decisions, decision_of, of_stream
 from api.convert.errors import WireError
 from api.convert.paths import UNCHANGED, Paths
 from api.schemas import chat
@@ -17,6 +18,8 @@ from api.schemas.common import FinishReason, ToolmaskInfo, ToolStep, Usage
 from api.schemas.errors import ErrorResponse
 from engine.events import (
     Completion,
+    Decided,
+    Decision,
     Event,
     Finished,
     LogprobsDelta,
@@ -47,11 +50,12 @@ class ChatAnswer:
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def info(self, finished: Sequence[Finished]) -> ToolmaskInfo:
-        """What stands under `toolmask`."""
+    def info(self, finished: Sequence[Finished], decisions: Sequence[Decision | None]) -> ToolmaskInfo:
+        """What stands under `toolmask`; decisions: of all choices."""
         info = to_info(finished, self.paths)
         if self.trace is not None:
             info.trace = list(self.trace)
+        add_decisions(info, decisions)
         return info
 
 
@@ -70,7 +74,7 @@ def to_completion(answer: ChatAnswer, choices: Sequence[Sequence[Event]]) -> cha
         choices=[_choice(answer, i, events) for i, events in enumerate(choices)],
         usage=to_usage([end.usage for end in ends]),
         system_fingerprint=answer.fingerprint,
-        toolmask=answer.info(ends),
+        toolmask=answer.info(ends, [decision_of(events) for events in choices]),
     )
 
 
@@ -155,6 +159,8 @@ class _Choice:
     has_content: bool = False  # some was sent, be it empty
     custom: set[int] = field(default_factory=set)  # calls by their index
     end: Finished | None = None
+    decision: Decision | None = None
+    owes_decision: bool = False  # in the next chunk
 
 
 class ChatStream:
@@ -171,6 +177,9 @@ class ChatStream:
         choice = self._choices[index]
         choice.calls.add(event)
         if isinstance(event, LogprobsDelta) and event.of_reasoning:
+            return
+        if isinstance(event, Decided):
+            choice.decision, choice.owes_decision = event.decision, True
             return
         if not choice.has_begun:
             if isinstance(event, LogprobsDelta):  # of tokens whose text is held back: it may become a call
@@ -225,7 +234,7 @@ class ChatStream:
         if len(ends) < len(self._choices):
             yield last
             return
-        last.toolmask = self._answer.info(ends)
+        last.toolmask = self._answer.info(ends, [each.decision for each in self._choices])
         yield last
         if self._answer.includes_usage:
             yield self._envelope([], usage=to_usage([end.usage for end in ends]))
@@ -240,7 +249,10 @@ class ChatStream:
     ) -> chat.ChatChunk:
         choice.has_content |= delta.content is not None
         wire = chat.ChunkChoice(index=choice.index, delta=delta, logprobs=logprobs, finish_reason=finish_reason)
-        return self._envelope([wire], usage=None)
+        chunk = self._envelope([wire], usage=None)
+        if choice.decision is not None and choice.owes_decision:
+            chunk.toolmask, choice.owes_decision = of_stream(choice.decision), False
+        return chunk
 
     def _envelope(self, choices: list[chat.ChunkChoice], *, usage: Usage | None) -> chat.ChatChunk:
         answer = self._answer

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from api.convert.decisions import DECISION_RULES, to_decision_options, to_tool_choice_by
 from api.convert.errors import WireError
 from api.convert.history import check_messages
 from api.convert.paths import Paths, from_rules, inside
@@ -45,6 +46,8 @@ def to_request(body: chat.ChatRequest, server_tools: ServerTools) -> Request:
         stop=to_stop(body.stop),
         max_tokens=_max_tokens(body),
         reasoning_budget=extension.reasoning_budget,
+        decision=to_decision_options(extension),
+        tool_choice_by=to_tool_choice_by(extension),
         template_options=template_options(extension, body.reasoning_effort, "reasoning_effort"),
     )
 
@@ -78,7 +81,7 @@ def paths_of(body: chat.ChatRequest) -> Paths:
         *template_rules(body.reasoning_effort, "reasoning_effort"),
         *((f"messages[{i}].reasoning", f"messages[{i}].reasoning_content") for i in range(len(body.messages))),
     ]
-    return from_rules([*rules, *EXTENSION_RULES, *prompt_rules(body.messages, body.tools or ())])
+    return from_rules([*rules, *EXTENSION_RULES, *DECISION_RULES, *prompt_rules(body.messages, body.tools or ())])
 
 
 def prompt_rules(wire_messages: WireMessages, wire_tools: WireTools) -> Iterable[tuple[str, str]]:

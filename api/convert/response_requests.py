@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from api.convert.decisions import DECISION_RULES, to_decision_options, to_tool_choice_by
 from api.convert.errors import WireError
 from api.convert.history import check_items
 from api.convert.paths import Paths, from_rules, inside
@@ -66,6 +67,8 @@ def to_request(asked: Asked, server_tools: ServerTools) -> Request:
         sampling=to_sampling(options, None),
         max_tokens=body.max_output_tokens,
         reasoning_budget=extension.reasoning_budget,
+        decision=to_decision_options(extension),
+        tool_choice_by=to_tool_choice_by(extension),
         template_options=template_options(extension, _effort(body), EFFORT),
     )
 
@@ -74,7 +77,7 @@ def paths_of(asked: Asked) -> Paths:
     """How the engine's paths into this request read in the client's JSON."""
     response = _response(asked.body)
     rules = [] if response is None else [("response", response[1])]
-    rules += [("max_tokens", "max_output_tokens"), ("seed", "toolmask.seed"), *EXTENSION_RULES]
+    rules += [("max_tokens", "max_output_tokens"), ("seed", "toolmask.seed"), *EXTENSION_RULES, *DECISION_RULES]
     rules += template_rules(_effort(asked.body), EFFORT)
     for i, tool in enumerate(asked.body.tools or ()):
         if isinstance(tool, str):

@@ -10,13 +10,25 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from api.convert.answers import CallTracker, to_info
+from api.convert.decisions import add_decisions, of_stream
 from api.convert.errors import WireError
 from api.convert.paths import UNCHANGED, Paths
 from api.schemas import response_events as events
 from api.schemas import responses as wire
 from api.schemas.response_items import FlatAnyTool, Status
 from api.schemas.tools import TextFormat
-from engine.events import Event, Finished, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart, Usage
+from engine.events import (
+    Decided,
+    Decision,
+    Event,
+    Finished,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    Usage,
+)
 
 Lifecycle = Literal["in_progress", "completed", "incomplete", "failed"]
 Keep = Callable[[wire.Response], None]
@@ -88,12 +100,15 @@ class ResponseStream:
         self._keep = keep
         self._calls = CallTracker(answer.must_call)
         self._next_number = 0
+        self._decision: Decision | None = None
         self._done: list[wire.OutputItem] = []
         self._open: wire.AnyOutputItem | None = None
 
     def chunks(self, _: int, event: Event) -> Iterator[events.ResponseEvent]:
         """What the turn's next event adds. Raises WireError and GenerationError, as CallTracker does."""
         self._calls.add(event)
+        if isinstance(event, Decided):
+            self._decision = event.decision
         yield from self._begin()
         match event:
             case ReasoningDelta(text):
@@ -125,8 +140,12 @@ class ResponseStream:
 
     def _begin(self) -> Iterator[events.ResponseEvent]:
         if self._next_number == 0:
-            yield self._lifecycle("response.created", self._answer.response("in_progress"))
-            yield self._lifecycle("response.in_progress", self._answer.response("in_progress"))
+            kinds: tuple[events.LifecycleType, ...] = ("response.created", "response.in_progress")
+            for kind in kinds:
+                response = self._answer.response("in_progress")
+                if self._decision is not None:
+                    response.toolmask = of_stream(self._decision)
+                yield self._lifecycle(kind, response)
 
     def _last(self, end: Finished) -> Iterator[events.ResponseEvent]:
         is_cut = self._calls.finish_reason(end) == "length"
@@ -135,7 +154,9 @@ class ResponseStream:
         yield from self._close("incomplete" if is_cut else "completed")
         response = self._answer.response("incomplete" if is_cut else "completed", self._done)
         response.usage = _usage(end.usage)
-        response.toolmask = to_info([end], self._answer.paths)
+        info = to_info([end], self._answer.paths)
+        add_decisions(info, [self._decision])
+        response.toolmask = info
         self._keep(response)
         yield self._lifecycle("response.incomplete" if is_cut else "response.completed", response)
 

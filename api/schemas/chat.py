@@ -12,6 +12,7 @@ from api.schemas.common import (
     ResponseModel,
     SamplingOptions,
     Text,
+    ToolmaskDecision,
     ToolmaskInfo,
     Usage,
 )
@@ -170,7 +171,7 @@ class ChunkChoice(ResponseModel):
 
 
 class ChatChunk(ResponseModel):
-    """One event of a stream. `toolmask` is in the last one that has a choice."""
+    """One event of a stream. `toolmask` is in the last one that has a choice; before, where a call was decided on."""
 
     id: str
     object: Literal["chat.completion.chunk"]
@@ -179,4 +180,4 @@ class ChatChunk(ResponseModel):
     choices: list[ChunkChoice]
     system_fingerprint: str
     usage: Usage | None = None
-    toolmask: ToolmaskInfo | None = None
+    toolmask: ToolmaskInfo | ToolmaskDecision | None = None

@@ -105,7 +105,26 @@ class TemplateOptions(RequestModel):
     )
 
 
-class ChatToolmaskOptions(SchemaOptions, TemplateOptions):
+class DecisionFields(RequestModel):
+    """About call or text, in a turn that may have either."""
+
+    decision: Literal[True] | None = Field(
+        default=None, description="Tell how likely a call was where it was decided, though that may cost positions."
+    )
+    tool_call_bias: float | None = Field(default=None, description="Added to the log-odds of a call.")
+    tool_call_threshold: float | None = Field(
+        default=None, ge=0, le=1, description="Call where P(call) reaches this, at any temperature."
+    )
+    calibrate: bool | None = Field(
+        default=None, description="Subtract the log-odds of a call after a prompt without content, with the same tools."
+    )
+    tool_probabilities: bool | None = Field(default=None, description="Tell P of each tool too; costs forward passes.")
+    tool_choice_by: Literal["tokens", "likelihood"] | None = Field(
+        default=None, description="likelihood: the first call's tool is chosen by whole names; costs forward passes."
+    )
+
+
+class ChatToolmaskOptions(SchemaOptions, TemplateOptions, DecisionFields):
     """Options of a conversation beyond OpenAI's."""
 
     reasoning_budget: int | None = Field(
@@ -183,6 +202,27 @@ class ToolStep(ResponseModel):
     answered_by: AnsweredBy | None = None  # who wrote the call, where that was a direct route
 
 
+class Decision(ResponseModel):
+    """Call or text, where it was decided."""
+
+    p_call: float  # calibrated, with the bias; compared with the threshold
+    p_text: float
+    p_call_raw: float  # the model's own
+    calibrated: bool
+    bias: float
+    threshold: float | None
+    chosen: Literal["call", "text"] | None  # null: left to the tokens
+    fits: bool  # false: it was a call, but none could be completed within the tokens that were left
+    passes: int  # forward passes beyond those of the answer
+    tools: dict[str, float] | None = None  # where asked for
+
+
+class ToolmaskDecision(ResponseModel):
+    """What a stream says as soon as it is decided."""
+
+    decision: Decision
+
+
 class ToolmaskInfo(ResponseModel):
     """What an answer says beyond OpenAI's fields."""
 
@@ -192,3 +232,5 @@ class ToolmaskInfo(ResponseModel):
     seed: int
     answered_by: AnsweredBy | None = None
     trace: list[ToolStep] | None = None  # with tool_execution "server"
+    decision: Decision | None = None  # of the first choice
+    decisions: list[Decision] | None = None  # of all choices, where there are several

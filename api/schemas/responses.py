@@ -4,7 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from api.schemas.common import ChatToolmaskOptions, JsonSchema, RequestModel, ResponseModel, Text, ToolmaskInfo
+from api.schemas.common import (
+    ChatToolmaskOptions,
+    JsonSchema,
+    RequestModel,
+    ResponseModel,
+    Text,
+    ToolmaskDecision,
+    ToolmaskInfo,
+)
 from api.schemas.response_items import FlatAnyTool, FlatTool, FlatToolChoice, InputItem, Status
 from api.schemas.tools import TextFormat
 
@@ -207,7 +215,7 @@ class Response(ResponseModel):
     truncation: Literal["disabled"]
     usage: ResponseUsage | None
     user: str | None
-    toolmask: ToolmaskInfo | None = None  # at the end
+    toolmask: ToolmaskInfo | ToolmaskDecision | None = None  # at the end; at the start where a call was decided on
 
 
 class DeletedResponse(ResponseModel):

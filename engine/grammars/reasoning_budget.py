@@ -29,10 +29,13 @@ def reasoning_tags(begin: str, end: str, tokenizer: Tokenizer) -> ReasoningTags:
     def token_bytes(token: int) -> bytes:
         return b"\xff%d\xff" % token if token in special else tokenizer.token_bytes(token)
 
-    def written(tag: str) -> bytes:
-        return b"".join(map(token_bytes, tokenizer.encode(tag)))
+    def cut(tag: str) -> tuple[int, ...]:
+        return tuple(tokenizer.encode_parts(["", tag]))  # inside of a text: without SentencePiece's first space
 
-    return ReasoningTags(written(begin), written(end), tuple(tokenizer.encode(end)), token_bytes)
+    def written(tag: str) -> bytes:
+        return b"".join(map(token_bytes, cut(tag)))
+
+    return ReasoningTags(written(begin), written(end), cut(end), token_bytes)
 
 
 @dataclass(slots=True)

@@ -1,0 +1,67 @@
+"""Call or text on the wire: what is asked about it, and what is told of it."""
+
+from collections.abc import Iterable, Sequence
+
+from api.convert.paths import inside
+from api.schemas.common import Decision, DecisionFields, ToolmaskDecision, ToolmaskInfo
+from engine.events import Decided, Event
+from engine.events import Decision as EngineDecision
+from engine.types import DecisionOptions, ToolChoiceBy
+
+OPTIONS = ("tool_call_bias", "tool_call_threshold", "calibrate", "tool_probabilities")
+DECISION_RULES = (
+    *((f"decision.{name}", f"toolmask.{name}") for name in OPTIONS),
+    ("decision", "toolmask.decision"),
+    ("tool_choice_by", "toolmask.tool_choice_by"),
+)
+
+
+def to_decision_options(wire: DecisionFields) -> DecisionOptions | None:
+    """What is asked about the decision; None where nothing is. Raises RequestError."""
+    given = {name: value for name in OPTIONS if (value := getattr(wire, name)) is not None}
+    if not given and not wire.decision:
+        return None
+    with inside("decision"):
+        return DecisionOptions(**given)
+
+
+def to_tool_choice_by(wire: DecisionFields) -> ToolChoiceBy:
+    """How a call's tool is chosen."""
+    return ToolChoiceBy(wire.tool_choice_by or ToolChoiceBy.TOKENS)
+
+
+def decision_of(events: Iterable[Event]) -> EngineDecision | None:
+    """The decision that a turn's events tell of."""
+    return next((event.decision for event in events if isinstance(event, Decided)), None)
+
+
+def to_decision(decision: EngineDecision) -> Decision:
+    """One decision in the client's words."""
+    wire = Decision(
+        p_call=decision.p_call,
+        p_text=decision.p_text,
+        p_call_raw=decision.p_call_raw,
+        calibrated=decision.calibrated,
+        bias=decision.bias,
+        threshold=decision.threshold,
+        chosen=None if decision.chosen is None else decision.chosen.value,
+        fits=decision.fits,
+        passes=decision.passes,
+    )
+    if decision.tools is not None:
+        wire.tools = dict(decision.tools)
+    return wire
+
+
+def add_decisions(info: ToolmaskInfo, decisions: Sequence[EngineDecision | None]) -> None:
+    """Tell of the decisions of all choices; of none where the first has none."""
+    made = [to_decision(each) for each in decisions if each is not None]
+    if made:
+        info.decision = made[0]
+    if len(made) > 1:
+        info.decisions = made
+
+
+def of_stream(decision: EngineDecision) -> ToolmaskDecision:
+    """What stands under `toolmask` in a choice's first chunk behind the decision."""
+    return ToolmaskDecision(decision=to_decision(decision))

@@ -1,0 +1,57 @@
+"""What a model says of a call when nobody has asked for anything: read once per tool set, and kept."""
+
+import hashlib
+import threading
+from array import array
+from collections import OrderedDict
+
+from engine.admission import Admission
+from engine.decision_point import Prior
+from engine.decoding import Decoder
+from engine.errors import RequestError
+from engine.types import Request
+
+MAX_KEPT = 256  # tool sets
+
+
+class Calibration:
+    """The priors of one engine's tool sets. Any thread may ask but the one that decodes."""
+
+    def __init__(self, admission: Admission, decoder: Decoder) -> None:
+        self._admission, self._decoder = admission, decoder
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[bytes, float] = OrderedDict()
+
+    def prior(self, request: Request) -> Prior | None:
+        """What the request's decision is calibrated by; None where it is not to be. Waits for a pass of its own.
+
+        Raises RequestError, QueueFullError, GenerationError and EngineClosedError.
+        """
+        if request.decision is None or not request.decision.calibrate:
+            return None
+        run = self._admission.without_content(request)
+        key = hashlib.sha256(array("q", run.sequence.prompt).tobytes()).digest()
+        if (known := self._known(key)) is not None:
+            return Prior(known)
+        if self._decoder.is_own_thread:
+            param = "decision.calibrate"
+            raise RequestError(f"{param}: a callback cannot wait for it; submit from another thread", param=param)
+        (generation,) = self._decoder.start([run])
+        with generation:
+            completion = generation.completion()
+        assert completion.decision is not None, "a probe is decided at its first token"
+        odds = completion.decision.log_odds_raw
+        self._keep(key, odds)
+        return Prior(odds, completion.usage.forward_passes)
+
+    def _known(self, key: bytes) -> float | None:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def _keep(self, key: bytes, odds: float) -> None:
+        with self._lock:
+            self._kept[key] = odds
+            while len(self._kept) > MAX_KEPT:
+                self._kept.popitem(last=False)

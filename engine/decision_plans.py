@@ -1,0 +1,94 @@
+"""From a request to the place where its turn is decided, and to the prompt that a decision is calibrated against."""
+
+from engine.decision_point import DecisionPlan, DecisionPoint, Prior
+from engine.errors import RequestError
+from engine.grammars.call_paths import CallOpening, ToolPath, call_opening, tool_path
+from engine.grammars.reasoning_budget import reasoning_tags
+from engine.grammars.tool_format import Opening, ToolFormat
+from engine.tokenizer import Tokenizer
+from engine.types import DecisionOptions, Message, Request, Role, ToolChoiceBy, ToolChoiceMode
+
+INSTRUCTING = (Role.SYSTEM, Role.DEVELOPER)
+
+
+class DecisionPlans:
+    """Makes decision points, for one model and its family. Any thread may use it."""
+
+    def __init__(self, tool_format: ToolFormat, tokenizer: Tokenizer, *, can_take_back: bool) -> None:
+        """can_take_back: whether the model's cache can forget what was only run to look at it."""
+        self._family, self._tokenizer, self._can_take_back = tool_format, tokenizer, can_take_back
+
+    def point(self, request: Request, opening: Opening, prior: Prior | None = None) -> DecisionPoint | None:
+        """Where the request's turn is decided; None where nothing is asked that has a cost, or nothing is open.
+
+        Raises RequestError where the model's cache cannot take back what must be run.
+        """
+        plan = self._plan(request, prior)
+        if plan is None:
+            return None
+        reasoning = self._family.reasoning
+        if opening is Opening.NONE or reasoning is None:
+            nothing = reasoning_tags("", "", self._tokenizer)
+            return DecisionPoint.at_start(plan, nothing, nothing)
+        begin = reasoning.begin if opening is Opening.BEFORE else ""
+        tags, after = (reasoning_tags(begin, end, self._tokenizer) for end in (reasoning.end, reasoning.after))
+        make = DecisionPoint.at_start if begin else DecisionPoint.inside_reasoning
+        return make(plan, tags, after)
+
+    def _plan(self, request: Request, prior: Prior | None) -> DecisionPlan | None:
+        must_call = request.tool_choice.mode is ToolChoiceMode.REQUIRED
+        by_likelihood = request.tool_choice_by is ToolChoiceBy.LIKELIHOOD
+        is_asked = request.decision is not None or by_likelihood
+        if not request.callable_tools or not (is_asked or (self._is_free and not must_call)):
+            return None
+        options = request.decision or DecisionOptions()
+        plan = DecisionPlan(
+            self._opening(request),
+            reasoning_tags("", self._family.marker, self._tokenizer).end,
+            options,
+            prior,
+            must_call=must_call,
+            by_likelihood=by_likelihood,
+            paths=self._paths(request) if by_likelihood or options.tool_probabilities else (),
+        )
+        if not self._can_take_back and (plan.opening.stem or len(plan.paths) > 1):
+            param = "tool_choice_by" if by_likelihood else ".".join(["decision", *options.given[:1]])
+            reason = "this model's cache cannot take back what is run to look at it"
+            raise RequestError(f"{param} cannot be done: {reason}", param=param)
+        return plan
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether one token opens a call, so that its logits are at hand where it may come."""
+        return self._family.marker in self._tokenizer.unspellable
+
+    def _opening(self, request: Request) -> CallOpening:
+        if self._is_free:
+            return CallOpening((), (self._tokenizer.unspellable[self._family.marker],))
+        return call_opening(self._family, request.callable_tools, self._tokenizer)
+
+    def _paths(self, request: Request) -> tuple[ToolPath, ...]:
+        return tuple(tool_path(self._family, tool, self._tokenizer) for tool in request.callable_tools)
+
+    # Calibration.
+
+    def without_content(self, request: Request) -> Request:
+        """The same tools behind the same instructions, and a user who says nothing."""
+        said = request.messages
+        num_first = next((number for number, each in enumerate(said) if each.role not in INSTRUCTING), len(said))
+        return Request(
+            messages=(*said[:num_first], Message(Role.USER, "")),
+            tools=request.tools,
+            tool_choice=request.tool_choice,
+            parallel_tool_calls=request.parallel_tool_calls,
+            template_options=request.template_options,
+            decision=DecisionOptions(),
+        )
+
+    def empty_reasoning(self, opening: Opening) -> list[int]:
+        """The tokens of reasoning without a thought, where a prompt leaves the turn open to it."""
+        reasoning = self._family.reasoning
+        if opening is Opening.NONE or reasoning is None:
+            return []
+        begin = reasoning.begin if opening is Opening.BEFORE else ""
+        return self._tokenizer.encode_parts(["", f"{begin}{reasoning.end}{reasoning.after}"])

@@ -1,0 +1,79 @@
+"""The tokens by which a call begins, in one vocabulary: its marker, and on to the end of a tool's name."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.grammars.tool_format import ToolFormat, split_at_id
+from engine.types import CustomTool, OfferedTool
+
+
+class Vocabulary(Protocol):
+    """What is to be known of a tokenizer."""
+
+    def encode_parts(self, parts: Sequence[str]) -> list[int]: ...
+
+    def token_bytes(self, token_id: int) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CallOpening:
+    """The fewest tokens that have the whole marker in them, as the tokenizer cuts a call.
+
+    The last one may reach beyond the marker; where that is a tool's name, there are several.
+    """
+
+    stem: tuple[int, ...]
+    lasts: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        return len(self.stem) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class ToolPath:
+    """A call's tokens up to the end of a tool's name, and what tells that it ends there."""
+
+    name: str
+    tokens: tuple[int, ...]
+    name_at: int  # tokens before those of the name
+
+
+def call_opening(family: ToolFormat, tools: Iterable[OfferedTool], vocabulary: Vocabulary) -> CallOpening:
+    """How a call of one of the tools opens."""
+    marker = family.marker
+    openings = {_covering(vocabulary, _header(family, tool), marker) for tool in tools}
+    stems = {opening[:-1] for opening in openings}
+    if len(stems) > 1:  # the tokenizer parts the marker itself in several ways
+        openings = {_covering(vocabulary, marker, marker)}
+    (stem,) = {opening[:-1] for opening in openings}
+    return CallOpening(stem, tuple(sorted(opening[-1] for opening in openings)))
+
+
+def tool_path(family: ToolFormat, tool: OfferedTool, vocabulary: Vocabulary) -> ToolPath:
+    """How a call of this tool begins."""
+    header = _header(family, tool)
+    before_name = header.removesuffix(tool.name)
+    before = family.before_input if isinstance(tool, CustomTool) else family.before_arguments
+    after = split_at_id(before)[0]
+    tokens = _covering(vocabulary, header + after, header + after[:1])
+    num_bytes, name_at = len(before_name.encode()), 0
+    while (num_bytes := num_bytes - len(vocabulary.token_bytes(tokens[name_at]))) >= 0:
+        name_at += 1
+    return ToolPath(tool.name, tokens, name_at)
+
+
+def _header(family: ToolFormat, tool: OfferedTool) -> str:
+    return f"{family.marker}{family.calls_begin}{family.before_name}{tool.name}"
+
+
+def _covering(vocabulary: Vocabulary, text: str, beginning: str) -> tuple[int, ...]:
+    """The fewest of the text's tokens that have its beginning in them."""
+    tokens = vocabulary.encode_parts(["", text])
+    num_bytes = len(beginning.encode())
+    for number, token in enumerate(tokens, start=1):
+        num_bytes -= len(vocabulary.token_bytes(token))
+        if num_bytes <= 0:
+            return tuple(tokens[:number])
+    raise AssertionError(f"the tokens of {text!r} do not spell it")
