@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from api.convert.answers import by_route
+from api.convert.answers import answered_by
 from api.convert.errors import from_exception
 from api.convert.paths import Paths
 from api.lifetime import Lifetime
@@ -49,5 +49,5 @@ def _step(step: EngineStep, route: str | None) -> ToolStep:
     call, result = step.call, dict(step.result)
     told = ToolStep(round=step.round, id=call.id, name=call.name, arguments=call.arguments, result=result)
     if route is not None:
-        told.answered_by = by_route(route)
+        told.answered_by = answered_by("route", route)
     return told

@@ -11,12 +11,12 @@ from api.demo import run_demo
 from api.finetune import FinetuneOptions, run_finetune
 from api.route_file import read_routes
 from api.serve import run_server
-from api.settings import DEFAULT_MODEL, DEFAULT_PORT, ServerConfig
+from api.settings import DEFAULT_MODEL, DEFAULT_PORT, FallbackConfig, ServerConfig
 from api.terminal import Conversation, run_chat
 from api.toolbox import AnyTool, import_tools
 from engine.config import EngineConfig
 from engine.engine import Engine
-from engine.errors import EngineError
+from engine.errors import ConfigError, EngineError
 from engine.finetuning.training import LoRASettings
 from engine.grammars.tool_formats import TOOL_FORMATS, format_named
 from engine.inspection import inspection
@@ -26,6 +26,7 @@ from engine.types import SamplingParams
 
 BUILT_IN: tuple[AnyTool, ...] = (calculate, web_search)
 ENVIRONMENT_KEY = "TOOLMASK_API_KEY"
+ENVIRONMENT_FALLBACK_KEY = "TOOLMASK_FALLBACK_KEY"
 
 
 def main() -> None:
@@ -108,6 +109,18 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="JSON: patterns of messages that are answered by a tool's call, without the model",
     )
+    add(
+        "--fallback-url",
+        metavar="URL",
+        help="base URL of an upstream that is asked where the model is not sure to call",
+    )
+    add(
+        "--fallback-model",
+        metavar="NAME",
+        help=f"that the upstream is asked for; its key is in {ENVIRONMENT_FALLBACK_KEY}",
+    )
+    add("--fallback-below", type=float, metavar="P", help="how sure the model must be, so as not to ask the upstream")
+    add("--fallback-timeout", type=float, default=60.0, help="seconds for the upstream to go on (%(default)g)")
     add("--known-model", action="append", default=[], help="another one that a request may name; repeatable")
     add("--allow-model-switch", action="store_true", help="load a known model when a request names it")
     add("--host", default=default.host, help="address to listen at (%(default)s)")
@@ -179,11 +192,24 @@ def _serve(arguments: argparse.Namespace) -> None:
             max_stored_responses=arguments.max_stored_responses,
             request_timeout_s=arguments.request_timeout,
             shutdown_timeout_s=arguments.shutdown_timeout,
+            fallback=_fallback(arguments),
             tools=_tools(arguments),
             routes=() if arguments.routes is None else read_routes(arguments.routes),
             tool_format=arguments.tool_format,
         )
     )
+
+
+def _fallback(arguments: argparse.Namespace) -> FallbackConfig | None:
+    """Raises ConfigError where only some of its options are given."""
+    given = {name: getattr(arguments, f"fallback_{name}") for name in ("url", "model", "below")}
+    missing = [f"--fallback-{name}" for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return None
+    if missing:
+        raise ConfigError(f"{' and '.join(missing)} must be given too: a fallback needs all three")
+    key = os.environ.get(ENVIRONMENT_FALLBACK_KEY)
+    return FallbackConfig(**given, key=key, timeout_s=arguments.fallback_timeout)
 
 
 def _inspect(arguments: argparse.Namespace) -> None:

@@ -72,9 +72,12 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "api.schemas.chat api.schemas.responses api.schemas.tokenize api.workers",
         "api.bridge api.convert.chat api.convert.completions api.convert.requests api.middleware "
         "api.response_store api.schemas.response_events api.turns",
-        "api.convert.response_requests api.convert.responses api.server api.terminal",
+        "api.convert.handed_over api.convert.response_requests api.convert.responses api.terminal",
+        "api.fallback",
+        "api.server",
         "api.agents api.demo api.finetune api.jobs",
         "api.responses",
+        "api.relay",
         "api.routes.chat api.routes.completions api.routes.models api.routes.operation api.routes.responses "
         "api.routes.tokenize api.routes.tools",
         "api.app",

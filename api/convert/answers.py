@@ -7,6 +7,7 @@ from api.convert.errors import DO_NOT_RETRY, SERVER, WireError
 from api.convert.paths import Paths
 from api.schemas.common import (
     AnsweredBy,
+    Answerer,
     CompletionTokensDetails,
     FinishReason,
     PromptTokensDetails,
@@ -100,13 +101,16 @@ def to_info(ends: Sequence[Finished], paths: Paths) -> ToolmaskInfo:
         seed=first.seed,
     )
     if first.route is not None:
-        info.answered_by = by_route(first.route)
+        info.answered_by = answered_by("route", first.route)
     return info
 
 
-def by_route(name: str) -> AnsweredBy:
-    """That a direct route answered."""
-    return AnsweredBy(kind="route", name=name)
+def answered_by(kind: Answerer, name: str, confidence: float | None = None) -> AnsweredBy:
+    """Who answered. confidence: of the local decision."""
+    by = AnsweredBy(kind=kind, name=name)
+    if confidence is not None:
+        by.confidence = confidence
+    return by
 
 
 def _to_entry(entry: EngineReceiptEntry, paths: Paths) -> ReceiptEntry:

@@ -184,11 +184,15 @@ class ReceiptEntry(ResponseModel):
     detail: str
 
 
-class AnsweredBy(ResponseModel):
-    """Who answered, where that was not the server's own model alone."""
+Answerer = Literal["model", "route", "fallback"]
 
-    kind: Literal["route"]
-    name: str  # the route's
+
+class AnsweredBy(ResponseModel):
+    """Who answered; told where that need not be the server's own model."""
+
+    kind: Answerer
+    name: str  # of the model, the route, or the upstream's model
+    confidence: float | None = None  # of the local decision: with a fallback, and where one was taken
 
 
 class ToolStep(ResponseModel):
