@@ -1,6 +1,7 @@
 """Direct routes: which messages they answer, with which arguments, and what is refused when they are made."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,6 +148,15 @@ def test_a_pattern_that_goes_back_and_forth_without_end_is_given_up_and_the_mode
     later = {**endless, "name": "later", "pattern": "a+"}
     assert Routes([later], TOOLS).match(asked("a" * 60)) is not None
     assert Routes([endless, later], TOOLS).match(asked("a" * 60)) is None
+
+
+def test_the_documents_route_does_what_it_says() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "routes.md").read_text()
+    given = json.loads(page.partition("```json\n")[2].partition("```")[0])
+    tools = (calculate.definition,)
+    call = Routes(given, tools).match(asked("What is 15 * (23 + 4)?", tools=tools))
+    assert call is not None
+    assert call.arguments == '{"expression": "15 * (23 + 4)"}'
 
 
 # What is refused when routes are made.
