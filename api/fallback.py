@@ -83,7 +83,7 @@ class Upstream:
                     break
                 self._check_chunk(data)
                 num_chunks += 1
-                yield data
+                yield data.replace("\n", " ")  # white space of JSON, in data of several lines
             else:
                 raise self.failed("ended its stream before [DONE]")
         if num_chunks == 0:

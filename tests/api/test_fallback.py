@@ -291,7 +291,7 @@ def test_a_stream_that_breaks_off_upstream_ends_with_an_error_and_without_done(s
 
 def test_events_are_read_as_the_standard_says_however_they_are_cut() -> None:
     """Comments, lines that end in CR LF, data of two lines, and characters that splitlines would cut at."""
-    whole = ': hi\r\ndata: {"a":\r\ndata: "x\u2028y"}\r\n\r\nevent: z\ndata:{"b": 1}\n\ndata: [DONE]\n\n'
+    whole = ': hi\r\ndata: {"a":\r\ndata: "x\u2028y"}\r\n\r\nevent: z\ndata:{"b":\ndata: 1}\n\ndata: [DONE]\n\n'
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
