@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from api.convert.answers import answered_by
 from api.convert.errors import from_exception
 from api.convert.paths import Paths
 from api.lifetime import Lifetime
@@ -41,9 +42,12 @@ async def run_on_server(
         raise from_exception(error, paths) from error
     finally:
         turns.cancel()
-    return AgentAnswer(turns.events(), [_step(step) for step in steps])
+    return AgentAnswer(turns.events(), [_step(step, turns.routes[step.round]) for step in steps])
 
 
-def _step(step: EngineStep) -> ToolStep:
-    call = step.call
-    return ToolStep(round=step.round, id=call.id, name=call.name, arguments=call.arguments, result=dict(step.result))
+def _step(step: EngineStep, route: str | None) -> ToolStep:
+    call, result = step.call, dict(step.result)
+    told = ToolStep(round=step.round, id=call.id, name=call.name, arguments=call.arguments, result=result)
+    if route is not None:
+        told.answered_by = answered_by("route", route)
+    return told

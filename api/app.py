@@ -79,6 +79,8 @@ async def _lifespan(app: fastapi.FastAPI, *, on_failed_start: OnFailedStart | No
         yield
     finally:
         await server.manager.close()
+        if server.upstream is not None:
+            await server.upstream.close()
 
 
 def _add_middleware(app: fastapi.FastAPI, config: ServerConfig) -> None:

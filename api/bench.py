@@ -65,14 +65,22 @@ class Round:
     free: Answer
 
 
-def run_bench(model: str, *, draft_model: str | None = None, rounds: int, max_tokens: int, as_json: bool) -> None:
+def run_bench(
+    model: str,
+    *,
+    rounds: int,
+    max_tokens: int,
+    as_json: bool,
+    adapter: str | None = None,
+    draft_model: str | None = None,
+) -> None:
     """Measure and print: a table, and the same as one line of JSON where that is asked for. Raises EngineError."""
     for name, value, low in (("rounds", rounds, 1), ("max-tokens", max_tokens, 16)):
         if value < low:
             raise ConfigError(f"--{name} is {value}; it must be {low} or more")
     notes = Console(stderr=True)
     mx.reset_peak_memory()
-    loaded = load_shown(model, notes)
+    loaded = load_shown(model, notes, adapter)
     drafter = None if draft_model is None else load_shown(draft_model, notes)
     found = measure(loaded, rounds, max_tokens, notes, drafter=drafter)
     asked = {"draft_model": None if drafter is None else drafter.name, "max_tokens": max_tokens}

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from api.lifetime import Lifetime
 from engine.events import Event, Finished
@@ -31,7 +31,7 @@ class EventQueue:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for this any more
             self._loop.call_soon_threadsafe(self._put, index, event)
 
-    async def events(self, num_choices: int, lifetime: Lifetime) -> AsyncIterator[tuple[int, Event]]:
+    async def events(self, num_choices: int, lifetime: Lifetime) -> AsyncGenerator[tuple[int, Event], None]:
         """Every event, until all choices have finished. Raises what ended a choice before it finished, or WireError."""
         num_running = num_choices
         while num_running:

@@ -8,13 +8,16 @@ from rich.console import Console
 
 from api.bench import run_bench
 from api.demo import run_demo
+from api.finetune import FinetuneOptions, run_finetune
+from api.route_file import read_routes
 from api.serve import run_server
-from api.settings import DEFAULT_MODEL, DEFAULT_PORT, ServerConfig
+from api.settings import DEFAULT_MODEL, DEFAULT_PORT, FallbackConfig, ServerConfig
 from api.terminal import Conversation, run_chat
 from api.toolbox import AnyTool, import_tools
 from engine.config import EngineConfig
 from engine.engine import Engine
-from engine.errors import EngineError
+from engine.errors import ConfigError, EngineError
+from engine.finetuning.training import LoRASettings
 from engine.grammars.tool_formats import TOOL_FORMATS, format_named
 from engine.inspection import inspection
 from engine.model import load
@@ -23,6 +26,7 @@ from engine.types import SamplingParams
 
 BUILT_IN: tuple[AnyTool, ...] = (calculate, web_search)
 ENVIRONMENT_KEY = "TOOLMASK_API_KEY"
+ENVIRONMENT_FALLBACK_KEY = "TOOLMASK_FALLBACK_KEY"
 
 
 def main() -> None:
@@ -44,19 +48,24 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands.add_parser("serve", help="an OpenAI-style server"))
     _add_chat(commands.add_parser("chat", help="a conversation in the terminal, with tools"))
     _add_inspect(commands.add_parser("inspect", help="how a model calls tools, and how that was seen"))
+    _add_finetune(commands.add_parser("finetune", help="train an adapter that calls your tools better"))
     _add_bench(commands.add_parser("bench", help="how fast a model is on this machine, free and constrained"))
     return parser
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
+    _add_adapter(parser)
     parser.add_argument("--max-tokens", type=int, default=96, help="longest answer (%(default)s)")
-    parser.set_defaults(run=lambda arguments: run_demo(arguments.model, max_tokens=arguments.max_tokens))
+    parser.set_defaults(
+        run=lambda arguments: run_demo(arguments.model, max_tokens=arguments.max_tokens, adapter=arguments.adapter)
+    )
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     _add_draft_model(parser)
+    _add_adapter(parser)
     parser.add_argument("--rounds", type=int, default=5, help="measured ones; one more warms up (%(default)s)")
     parser.add_argument("--max-tokens", type=int, default=96, help="longest answer (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print the result as one line of JSON, last")
@@ -67,17 +76,54 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
             rounds=arguments.rounds,
             max_tokens=arguments.max_tokens,
             as_json=arguments.json,
+            adapter=arguments.adapter,
         )
     )
+
+
+def _add_finetune(parser: argparse.ArgumentParser) -> None:
+    default, settings = FinetuneOptions("", "", ""), LoRASettings()
+    _add_model(parser)
+    _add_tool_format(parser)
+    add = parser.add_argument
+    add("--tools", required=True, metavar="FILE|MODULE", help="a .json file of tools in OpenAI's form, or a module")
+    add("--out", required=True, metavar="DIR", help="folder for the examples and the adapter")
+    add("--examples", type=int, default=default.num_examples, help="made-up requests (%(default)s)")
+    add("--max-length", type=int, default=default.max_tokens, help="tokens of an example at most (%(default)s)")
+    add("--iterations", type=int, default=settings.iterations, help="batches to train on (%(default)s)")
+    add("--batch-size", type=int, default=settings.batch_size, help="examples of a batch (%(default)s)")
+    add("--rank", type=int, default=settings.rank, help="of the adapter (%(default)s)")
+    add("--layers", type=int, default=settings.num_layers, help="the last so many are adapted (%(default)s)")
+    add("--learning-rate", type=float, default=settings.learning_rate, help="at its highest (%(default)s)")
+    add("--seed", type=int, default=settings.seed, help="of examples and training (%(default)s)")
+    parser.set_defaults(run=_finetune)
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     default = ServerConfig()
     _add_model(parser)
     _add_draft_model(parser)
+    _add_adapter(parser)
     _add_tools(parser)
     _add_tool_format(parser)
     add = parser.add_argument
+    add(
+        "--routes",
+        metavar="FILE",
+        help="JSON: patterns of messages that are answered by a tool's call, without the model",
+    )
+    add(
+        "--fallback-url",
+        metavar="URL",
+        help="base URL of an upstream that is asked where the model is not sure to call",
+    )
+    add(
+        "--fallback-model",
+        metavar="NAME",
+        help=f"that the upstream is asked for; its key is in {ENVIRONMENT_FALLBACK_KEY}",
+    )
+    add("--fallback-below", type=float, metavar="P", help="how sure the model must be, so as not to ask the upstream")
+    add("--fallback-timeout", type=float, default=60.0, help="seconds for the upstream to go on (%(default)g)")
     add("--known-model", action="append", default=[], help="another one that a request may name; repeatable")
     add("--allow-model-switch", action="store_true", help="load a known model when a request names it")
     add("--host", default=default.host, help="address to listen at (%(default)s)")
@@ -96,6 +142,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 def _add_chat(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
+    _add_adapter(parser)
     _add_tools(parser)
     parser.add_argument("--system", help="the system message")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 always takes the likeliest token")
@@ -118,6 +165,10 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_inspect)
 
 
+def _add_adapter(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--adapter", metavar="DIR", help="an adapter for the model, as `toolmask finetune` writes it")
+
+
 def _add_tool_format(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(family.name for family in TOOL_FORMATS)
     parser.add_argument("--tool-format", metavar="NAME", help=f"instead of what is detected: {names}")
@@ -137,6 +188,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         ServerConfig(
             model=arguments.model,
             draft_model=arguments.draft_model,
+            adapter=arguments.adapter,
             known_models=tuple(arguments.known_model),
             allow_model_switch=arguments.allow_model_switch,
             host=arguments.host,
@@ -149,10 +201,24 @@ def _serve(arguments: argparse.Namespace) -> None:
             max_stored_responses=arguments.max_stored_responses,
             request_timeout_s=arguments.request_timeout,
             shutdown_timeout_s=arguments.shutdown_timeout,
+            fallback=_fallback(arguments),
             tools=_tools(arguments),
+            routes=() if arguments.routes is None else read_routes(arguments.routes),
             tool_format=arguments.tool_format,
         )
     )
+
+
+def _fallback(arguments: argparse.Namespace) -> FallbackConfig | None:
+    """Raises ConfigError where only some of its options are given."""
+    given = {name: getattr(arguments, f"fallback_{name}") for name in ("url", "model", "below")}
+    missing = [f"--fallback-{name}" for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return None
+    if missing:
+        raise ConfigError(f"{' and '.join(missing)} must be given too: a fallback needs all three")
+    key = os.environ.get(ENVIRONMENT_FALLBACK_KEY)
+    return FallbackConfig(**given, key=key, timeout_s=arguments.fallback_timeout)
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
@@ -161,10 +227,32 @@ def _inspect(arguments: argparse.Namespace) -> None:
     print(inspection(loaded.tokenizer, family))
 
 
+def _finetune(arguments: argparse.Namespace) -> None:
+    settings = LoRASettings(
+        rank=arguments.rank,
+        num_layers=arguments.layers,
+        learning_rate=arguments.learning_rate,
+        batch_size=arguments.batch_size,
+        iterations=arguments.iterations,
+        seed=arguments.seed,
+    )
+    sys.path.insert(0, os.getcwd())
+    options = FinetuneOptions(
+        arguments.model,
+        arguments.tools,
+        arguments.out,
+        num_examples=arguments.examples,
+        max_tokens=arguments.max_length,
+        tool_format=arguments.tool_format,
+        settings=settings,
+    )
+    run_finetune(options, Console(soft_wrap=True))
+
+
 def _chat(arguments: argparse.Namespace) -> None:
     console = Console()
     with console.status(f"loading {arguments.model}"):
-        engine = Engine(arguments.model)
+        engine = Engine(arguments.model, adapter_path=arguments.adapter)
     with engine:
         sampling = SamplingParams(temperature=arguments.temperature)
         tools, limit = _tools(arguments), arguments.max_tokens

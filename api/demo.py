@@ -62,14 +62,14 @@ class Answer:
         )
 
 
-def run_demo(model: str, *, max_tokens: int) -> None:
+def run_demo(model: str, *, max_tokens: int, adapter: str | None = None) -> None:
     """Print the comparison, then one JSON object per test as the last lines. Raises EngineError."""
     if max_tokens < 1:
         raise ConfigError(f"max_tokens is {max_tokens}; it must be 1 or more")
     if isinstance(sys.stdout, io.TextIOWrapper):  # a console without UTF-8 shows what it can
         sys.stdout.reconfigure(errors="replace")
     console = Console()
-    with _load(model, console) as engine:
+    with Engine(load_shown(model, console, adapter)) as engine:
         console.print(f"[bold]{model}[/bold], tools in the {engine.tool_format.name!r} format, greedy decoding.")
         console.print("Forced tokens are those that the grammar leaves no choice about; passes are the model's.\n")
         required: list[Answer] = []
@@ -86,10 +86,6 @@ def run_demo(model: str, *, max_tokens: int) -> None:
             {"test": 3, "mode": "direct", "call": call, "result": direct, "tokens": 0, "forced": 0, "forwards": 0}
         )
     )
-
-
-def _load(model: str, console: Console) -> Engine:
-    return Engine(load_shown(model, console))
 
 
 def _ask(engine: Engine, question: str, mode: str, max_tokens: int, console: Console) -> Answer:

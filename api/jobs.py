@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
@@ -15,7 +15,7 @@ from api.lifetime import Lifetime, lifetime_of
 from api.manager import Serving
 from api.server import Server, server_of
 from engine.engine import Engine
-from engine.events import Event, Finished, Usage
+from engine.events import Decided, Decision, Event, Finished, TextDelta, ToolCallStart, Usage
 from engine.generation import Generation
 
 Deliver = Callable[[int, Delivered], None]
@@ -33,6 +33,7 @@ class Job:
         self._cleanup = AsyncExitStack()
         self._generations: list[Generation] = []
         self._is_cancelled = False
+        self._taken: list[tuple[int, Event]] = []  # by `decisions`, for `events`
         self._started = time.perf_counter()
         self.model = model
         self.paths = paths
@@ -68,20 +69,54 @@ class Job:
         self._is_cancelled = True
         cancel_all(self._generations)
 
+    async def close(self) -> None:
+        """Cancel what still runs, and let the model go."""
+        await self._cleanup.aclose()
+
+    async def decisions(self) -> list[Decision]:
+        """What was decided between call and text, once that is known of every choice. Raises WireError."""
+        decided: dict[int, Decision | None] = {}
+        async with aclosing(self._raw_events()) as events:
+            async for index, event in events:
+                self._taken.append((index, event))
+                if isinstance(event, Decided):
+                    decided[index] = event.decision
+                elif isinstance(event, TextDelta | ToolCallStart | Finished):
+                    decided.setdefault(index, None)
+                if len(decided) == self.num_choices:
+                    break
+        return [each for each in decided.values() if each is not None]
+
+    async def _raw_events(self) -> AsyncGenerator[tuple[int, Event], None]:
+        """Those that nobody has taken yet. Raises WireError."""
+        num_running = self.num_choices - sum(isinstance(event, Finished) for _, event in self._taken)
+        try:
+            async with aclosing(self._queue.events(num_running, self._lifetime)) as events:
+                async for each in events:
+                    yield each
+        except Exception as error:
+            raise from_exception(error, self.paths) from error
+
+    async def _all_events(self) -> AsyncGenerator[tuple[int, Event], None]:
+        """Those that `decisions` took, and the others."""
+        for each in self._taken:
+            yield each
+        async with aclosing(self._raw_events()) as events:
+            async for each in events:
+                yield each
+
     async def events(self) -> AsyncGenerator[tuple[int, Event], None]:
         """Every event with its choice, until all have finished. Raises WireError."""
         first: float | None = None
         ends: dict[int, Finished] = {}
-        try:
-            async for index, event in self._queue.events(self.num_choices, self._lifetime):
+        async with aclosing(self._all_events()) as events:
+            async for index, event in events:
                 if first is None:
                     first = time.perf_counter()
                     self._server.metrics.first_token(first - self._started)
                 if isinstance(event, Finished):
                     ends[index] = event
                 yield index, event
-        except Exception as error:
-            raise from_exception(error, self.paths) from error
         assert first is not None
         self._server.metrics.finished(self._by_prompt(ends), time.perf_counter() - first)
 

@@ -9,11 +9,12 @@ from engine.config import default_cache_dir
 from engine.model import LoadedModel, load
 
 
-def load_shown(model: str, console: Console) -> LoadedModel:
-    """The model, ready to run. Raises ModelError."""
+def load_shown(model: str, console: Console, adapter: str | None = None) -> LoadedModel:
+    """The model, ready to run. adapter: a folder that training wrote. Raises ModelError."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=console, transient=True) as bars:
-        return load(model, cache_dir=default_cache_dir(), on_progress=_shower(bars, model))
+        shower = _shower(bars, model)
+        return load(model, cache_dir=default_cache_dir(), adapter_path=adapter, on_progress=shower)
 
 
 def _shower(bars: Progress, model: str) -> OnProgress:

@@ -23,6 +23,7 @@ from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import ModelError
 from engine.grammars.tool_formats import format_named
+from engine.routes import Routes
 
 LAST_WORDS_S = 5  # for requests that were cut short to say so, before uvicorn cancels them
 
@@ -108,13 +109,23 @@ def _ended_by_sigterm(server: uvicorn.Server) -> Iterator[None]:
 
 
 def engine_loader(config: ServerConfig) -> Loader:
-    """How the server makes an engine of a model's name. The drafting model is the first one's alone."""
+    """How the server makes an engine of a model's name. Adapter and drafting model are the first one's alone.
+
+    Raises ConfigError where a route is wrong.
+    """
+    routes = Routes(config.routes, [tool.definition for tool in config.tools])
 
     def load(name: str, on_progress: OnProgress) -> Engine:
         engine_config = EngineConfig(max_waiting=config.max_queue, prompt_cache_dir=config.prompt_cache)
-        drafter = config.draft_model if name == config.model else None
+        is_first = name == config.model
         return Engine(
-            name, config=engine_config, tool_format=config.tool_format, draft_model=drafter, on_progress=on_progress
+            name,
+            config=engine_config,
+            adapter_path=config.adapter if is_first else None,
+            draft_model=config.draft_model if is_first else None,
+            tool_format=config.tool_format,
+            routes=routes,
+            on_progress=on_progress,
         )
 
     return load

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import fastapi
 
+from api.fallback import Upstream
 from api.lifetime import Lifetimes
 from api.manager import ModelManager
 from api.metrics import Metrics
@@ -29,6 +30,7 @@ class Server:
     # Threads apart: requests that wait for tools, or compile large grammars, must not keep the others waiting.
     tool_threads: Workers
     submit_threads: Workers
+    upstream: Upstream | None = None
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
     metrics: Metrics = field(default_factory=Metrics)
 
@@ -43,6 +45,7 @@ def new_server(config: ServerConfig, manager: ModelManager) -> Server:
         # A tool may hang for ever, and the process must end all the same; compiling ends.
         Workers("tools", config.max_tool_threads, max_waiting=0, is_daemon=True),
         Workers("submissions", NUM_SUBMIT_THREADS, max_waiting=config.max_queue, is_daemon=False),
+        None if config.fallback is None else Upstream(config.fallback),
     )
 
 

@@ -1,13 +1,41 @@
 """Options of the server, resolved and checked once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from engine.errors import ConfigError
+from engine.routes import Route
 from engine.tools import RegisteredTool, calculate, web_search
 
 DEFAULT_PORT = 7007
 DEFAULT_MODEL = "smollm2-135m"
+
+
+@dataclass(frozen=True, slots=True)
+class FallbackConfig:
+    """An upstream with OpenAI's chat completions, for requests that the local model is not sure about."""
+
+    url: str  # its base URL, as https://api.openai.com/v1
+    model: str  # that it is asked for
+    below: float  # in (0, 1]: a decision between call and text that is less sure than this is handed over
+    key: str | None = field(default=None, repr=False)
+    timeout_s: float = 60.0  # to connect, and for each part of an answer
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ConfigError(f"fallback.url is {self.url!r}; it must be a base URL such as https://api.openai.com/v1")
+        if parts.username is not None or parts.password is not None:
+            raise ConfigError("fallback.url has a name or a password in it; the key has a place of its own")
+        if not self.model:
+            raise ConfigError("fallback.model is empty; it must be a model of the upstream")
+        if not 0 < self.below <= 1:
+            raise ConfigError(f"fallback.below is {self.below}; it must be in (0, 1]")
+        if not self.timeout_s > 0:
+            raise ConfigError(f"fallback.timeout_s is {self.timeout_s}; it must be more than 0")
+        if self.key is not None and not (self.key.isascii() and self.key.isprintable() and self.key):
+            raise ConfigError("fallback.key has characters that no header can have, or none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +46,7 @@ class ServerConfig:
     known_models: tuple[str, ...] = ()  # others that a request may name, where switching is allowed
     allow_model_switch: bool = False
     draft_model: str | None = None  # makes guesses for `model`; it has the same vocabulary, and is smaller
+    adapter: str | None = None  # a folder that training wrote, for `model` alone
     tool_format: str | None = None  # a family's name, for every model; None detects each model's own
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
@@ -29,6 +58,8 @@ class ServerConfig:
     request_timeout_s: float = 600.0  # of a whole request, its wait included
     shutdown_timeout_s: int = 30  # how long running streams may go on after a signal to stop
     tools: tuple[RegisteredTool[..., Any], ...] = (calculate, web_search)  # that the server executes
+    routes: tuple[Route, ...] = ()  # to calls of these tools, tried before the model is asked
+    fallback: FallbackConfig | None = None  # None: the local model answers everything
     max_tool_rounds: int = 8  # of a request whose tools the server executes
     max_tool_threads: int = 32  # tools, or requests whose tools the server executes, that run at once
     max_backlog: int = 16_384  # events of one request that may wait for a client that reads slowly

@@ -30,6 +30,7 @@ class Turns:
         self._current: Generation | None = None
         self._cancelled = False
         self._usages: list[Usage] = []
+        self.routes: list[str | None] = []  # of each turn, the direct route that answered it
         self._last: list[Event] = []
 
     def chat(
@@ -52,6 +53,7 @@ class Turns:
             self._current = self._engine.submit(request)
         self._last = list(self._watched(self._current))
         self._usages.append(_end(self._last).usage)
+        self.routes.append(_end(self._last).route)
         return collect(self._last)
 
     def _turn(self, conversation: tuple[Message, ...], tools: tuple[OfferedTool, ...], choice: ToolChoice) -> Request:

@@ -3,7 +3,8 @@
 import atexit
 import functools
 import logging
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ from engine.config import EngineConfig
 from engine.decoding import Decoder, EngineLoad
 from engine.errors import ConfigError
 from engine.events import Completion, Event
-from engine.generation import Deliver, Generation
+from engine.generation import Deliver, Generation, ReadyRun
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.tool_format import ToolFormat
 from engine.grammars.tool_formats import detect, format_named
@@ -33,6 +34,7 @@ from engine.requests import (
     to_tool_choice_by,
     to_tools,
 )
+from engine.routes import Routes
 from engine.tool_display import ToolDisplay
 from engine.types import DecisionOptions, Grammar, JsonObject, Request, SamplingParams, ToolChoiceBy
 
@@ -50,13 +52,18 @@ class Engine:
         adapter_path: str | Path | None = None,
         tool_format: ToolFormat | str | None = None,
         draft_model: str | Path | LoadedModel | None = None,
+        routes: Routes | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         """model: a name (hub id, folder, GGUF file, "smollm2-135m") or a loaded model.
 
-        tool_format: a family or its name; None detects it. Raises ModelError and ConfigError.
+        tool_format: a family or its name; None detects it. routes: are tried before the model is asked.
+        Raises ModelError and ConfigError.
         """
         _check_options(model, config, adapter_path, draft_model)
+        if not isinstance(routes, Routes | None):
+            raise ConfigError(f"routes is {shown(routes)}; it must be Routes")
+        self._routes = routes
         self.config = config or EngineConfig()
         family = format_named(tool_format) if isinstance(tool_format, str) else tool_format
         if not isinstance(model, LoadedModel):
@@ -176,6 +183,8 @@ class Engine:
         seed = seed_of(request.sampling)
         seeded = replace(request, sampling=replace(request.sampling, seed=seed))
         to_each = [None if deliver is None else functools.partial(deliver, index) for index in range(n)]
+        if routed := self._routed(seeded, to_each):
+            return routed
         prior = self._calibration.prior(request)
         runs = [self._admission.admit(seeded, index, to_index, prior) for index, to_index in enumerate(to_each)]
         return self._decoder.start(runs)
@@ -187,6 +196,8 @@ class Engine:
         the generation, on the decoding thread, and must not block; iterating the generation is then not possible. Where
         it raises, the generation ends and nothing more is delivered. Without it, dropping the generation cancels it.
         """
+        if routed := self._routed(request, [deliver]):
+            return routed[0]
         prior = self._calibration.prior(request)
         (generation,) = self._decoder.start([self._admission.admit(request, choice_index, deliver, prior)])
         return generation
@@ -207,6 +218,16 @@ class Engine:
         ]
         self._decoder.start(list(best.runs))
         return self._decoder.generation(best)
+
+    def _routed(self, request: Request, to_each: Sequence[Deliver | None]) -> list[Generation]:
+        """The answers of a direct route; none where the model is to answer. Raises as submit does."""
+        call = None if self._routes is None else self._routes.match(request)
+        if call is None:
+            return []
+        self._admission.admit(request, 0, None)  # what is wrong with a request is told whatever its message says
+        seed, asks_logprobs = seed_of(request.sampling), request.sampling.top_logprobs is not None
+        runs = [ReadyRun(call.events(seed), deliver, asks_logprobs=asks_logprobs) for deliver in to_each]
+        return [Generation(run, threading.Condition()) for run in runs]
 
     def render_prompt(self, request: Request) -> list[int]:
         """The token ids that the request's messages and tools become. Raises RequestError."""

@@ -180,6 +180,7 @@ class Finished:
     seed: int
     receipt: Receipt
     samples: Samples | None = None  # with best_of
+    route: str | None = None  # the direct route that answered; None: the model did
 
 
 Event = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | ToolCallEnd | LogprobsDelta | Decided | Finished
@@ -197,6 +198,7 @@ class Completion:
     receipt: Receipt
     logprobs: tuple[TokenLogprob, ...] | None = None  # one per output token, where asked for
     reasoning: str | None = None  # what the model thought before it answered
+    route: str | None = None  # the direct route that answered; None: the model did
     decision: Decision | None = None  # call or text, where it was asked for or came for nothing
     samples: Samples | None = None  # with best_of
 

@@ -3,7 +3,7 @@
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, Self
@@ -209,6 +209,23 @@ class Run:
             reason = StopReason.GRAMMAR_END
         usage = replace(self.sequence.usage, reasoning_tokens=self._output.num_reasoning_tokens)
         self._deliver(Finished(reason, usage, self.sequence.seed, self._receipt))
+
+
+class ReadyRun:
+    """Stands for a run whose events are all there from the start: no token is read or written for it."""
+
+    def __init__(self, events: Iterable[Event], deliver: Deliver | None, *, asks_logprobs: bool) -> None:
+        self.events: queue.SimpleQueue[Event | Exception] | None = None
+        self.cancelled = False
+        self.asks_logprobs = asks_logprobs
+        if deliver is None:
+            self.events = queue.SimpleQueue()
+            deliver = self.events.put
+        try:
+            for event in events:
+                deliver(event)
+        except Exception:  # as of a callback on the decoding thread
+            logger.exception("a deliver callback raised; its generation ends here")
 
 
 def _as_ours(error: Exception) -> Exception:

@@ -148,6 +148,11 @@ class MLXModel:
             return logits
         return self._forward_together(chunks, [cast("SlotCache", cache) for cache in caches], drawn)
 
+    def logits_at(self, tokens: mx.array, positions: mx.array) -> mx.array:
+        """Logits (N, V) without a cache, for training. tokens: (B, L). positions: (N,), in (B, L) counted through."""
+        with self._window.at(positions):
+            return self._window.checked(self.module(tokens))
+
     def _forward_together(
         self, chunks: Sequence[Chunk], caches: Sequence[SlotCache], drawn: mx.array | None
     ) -> mx.array:
@@ -191,11 +196,11 @@ class _HeadWindow(threading.local):
     Each thread has its own: two engines may run one module.
     """
 
-    positions: list[int] | None = None
+    positions: list[int] | mx.array | None = None
     is_cut = False
 
     @contextmanager
-    def at(self, positions: list[int]) -> Iterator[None]:
+    def at(self, positions: list[int] | mx.array) -> Iterator[None]:
         """positions: in (B, L), counted through."""
         self.positions, self.is_cut = positions, False
         try:
@@ -208,8 +213,10 @@ class _HeadWindow(threading.local):
         if self.positions is None:
             return hidden
         self.is_cut = True
-        first, stop = self.positions[0], self.positions[0] + len(self.positions)
         flat = hidden.reshape(-1, hidden.shape[-1])
+        if isinstance(self.positions, mx.array):
+            return flat[self.positions][None]
+        first, stop = self.positions[0], self.positions[0] + len(self.positions)
         if self.positions == list(range(first, stop)):  # a view will do
             return flat[None, first:stop]
         return flat[mx.array(self.positions)][None]

@@ -152,6 +152,7 @@ def collect(events: Iterable[Event]) -> Completion:
         receipt=finished.receipt,
         logprobs=tuple(collected.logprobs) if logprobs_asked else None,
         reasoning="".join(collected.reasoning) or None,
+        route=finished.route,
         decision=collected.decision,
         samples=finished.samples,
     )

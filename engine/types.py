@@ -387,6 +387,11 @@ class Request:
         self._check_tool_names()
         self._check_decision()
 
+    @property
+    def may_decide(self) -> bool:
+        """Whether the turn may have text or a call, so that there is something to decide."""
+        return self.tool_choice.mode is ToolChoiceMode.AUTO and bool(self.callable_tools)
+
     def _check_decision(self) -> None:
         options, mode = self.decision, self.tool_choice.mode
         is_options = options is None or isinstance(options, DecisionOptions)

@@ -14,23 +14,23 @@ MAX_LINES = 450
 ROWS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
-        "engine.accounts engine.blas engine.device_thread engine.errors engine.grammars "
-        "engine.grammars.closing_tokens engine.grammars.decision engine.grammars.encoders "
-        "engine.grammars.families engine.grammars.literals engine.grammars.marks engine.grammars.recent "
-        "engine.grammars.regex_ways engine.grammars.schema_formats engine.grammars.schema_logic "
-        "engine.grammars.schema_patterns engine.sampling engine.work",
+        "engine.accounts engine.blas engine.device_thread engine.errors engine.finetuning "
+        "engine.finetuning.small_talk engine.finetuning.words engine.grammars engine.grammars.closing_tokens "
+        "engine.grammars.decision engine.grammars.encoders engine.grammars.families engine.grammars.literals "
+        "engine.grammars.marks engine.grammars.recent engine.grammars.regex_ways engine.grammars.schema_formats "
+        "engine.grammars.schema_logic engine.grammars.schema_patterns engine.sampling engine.work",
         "engine engine.checks engine.grammars.json_stream engine.grammars.lark_source engine.grammars.regex_shape "
         "engine.grammars.schema_limits engine.tekken",
         "engine.config engine.tool_display",
         "engine.types",
         "engine.catalog engine.events engine.gguf engine.grammars.example engine.grammars.schema_walk "
         "engine.grammars.tool_descriptions engine.output_schema engine.retrieval engine.tools.registry",
-        "engine.cache engine.capacity engine.gguf_tokenizer engine.grammars.closing_hints "
-        "engine.grammars.closing_values engine.grammars.custom_tools engine.grammars.encoders.kinds "
-        "engine.grammars.encoders.whole_patterns engine.grammars.matcher engine.grammars.schema_dialects "
-        "engine.grammars.schema_literals engine.grammars.schema_members engine.grammars.schema_places "
-        "engine.grammars.strict engine.output_types engine.passes engine.requests engine.sampling.bitmask "
-        "engine.sampling.logits engine.tools.calculate engine.tools.web_search",
+        "engine.argument_templates engine.cache engine.capacity engine.gguf_tokenizer "
+        "engine.grammars.closing_hints engine.grammars.closing_values engine.grammars.custom_tools "
+        "engine.grammars.encoders.kinds engine.grammars.encoders.whole_patterns engine.grammars.matcher "
+        "engine.grammars.schema_dialects engine.grammars.schema_literals engine.grammars.schema_members "
+        "engine.grammars.schema_places engine.grammars.strict engine.output_types engine.passes engine.requests "
+        "engine.sampling.bitmask engine.sampling.logits engine.tools.calculate engine.tools.web_search",
         "engine.grammars.closing engine.grammars.closing_bounds engine.grammars.encoders.literal_style "
         "engine.grammars.llguidance_backend engine.grammars.schema_numbers engine.grammars.schema_references "
         "engine.grammars.veto_arrays engine.outlines_terms engine.prefix_cache engine.sampling.sampler "
@@ -42,19 +42,19 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.schema_tableau",
         "engine.grammars.schema_emission",
         "engine.grammars.json_schema",
-        "engine.grammars.encoders.arguments",
-        "engine.grammars.encoders.json_objects engine.grammars.encoders.literal_keys "
-        "engine.grammars.encoders.raw_strings",
-        "engine.grammars.encoders.json_arguments engine.grammars.encoders.literal_grammar "
-        "engine.grammars.encoders.literal_reader",
+        "engine.grammars.arguments_check engine.grammars.encoders.arguments",
+        "engine.finetuning.values engine.grammars.encoders.json_objects engine.grammars.encoders.literal_keys "
+        "engine.grammars.encoders.raw_strings engine.routes",
+        "engine.finetuning.examples engine.grammars.encoders.json_arguments "
+        "engine.grammars.encoders.literal_grammar engine.grammars.encoders.literal_reader",
         "engine.grammars.encoders.literal engine.grammars.encoders.tagged engine.grammars.tool_format",
         "engine.grammars.call_paths engine.grammars.families.json_families "
         "engine.grammars.families.literal_families engine.grammars.families.tagged_families "
         "engine.grammars.turn_closing engine.grammars.turn_parser engine.template_skills",
         "engine.decision_point engine.grammars.tool_formats engine.grammars.tool_schemas "
         "engine.grammars.veto_matcher engine.guard engine.output engine.prompt",
-        "engine.decision_plans engine.grammars.turn engine.inspection",
-        "engine.grammars.turn_cache engine.sequence",
+        "engine.decision_plans engine.finetuning.writing engine.grammars.turn engine.inspection",
+        "engine.finetuning.training engine.grammars.turn_cache engine.sequence",
         "engine.drafts engine.draws engine.scheduler",
         "engine.deciding",
         "engine.step",
@@ -64,21 +64,24 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.engine",
         "engine.agent engine.structured",
         "engine.outlines_model",
-        "api api.bench_tools api.connections api.convert api.convert.paths api.loading api.metrics api.routes "
-        "api.schemas api.schemas.unsupported api.settings",
+        "api api.bench_tools api.connections api.convert api.convert.paths api.loading api.metrics api.route_file "
+        "api.routes api.schemas api.schemas.unsupported api.settings",
         "api.bench api.schemas.common api.toolbox",
-        "api.convert.decisions api.schemas.completions api.schemas.errors api.schemas.health api.schemas.models "
-        "api.schemas.tools",
+        "api.convert.decisions api.finetune api.schemas.completions api.schemas.errors api.schemas.health "
+        "api.schemas.models api.schemas.tools",
         "api.convert.errors api.routes.documented api.schemas.messages api.schemas.response_items",
         "api.convert.answers api.convert.history api.convert.sampling api.lifetime api.manager api.routes.query "
         "api.schemas.chat api.schemas.responses api.schemas.tokenize api.workers",
         "api.bridge api.convert.chat api.convert.completions api.convert.requests api.middleware "
         "api.response_store api.schemas.response_events api.turns",
-        "api.convert.response_requests api.convert.responses api.server api.terminal",
+        "api.convert.handed_over api.convert.response_requests api.convert.responses api.terminal",
+        "api.fallback",
+        "api.server",
         "api.agents api.demo api.jobs",
         "api.responses",
-        "api.routes.chat api.routes.completions api.routes.models api.routes.operation api.routes.responses "
+        "api.relay api.routes.completions api.routes.models api.routes.operation api.routes.responses "
         "api.routes.tokenize api.routes.tools",
+        "api.routes.chat",
         "api.app",
         "api.serve",
         "api.cli",
@@ -88,18 +91,20 @@ ROWS: tuple[frozenset[str], ...] = tuple(
 # A library that is not named here may be imported anywhere.
 HOMES: dict[str, frozenset[str]] = {
     "llguidance": frozenset({"engine.grammars.llguidance_backend"}),
-    "mlx_lm": frozenset({"engine.model", "engine.cache", "engine.slots"}),
+    "mlx_lm": frozenset({"engine.model", "engine.cache", "engine.slots", "engine.finetuning.training"}),
     "transformers": frozenset({"engine.tokenizer"}),
     "tokenizers": frozenset({"engine.tokenizer", "engine.tekken", "engine.gguf_tokenizer"}),
     "huggingface_hub": frozenset({"engine.model"}),
     "jsonschema_rs": frozenset(
         {
+            "engine.grammars.arguments_check",
             "engine.grammars.schema_dialects",
             "engine.grammars.schema_patterns",
             "engine.grammars.schema_tableau",
             "engine.grammars.veto",
         }
     ),
+    "regex": frozenset({"engine.routes"}),
     "simpleeval": frozenset({"engine.tools.calculate"}),
     "ddgs": frozenset({"engine.tools.web_search"}),
     "bm25s": frozenset({"engine.retrieval"}),

@@ -14,7 +14,7 @@ from api.convert.decisions import add_decisions, decision_of, of_stream
 from api.convert.errors import WireError
 from api.convert.paths import UNCHANGED, Paths
 from api.schemas import chat
-from api.schemas.common import FinishReason, ToolmaskInfo, ToolStep, Usage
+from api.schemas.common import AnsweredBy, FinishReason, ToolmaskInfo, ToolStep, Usage
 from api.schemas.errors import ErrorResponse
 from engine.events import (
     Completion,
@@ -47,12 +47,15 @@ class ChatAnswer:
     has_logprobs: bool = False
     includes_usage: bool = False  # a stream ends with a chunk for it
     trace: Sequence[ToolStep] | None = None
+    by: AnsweredBy | None = None  # where it is to be told though no route answered
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
     def info(self, finished: Sequence[Finished], decisions: Sequence[Decision | None]) -> ToolmaskInfo:
         """What stands under `toolmask`; decisions: of all choices."""
-        info = to_info(finished[0], [each.usage for each in finished], self.paths)
+        info = to_info(finished, self.paths)
+        if self.by is not None and info.answered_by is None:
+            info.answered_by = self.by
         if self.trace is not None:
             info.trace = list(self.trace)
         add_decisions(info, decisions)

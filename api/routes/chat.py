@@ -1,6 +1,7 @@
 """POST /v1/chat/completions."""
 
 import functools
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -8,12 +9,16 @@ import fastapi
 from starlette.responses import Response
 
 from api.agents import run_on_server
+from api.convert.answers import answered_by
 from api.convert.chat import ChatAnswer, ChatStream, to_completion
 from api.convert.errors import WireError, from_exception
+from api.convert.handed_over import may_be_handed_over, upstream_body, with_answered_by
 from api.convert.requests import must_call, paths_of, to_request
 from api.convert.sampling import includes_usage
+from api.fallback import Upstream, confidence
 from api.jobs import Deliver, Job, model_in_use
-from api.lifetime import lifetime_of
+from api.lifetime import Lifetime, lifetime_of
+from api.relay import RelayedStream
 from api.responses import EventStream, json_response, replayed
 from api.routes.documented import ERRORS, stream_of
 from api.schemas.chat import ChatChunk, ChatCompletion, ChatRequest
@@ -23,6 +28,7 @@ from engine.engine import Engine
 from engine.errors import RequestError
 from engine.events import Finished
 from engine.generation import Generation
+from engine.types import DecisionOptions
 
 router = fastapi.APIRouter(tags=["chat"])
 
@@ -44,6 +50,12 @@ async def create_chat_completion(body: ChatRequest, request: fastapi.Request) ->
     answer = _answer(body)
     _check_best_of(body)
     job = await Job.start(request, body.model, functools.partial(_submit, server, body), answer.paths)
+    if server.upstream is not None and may_be_handed_over(body):
+        sure = await _confidence(job)
+        if server.upstream.takes(sure):
+            await job.close()
+            return await _handed_over(server, server.upstream, body, sure, lifetime_of(request))
+        answer = replace(answer, by=answered_by("model", job.model, sure))
     if body.stream:
         return EventStream(job, ChatStream(answer, job.num_choices))
     async with job:
@@ -54,7 +66,30 @@ def _submit(server: Server, body: ChatRequest, engine: Engine, deliver: Deliver)
     request = to_request(body, server.tools.definitions)
     if body.toolmask is not None and (best_of := body.toolmask.best_of) is not None:
         return [engine.submit_best(request, best_of, functools.partial(deliver, 0))]
+    if server.upstream is not None and may_be_handed_over(body) and request.may_decide and request.decision is None:
+        request = replace(request, decision=DecisionOptions())  # only looked at
     return engine.submit_choices(request, body.n or 1, deliver)
+
+
+async def _confidence(job: Job) -> float | None:
+    """How sure the local model is; the job goes on. Raises WireError, and then the job is closed."""
+    try:
+        return confidence(await job.decisions())
+    except BaseException:
+        await job.close()
+        raise
+
+
+async def _handed_over(
+    server: Server, upstream: Upstream, body: ChatRequest, sure: float | None, lifetime: Lifetime
+) -> Response:
+    """The upstream's answer, as it is but for who answered. Raises WireError before its first byte."""
+    by = answered_by("fallback", upstream.config.model, sure)
+    asked = upstream_body(body, upstream.config.model, server.tools.definitions)
+    if body.stream:
+        return RelayedStream(await upstream.stream(asked, lifetime), by)
+    answer = with_answered_by(await upstream.answer(asked, lifetime), by)
+    return Response(json.dumps(answer, ensure_ascii=False), media_type="application/json")
 
 
 def _answer(body: ChatRequest, trace: Sequence[ToolStep] | None = None) -> ChatAnswer:

@@ -206,6 +206,17 @@ class ReceiptEntry(ResponseModel):
     detail: str
 
 
+Answerer = Literal["model", "route", "fallback"]
+
+
+class AnsweredBy(ResponseModel):
+    """Who answered; told where that need not be the server's own model."""
+
+    kind: Answerer
+    name: str  # of the model, the route, or the upstream's model
+    confidence: float | None = None  # of the local decision: with a fallback, and where one was taken
+
+
 class ToolStep(ResponseModel):
     """One call that the server executed."""
 
@@ -214,6 +225,7 @@ class ToolStep(ResponseModel):
     name: str
     arguments: str
     result: dict[str, Any]
+    answered_by: AnsweredBy | None = None  # who wrote the call, where that was a direct route
 
 
 class Decision(ResponseModel):
@@ -251,6 +263,7 @@ class ToolmaskInfo(ResponseModel):
     forced_tokens: int
     forward_passes: int
     seed: int
+    answered_by: AnsweredBy | None = None
     trace: list[ToolStep] | None = None  # with tool_execution "server"
     decision: Decision | None = None  # of the first choice
     decisions: list[Decision] | None = None  # of all choices, where there are several

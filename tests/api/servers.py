@@ -24,6 +24,7 @@ from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import ModelNotFoundError
 from engine.model import LoadedModel
+from engine.routes import Routes
 from engine.tokenizer import Tokenizer
 from tests.fakes import EOS, fake_loaded, scripted
 
@@ -40,13 +41,14 @@ class FakeLoader:
     config: EngineConfig = field(default_factory=EngineConfig)
     engines: dict[str, Engine] = field(default_factory=dict)  # the latest of each name
     before_load: Callable[[str], None] = lambda _: None  # may wait or raise
+    routes: Routes | None = None
 
     def __call__(self, name: str, on_progress: OnProgress) -> Engine:
         on_progress(Progress(f"downloading {name}", 1, 2))
         self.before_load(name)
         if name not in self.models:
             raise ModelNotFoundError(f"there is no folder {name!r}")
-        self.engines[name] = Engine(self.models[name](), config=self.config)
+        self.engines[name] = Engine(self.models[name](), config=self.config, routes=self.routes)
         return self.engines[name]
 
 
@@ -127,6 +129,7 @@ def served(
     make = first if callable(first) else lambda: first
     loader = FakeLoader({MODEL: make, **(others or {})}, engine_config or COLD, before_load=before_load)
     settings = ServerConfig(**{"model": MODEL, "port": 0, "shutdown_timeout_s": TIMEOUT_S, **config})
+    loader.routes = Routes(settings.routes, [tool.definition for tool in settings.tools])
     known = [MODEL, *settings.known_models]
     manager = ModelManager(loader, known=known, may_switch=settings.allow_model_switch, check=check)
     app = create_app(settings, manager)
