@@ -1,8 +1,6 @@
 """What the steps of an engine did, counted, and where the decoding thread's time went."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -28,11 +26,21 @@ class Work:
         """Of the steps, what is neither forward, nor mask, nor sample."""
         return self.step_s - self.forward_s - self.mask_s - self.sample_s
 
-    @contextmanager
-    def timed(self, part: str) -> Iterator[None]:
+    def timed(self, part: str) -> "_Timed":
         """Add the time of a block to one of the fields."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            setattr(self, part, getattr(self, part) + time.perf_counter() - start)
+        return _Timed(self, part)
+
+
+@dataclass(slots=True)
+class _Timed:
+    """A class and no generator: each step enters several."""
+
+    work: Work
+    part: str
+    start_s: float = 0.0
+
+    def __enter__(self) -> None:
+        self.start_s = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        setattr(self.work, self.part, getattr(self.work, self.part) + time.perf_counter() - self.start_s)

@@ -115,15 +115,19 @@ class _Spellings:
     def __init__(self, tokenizer: LLTokenizer) -> None:
         special = [token for token in range(tokenizer.vocab_size) if tokenizer.is_special_token(token)]
         self._spellings = {token: tokenizer.greedy_tokenize(tokenizer.decode_str([token])) for token in special}
-        self._words, self._bits = np.divmod(np.array(special, dtype=np.int32), 32)
+        is_special = np.zeros((tokenizer.vocab_size + 31) // 32 * 32, dtype=bool)
+        is_special[special] = True
+        self._special = np.packbits(is_special, bitorder="little").view(np.int32)  # as a mask
 
     def of(self, token: int) -> list[int]:
         return self._spellings[token]
 
     def among(self, mask: NDArray[np.int32]) -> list[int]:
         """The special tokens that the mask allows."""
-        is_allowed = (mask[self._words] >> self._bits & 1).astype(bool)
-        return [int(token) for token in (32 * self._words + self._bits)[is_allowed]]
+        allowed = mask[: self._special.size] & self._special
+        if not allowed.any():  # as at nearly every step
+            return []
+        return [int(token) for token in np.flatnonzero(np.unpackbits(allowed.view(np.uint8), bitorder="little"))]
 
 
 class LLGuidanceCompiler:

@@ -23,6 +23,7 @@ from engine.events import Enforcement, Receipt, ReceiptEntry
 from engine.grammars.closing_bounds import ClosingBound, longest_closing
 from engine.grammars.closing_hints import ClosingHints
 from engine.grammars.custom_tools import input_grammar, may_write
+from engine.grammars.encoders.json_objects import json_rules
 from engine.grammars.json_schema import CheckedSchema, check_schema
 from engine.grammars.lark_source import check_callers
 from engine.grammars.literals import ANY_TEXT, regex_literal, string_literal
@@ -166,6 +167,7 @@ class TurnBuilder:
         self._closing = TurnClosing()
         self._has_calls = bool(request.callable_tools)
         self._call_rules = self._calls() if self._has_calls else []
+        self._response_rules: list[str] = []
         self._response_body = self._response()
 
     def build(self, opening: Opening) -> Turn:
@@ -198,7 +200,8 @@ class TurnBuilder:
         body = self._body(opening)
         if not body:
             return None
-        return self._assemble([f"start: {_REASONING[opening]} body", *self._reasoning(opening), *body])
+        start = f"start: {_REASONING[opening]} body"
+        return self._assemble([start, *self._reasoning(opening), *body, *self._response_rules])
 
     def _reasoning(self, opening: Opening) -> list[str]:
         if opening is Opening.NONE:
@@ -378,7 +381,7 @@ class TurnBuilder:
                 schema = json.loads(grammar.source)
                 checked = check_schema(schema, "response", lenient=lenient, strict_formats=strict)
                 self._closing.add_schema(checked, longest_closing(checked.schema), hints_of(checked))
-                return self._json(checked, "response", None)
+                return self._response_json(checked)
             case GrammarKind.CHOICE:
                 options = _options(grammar.source)
                 self._closing.add_texts(options)
@@ -390,6 +393,14 @@ class TurnBuilder:
                 self._closing.add_unknown()
                 check_callers(grammar.source, "response")
                 return self._subgrammar(grammar.source)
+
+    def _response_json(self, checked: CheckedSchema) -> str:
+        whole = self._json(checked, "response", None)
+        found = json_rules(checked.schema)
+        if found is None:
+            return whole
+        self._response_rules = list(found.rules)
+        return found.body
 
     def _json(self, checked: CheckedSchema, path: str, tool: str | None) -> str:
         self._entries.extend(checked.entries)

@@ -7,7 +7,7 @@ import mlx.core as mx
 import pytest
 from mlx import nn
 
-from benchmarks import batch, host_step, idle_memory, long_string, tools_overhead, ttft
+from benchmarks import batch, host_step, idle_memory, long_string, overlap, tools_overhead, ttft
 from benchmarks.batch_modes import BatchRun
 from benchmarks.grammar_processors import MaskProcessor
 from benchmarks.host_clock import PARTS, HostClock, HostStep, steady
@@ -220,3 +220,25 @@ def test_the_weights_of_a_tied_head_are_a_product_too() -> None:
     found = [(method, width) for _, method, width in weight_layers(Tied())]
     assert sorted(found) == [("__call__", 64), ("as_linear", 4)]
     assert all(seconds > 0 for seconds in product_seconds(Tied(), [1, 2]).values())
+
+
+# Overlap
+
+
+def test_what_work_adds_to_a_pass_is_taken_within_each_pair() -> None:
+    pairs = [(overlap.Pass(0.04, 0.010, 0.050), overlap.Pass(0.04, 0.006, 0.0505)) for _ in range(15)]
+    found = overlap.summary(pairs, seed=0)
+    assert (found["wait_ms"]["median"], found["wait_after_work_ms"]["median"]) == (10.0, 6.0)
+    assert found["exposed_ms"]["median"] == 0.5
+
+
+def test_the_host_is_busy_between_launch_and_wait() -> None:
+    stamps: list[str] = []
+
+    def launch(tokens: list[int]) -> mx.array:
+        stamps.append("launch")
+        return mx.array(tokens)
+
+    found = overlap.timed(launch, lambda _: stamps.append("wait"), work_s=0.002)
+    assert stamps == ["launch", "wait"]
+    assert found.whole_s - found.launch_s - found.wait_s >= 0.002
