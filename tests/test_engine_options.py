@@ -238,13 +238,30 @@ def test_the_receipt_says_what_was_enforced_and_how() -> None:
     )
     with Engine(fake_loaded(bonus={'"': 500})) as engine:
         answer = engine.chat([USER], tools=[tool], tool_choice="required", max_tokens=60)
-    entries = {entry.path: entry.enforcement for entry in answer.receipt.entries}
-    assert entries == {
-        "tool_choice": Enforcement.GRAMMAR,
-        "tools[0].parameters": Enforcement.NARROWED,
-        "tools[0].parameters.properties.a.format": Enforcement.ANNOTATION,
-        "tools[0].parameters.properties.a.title": Enforcement.ANNOTATION,
-    }
+    entries = [(entry.path, entry.enforcement) for entry in answer.receipt.entries]
+    assert entries == [
+        ("tool_choice", Enforcement.GRAMMAR),
+        ("tools[0].parameters", Enforcement.GRAMMAR),
+        ("tools[0].parameters.properties.a.format", Enforcement.ANNOTATION),
+        ("tools[0].parameters.properties.a.title", Enforcement.ANNOTATION),
+        ("tools[0].parameters", Enforcement.NARROWED),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("response", "what"),
+    [
+        (Grammar.json_schema({"enum": ["a"]}), "all of the schema that no other entry names"),
+        (Grammar.regex("a"), "regex"),
+        (Grammar.choice(["a"]), "choice"),
+        (Grammar.lark('start: "a"'), "lark"),
+    ],
+    ids=["schema", "regex", "choice", "lark"],
+)
+def test_the_receipt_says_what_binds_a_response(response: Grammar, what: str) -> None:
+    with Engine(fake_loaded()) as engine:
+        (entry,) = engine.chat([USER], response=response).receipt.entries
+    assert (entry.path, entry.enforcement, entry.detail) == ("response", Enforcement.GRAMMAR, what)
 
 
 def test_a_free_answers_receipt_is_empty() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jsonschema_rs
 
+from engine.checks import shown
 from engine.grammars.schema_walk import child_path, refusal
 from engine.types import JsonObject
 
@@ -74,8 +75,19 @@ def _fault(schema: Any, path: str, dialect: Dialect) -> tuple[str, str] | None:
         where = path
         for key in error.instance_path:
             where = child_path(where, key)
-        return where, error.message
+        return where, _reason(error)
     return None
+
+
+def _reason(error: Any) -> str:
+    """What the library says of a fault, with all that would be allowed."""
+    kinds = jsonschema_rs.ValidationErrorKind
+    if isinstance(error.kind, kinds.AnyOf):
+        return "; or: ".join(dict.fromkeys(_reason(branch[0]) for branch in error.kind.context))
+    if isinstance(error.kind, kinds.Enum):
+        return f"{shown(error.instance)} is not one of {', '.join(map(str, error.kind.options))}"
+    message: str = error.message
+    return message
 
 
 @functools.cache

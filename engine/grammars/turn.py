@@ -357,6 +357,8 @@ class TurnBuilder:
         rules.extend(found.rules)
         self._parts.append(Part(path, found.source, may_be_empty=tool.format is not None))
         self._probes += [Part(path, probe) for probe in found.probes]
+        if tool.format is not None:
+            self._note_held(path, tool.format.kind.value)
         self._entries += found.entries
         self._add_input_closing(tool.format)
         if found.subgrammar is not None:
@@ -375,6 +377,8 @@ class TurnBuilder:
         grammar = self._request.response
         if grammar is None:
             return None
+        if grammar.kind is not GrammarKind.JSON_SCHEMA:
+            self._note_held("response", grammar.kind.value)
         match grammar.kind:
             case GrammarKind.JSON_SCHEMA:
                 lenient, strict = self._options.lenient, self._options.strict_formats
@@ -403,6 +407,7 @@ class TurnBuilder:
         return found.body
 
     def _json(self, checked: CheckedSchema, path: str, tool: str | None) -> str:
+        self._note_held(path, "all of the schema that no other entry names")
         self._entries.extend(checked.entries)
         if checked.vetoed:
             self._vetoed.append(VetoedPart(path, checked, tool))
@@ -411,6 +416,9 @@ class TurnBuilder:
             self._parts.append(Part(where, f"start: {string.lark()}", may_outgrow="{" in pattern))
         self._parts.append(Part(path, f"start: {checked.lark()}"))
         return checked.lark()
+
+    def _note_held(self, path: str, what: str) -> None:
+        self._entries.append(ReceiptEntry(path, Enforcement.GRAMMAR, what))
 
     def _subgrammar(self, lark: str) -> str:
         """A grammar of its own, so that its rules' names cannot meet ours."""

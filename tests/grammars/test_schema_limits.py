@@ -65,6 +65,13 @@ def test_what_the_metaschema_refuses_is_refused_by_its_path(schema: Any, where: 
     assert refused_at(schema) == f"response{where}"
 
 
+def test_a_type_that_there_is_not_is_told_which_there_are() -> None:
+    with pytest.raises(
+        SchemaError, match="'strin' is not one of array, boolean, integer, null, number, object, string"
+    ):
+        check_schema({"type": "strin"}, "r")
+
+
 @pytest.mark.parametrize("draft", [dialect.metaschema + end for dialect in DIALECTS for end in ("", "#")])
 def test_the_drafts_from_6_on_are_known(draft: str) -> None:
     assert allows({"$schema": draft, **INTEGER}, 1)

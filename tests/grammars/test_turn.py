@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.errors import GrammarError, SchemaError
+from engine.errors import GrammarError, SchemaError, UnenforceableError
 from engine.events import Enforcement
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.tool_format import ToolFormat
@@ -240,16 +240,16 @@ def test_calls_as_the_format_writes_them_are_accepted_token_for_token(
 
 PATTERN = ".properties.a.pattern"
 BROKEN: list[tuple[str, Any, str, type[Exception]]] = [
-    ("a keyword that is refused", an_object({"a": {"$ref": "http://x"}}), ".properties.a.$ref", SchemaError),
+    ("a keyword that is refused", an_object({"a": {"$ref": "http://x"}}), ".properties.a.$ref", UnenforceableError),
     ("a type that is none", an_object({"a": {"type": "txt"}}), ".properties.a.type", SchemaError),
     (
         "a regex that is none",
         an_object({"a": {"type": "string", "pattern": "("}}),
         PATTERN,
-        SchemaError,
+        UnenforceableError,
     ),
-    ("a regex that looks around", an_object({"a": {"pattern": "(?=a)"}}), PATTERN, SchemaError),
-    ("a regex that is too large", an_object({"a": {"pattern": "^a{1000000}$"}}), PATTERN, SchemaError),
+    ("a regex that looks around", an_object({"a": {"pattern": "(?=a)"}}), PATTERN, UnenforceableError),
+    ("a regex that is too large", an_object({"a": {"pattern": "^a{1000000}$"}}), PATTERN, UnenforceableError),
     ("a regex that is read late", an_object({"a": {"type": "string", "pattern": "a$b"}}), PATTERN, GrammarError),
     ("no value", an_object({"a": False}, required=["a"]), "", SchemaError),
     ("a loop", an_object({"a": {"$ref": "#/properties/a"}}), ".properties.a.$ref", SchemaError),
@@ -340,8 +340,10 @@ def test_the_receipt_names_the_tool_and_the_response_by_path(family: ToolFormat)
     asked = request(CLOCK, Tool("f", "", described), response=Grammar.json_schema({"title": "t"}))
     entries = {entry.path: entry.enforcement for entry in turn_of(asked, family).receipt.entries}
     assert entries == {
+        "tools[0].parameters": Enforcement.GRAMMAR,
         "tools[1].parameters.properties.a.description": Enforcement.ANNOTATION,
         "tools[1].parameters": Enforcement.NARROWED,
+        "response": Enforcement.GRAMMAR,
         "response.title": Enforcement.ANNOTATION,
     }
 
