@@ -32,6 +32,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.tools.web_search",
         "engine.grammars.closing engine.grammars.closing_bounds engine.grammars.llguidance_backend "
         "engine.grammars.schema_numbers engine.grammars.schema_references engine.grammars.veto_arrays "
+        "engine.grammars.veto_numbers "
         "engine.outlines_terms engine.prefix_cache engine.sampling.sampler engine.slots engine.tokenizer "
         "engine.tools",
         "engine.grammars.reasoning_budget engine.grammars.schema_closing engine.grammars.schema_formulas "
@@ -49,7 +50,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.template_skills",
         "engine.grammars.families.literal_families engine.grammars.turn engine.grammars.veto_matcher engine.guard "
         "engine.output engine.prompt",
-        "engine.grammars.tool_formats engine.sequence",
+        "engine.grammars.tool_formats engine.sequence engine.vetoes",
         "engine.drafts engine.draws engine.inspection engine.scheduler",
         "engine.step",
         "engine.generation",

@@ -286,6 +286,7 @@ class Endless:
         row[:3] = 0x0FFF_0FFF
 
     is_accepting = is_terminated = False
+    wanted = ()
 
     def copy(self) -> "Endless":
         return Endless()
@@ -311,6 +312,7 @@ class Vetoing:
     inner: Matcher
     unwanted: str
     written: str = ""
+    wanted = ()
 
     def accept(self, tokens: list[int]) -> None:
         self.inner.accept(tokens)
