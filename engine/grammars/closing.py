@@ -135,7 +135,7 @@ class ClosingSearch:
         return self._search(matcher, max_tokens, hints, takes_first=False)
 
     def texts(self, matcher: Matcher, hints: ClosingHints = NO_HINTS) -> Iterator[bytes]:
-        """Different texts after which the turn may end, short ones first, as many as are found."""
+        """Texts after which the turn may end, short ones first, as many as are found; some may come again."""
         search = self._new(hints, None)
         for path in search.ends(matcher):
             yield b"".join(self._order.token_bytes[token] for token in path)

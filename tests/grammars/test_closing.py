@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -262,6 +263,13 @@ def test_a_regex_is_ended_by_its_shortest_match(search: ClosingSearch) -> None:
     regex = r"(?s:.*)Answer: [0-9]+\."
     matcher = after("Let me see", "start: /" + regex + "/")
     assert text_of(search.path(matcher, UNBOUNDED, regex_hints(regex))) == "Answer: 0."
+
+
+def test_one_search_goes_on_to_many_different_texts(search: ClosingSearch) -> None:
+    matcher = after("", lark_of(an_object({"a": STRING}, required=["a"], additionalProperties=False)))
+    texts = list(itertools.islice(search.texts(matcher), 100))
+    assert len({json.loads(text)["a"] for text in texts}) > 50  # one text may have several cuts
+    assert [json.loads(text) for text in search.texts(after("", lark_of({"enum": ["a", 1]})))] in (["a", 1], [1, "a"])
 
 
 # --- Where there is no path, or not for every token
