@@ -20,11 +20,9 @@ from engine.grammars.closing_hints import ClosingHints
 from engine.grammars.matcher import GrammarCompiler, Matcher
 from engine.grammars.reasoning_budget import ReasoningBudget, reasoning_tags
 from engine.grammars.tool_format import Opening, ToolFormat
-from engine.grammars.turn import Turn, VetoedPart
+from engine.grammars.turn import Turn
 from engine.grammars.turn_cache import KnownTurn, Turns
-from engine.grammars.turn_closing import hints_of
 from engine.grammars.turn_parser import TurnParser
-from engine.grammars.veto import Veto
 from engine.grammars.veto_matcher import TurnReader, TurnVetoes, VetoMatcher
 from engine.guard import Guard
 from engine.model import LoadedModel
@@ -35,6 +33,7 @@ from engine.sampling.sampler import choice_key
 from engine.sequence import Sequence
 from engine.template_skills import skills_of
 from engine.types import CustomTool, GrammarKind, Request, SamplingParams
+from engine.vetoes import VetoMaker
 
 MAX_SEED = 2**63
 MAX_TOKENS_OF_TAG = 32  # of a prompt's end: enough to see whether it opens the reasoning
@@ -70,6 +69,7 @@ class Admission:
             hints=ClosingHints(anywhere=(*ends, *tool_format.arguments.text_ends)),
             ways_out=[loaded.tokenizer.encode(text) for text in self._ways_out()],
         )
+        self._vetoes = VetoMaker(compiler, self.closing, loaded.tokenizer, tool_format, context_length)
 
     def _ways_out(self) -> list[str]:
         """What leads to a call: the marker, at a turn's start and from inside of its reasoning."""
@@ -147,24 +147,13 @@ class Admission:
 
     def _compiled(self, request: Request, known: KnownTurn, opening: Opening) -> Matcher | None:
         turn, matcher = known.turn, known.compile(self._compiler)
-        vetoes = {part.tool: Veto(part.checked.source, part.checked.vetoed) for part in turn.vetoed}
-        if not known.is_sound:
-            for part in turn.vetoed:
-                self._check_can_be_satisfied(part, vetoes[part.tool])
+        vetoes = {part.tool: self._vetoes.of(part) for part in turn.vetoed}
         known.is_sound = True
         if matcher is None or not vetoes:
             return matcher
         of_tools = {name: veto for name, veto in vetoes.items() if name is not None}
         parser = self._parser(request, turn, opening)
         return VetoMatcher(matcher, TurnReader(parser, TurnVetoes(of_tools, vetoes.get(None)), self._tokenizer))
-
-    def _check_can_be_satisfied(self, part: VetoedPart, veto: Veto) -> None:
-        """A grammar that is too wide compiles where no value passes the veto. Raises GrammarError."""
-        alone = self._compiler.compile(f"start: {part.checked.lark()}", param=part.path)
-        text = TurnParser(self._tool_format, has_calls=False, special_tokens={}, call_id=str)
-        matcher = VetoMatcher(alone, TurnReader(text, TurnVetoes(response=veto), self._tokenizer))
-        if self.closing.path(matcher, self._context_length, hints_of(part.checked)) is None:
-            raise GrammarError(f"{part.path} cannot be enforced: no value was found that satisfies it", param=part.path)
 
     def _with_budget(self, request: Request, matcher: Matcher | None, opening: Opening) -> Matcher | None:
         reasoning, budget = self._tool_format.reasoning, request.reasoning_budget

@@ -17,7 +17,8 @@ from engine.grammars.matcher import Matcher
 
 MARGIN = 16  # tokens; the search begins so much earlier than it must, so that one that finds nothing does no harm
 MAX_SKIPPED = 12  # first tokens of the held way that another token may make needless
-MAX_NODES = 64  # of a search in the midst of a turn: some 10 ms; a token for which no way is found so soon is vetoed
+MAX_NODES = 64  # of a search in the midst of a turn; a token for which no way is found so soon is vetoed
+MIN_NODES = 8  # each token that is vetoed halves the nodes for the next one at the same place, down to this
 MAX_FIRST_NODES = 512  # of the first look for a way that fits; where there is none, the shortest is looked for
 OPENING = (b"{", b"[")
 
@@ -55,6 +56,7 @@ class Guard:
     path: tuple[int, ...] | None = None  # completes the turn from the sequence's state; None where none is needed yet
     _known: int = 0  # length of the completion that the last search found
     _num_opened: int = 0  # brackets written since then
+    _num_refused: int = 0  # tokens, since one was taken
 
     def begin(self, matcher: Matcher, room: int, most: int) -> int | None:
         """The least budget of a turn that begins here; 0 where room is surely enough; None where no way was found.
@@ -77,6 +79,11 @@ class Guard:
 
         The matcher stands before the token, and stays there. After True, the token must be taken.
         """
+        is_admitted = self._admits(matcher, token, room)
+        self._num_refused = 0 if is_admitted else self._num_refused + 1
+        return is_admitted
+
+    def _admits(self, matcher: Matcher, token: int, room: int) -> bool:
         if self.path and self.path[0] == token:
             self.path = self.path[1:]
             return True
@@ -113,7 +120,8 @@ class Guard:
             return self.finder.path(after, room, self.hints, None)
         rejoined = self._rejoined(after.copy(), self.path)
         if rejoined is None:
-            return self.finder.path(after, room, self.hints, MAX_NODES)
+            max_nodes = max(MAX_NODES >> self._num_refused, MIN_NODES)
+            return self.finder.path(after, room, self.hints, max_nodes)
         return rejoined if len(rejoined) <= room else None
 
     def _rejoined(self, after: Matcher, path: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -27,6 +27,7 @@ from engine.checks import (
     shown,
 )
 from engine.errors import RequestError, SchemaError, UnknownToolError
+from engine.grammars.schema_limits import DEFAULT_LIMITS
 from engine.tool_display import ToolDisplay
 
 JsonObject = Mapping[str, Any]
@@ -122,6 +123,7 @@ class Tool:
         check("strict", self.strict, "a bool", holds=isinstance(self.strict, bool))
         is_schema = self.parameters is None or isinstance(self.parameters, Mapping)
         check("parameters", self.parameters, "a JSON schema of an object", holds=is_schema, error=SchemaError)
+        DEFAULT_LIMITS.check_depth(self.parameters, "parameters")
         json_text("parameters", dict(self.parameters or {}), error=SchemaError)
 
 
@@ -220,6 +222,7 @@ class Grammar:
     @classmethod
     def json_schema(cls, schema: JsonObject | bool) -> "Grammar":
         """Any JSON value that satisfies the schema, taken as JSON Schema writes it."""
+        DEFAULT_LIMITS.check_depth(schema, "response")
         return cls(GrammarKind.JSON_SCHEMA, json_text("response", schema, error=SchemaError))
 
     @classmethod

@@ -340,6 +340,10 @@ class FailingMatcher:
     def must_look_ahead(self) -> bool:
         return self.inner.must_look_ahead
 
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        return self.inner.wanted
+
     def copy(self) -> Self:
         return type(self)(self.inner.copy(), self.tokens_left)
 

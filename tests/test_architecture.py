@@ -33,8 +33,8 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.sampling.bitmask engine.sampling.logits engine.tools.calculate engine.tools.web_search",
         "engine.grammars.closing engine.grammars.closing_bounds engine.grammars.encoders.literal_style "
         "engine.grammars.llguidance_backend engine.grammars.schema_numbers engine.grammars.schema_references "
-        "engine.grammars.veto_arrays engine.outlines_terms engine.prefix_cache engine.sampling.sampler "
-        "engine.slots engine.tokenizer engine.tools",
+        "engine.grammars.veto_arrays engine.grammars.veto_numbers engine.outlines_terms engine.prefix_cache "
+        "engine.sampling.sampler engine.slots engine.tokenizer engine.tools",
         "engine.grammars.reasoning_budget engine.grammars.schema_closing engine.grammars.schema_formulas "
         "engine.grammars.schema_states engine.grammars.veto engine.memory",
         "engine.grammars.schema_cases engine.grammars.schema_source engine.model engine.prefix_store",
@@ -54,7 +54,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.decision_point engine.grammars.tool_formats engine.grammars.tool_schemas "
         "engine.grammars.veto_matcher engine.guard engine.output engine.prompt",
         "engine.decision_plans engine.finetuning.writing engine.grammars.turn engine.inspection",
-        "engine.finetuning.training engine.grammars.turn_cache engine.sequence",
+        "engine.finetuning.training engine.grammars.turn_cache engine.sequence engine.vetoes",
         "engine.drafts engine.draws engine.scheduler",
         "engine.deciding",
         "engine.step",

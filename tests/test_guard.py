@@ -33,11 +33,13 @@ class Finder:
 
     found: tuple[int, ...] | None
     asked: list[int] = field(default_factory=list)  # the room of each search
+    nodes: list[int | None] = field(default_factory=list)  # that each may look at
 
     def path(
         self, matcher: Matcher, max_tokens: int, hints: ClosingHints, max_nodes: int | None
     ) -> tuple[int, ...] | None:
-        del matcher, hints, max_nodes
+        del matcher, hints
+        self.nodes.append(max_nodes)
         self.asked.append(max_tokens)
         return self.found if self.found is not None and len(self.found) <= max_tokens else None
 
@@ -110,6 +112,15 @@ def test_a_known_way_that_would_be_forced_in_other_tokens_from_here_is_no_way() 
     assert guard.path == (c, joined)
     matcher.accept([b, c])
     assert matcher.forced_tokens() == [joined]
+
+
+def test_tokens_that_are_refused_at_one_position_cost_less_and_less() -> None:
+    tokens = [fake_tokenizer().encode(letter)[0] for letter in "bcdefghi"]
+    finder = Finder(None)
+    guard = guard_of(finder, None)
+    guard.path = (fake_tokenizer().encode("a")[0],)
+    assert not any(guard.admits(letters("start: /ab?|[b-z][cd]{20}/"), token, room=1) for token in tokens)
+    assert finder.nodes == [64, 32, 16, 8, 8, 8, 8, 8]
 
 
 def test_the_known_way_is_followed_without_a_search() -> None:

@@ -24,6 +24,7 @@ NO_HINTS = ClosingHints()
 AT_ONCE = -1.0
 SEEN_BEFORE = 8.0  # what a place costs that looks like one that was seen at the same length
 PER_DOUBLING = 0.1  # what each doubling of a path's length costs, so that no loop goes on for ever
+OF_REFUSED = 1 / 8  # of what a token costs that led somewhere, a refused one does
 KEEP_EVERY = 64  # nodes in a row of which one keeps its matcher
 MAX_STUCK = 512  # nodes in almost free text that a search looks at; their masks take milliseconds
 MAX_IN_VAIN = 2  # a hint may first have to be what it ends
@@ -67,10 +68,17 @@ class _Node:
 
     # Set when it is looked at.
     untried: Iterator[tuple[int, _Begun | None]] | None = None
+    wanted: tuple[str, ...] = ()  # what the matcher knows to lead on
     num_tried: int = 0
+    num_refused: int = 0  # of these, by a veto
     is_stuck: bool = False  # in almost free text, where nothing shows an end
     place: int = 0  # what its mask hashes to
     first_bytes: frozenset[int] = field(default_factory=frozenset)
+
+    @property
+    def cost_of_next(self) -> float:
+        """Of the place after the next token; those that led nowhere hardly count."""
+        return self.cost + math.log2(1 + self.num_tried - (1 - OF_REFUSED) * self.num_refused)
 
     def path(self) -> tuple[int, ...]:
         parts = []
@@ -126,6 +134,21 @@ class ClosingSearch:
         """
         return self._search(matcher, max_tokens, hints, takes_first=False)
 
+    def texts(self, matcher: Matcher, hints: ClosingHints = NO_HINTS) -> Iterator[bytes]:
+        """Texts after which the turn may end, short ones first, as many as are found; some may come again."""
+        search = self._new(hints, None)
+        for path in search.ends(matcher):
+            yield b"".join(self._order.token_bytes[token] for token in path)
+
+    def _new(self, hints: ClosingHints, max_nodes: int | None) -> "_Search":
+        return _Search(
+            self._order,
+            self._eos_ids,
+            self._hints + hints,
+            max_nodes=max_nodes or self._max_nodes,
+            num_more_nodes=self._num_more_nodes,
+        )
+
     def _search(
         self,
         matcher: Matcher,
@@ -150,13 +173,7 @@ class ClosingSearch:
     def _run(
         self, matcher: Matcher, max_tokens: int, hints: ClosingHints, *, takes_first: bool, max_nodes: int | None
     ) -> tuple[int, ...] | None:
-        search = _Search(
-            self._order,
-            self._eos_ids,
-            self._hints + hints,
-            max_nodes=max_nodes or self._max_nodes,
-            num_more_nodes=self._num_more_nodes,
-        )
+        search = self._new(hints, max_nodes)
         found = search.run(matcher, max_tokens, takes_first=takes_first)
         self.num_nodes = search.num_nodes
         return found
@@ -187,6 +204,20 @@ class _Search:
         self._serial = 0
         self._num_stuck = 0
         self.num_nodes = 0
+
+    def ends(self, matcher: Matcher) -> Iterator[tuple[int, ...]]:
+        """Paths to all ends, one after the other, until as many places as may be were looked at."""
+        root = self._reached(matcher.copy(), None, (), 0.0, None)
+        if root is not None:
+            self._offer(root, math.inf)
+        while self._queue and self.num_nodes < self._max_nodes:
+            _, _, node = heapq.heappop(self._queue)
+            if node.is_end:
+                yield node.path()
+                node.is_end = False  # more may follow
+                self._push(node, node.cost + 1 + _of_length(node.length))
+            elif (child := self._next_child(node)) is not None:
+                self._offer(child, math.inf)
 
     def run(self, matcher: Matcher, max_tokens: int, *, takes_first: bool) -> tuple[int, ...] | None:
         """takes_first: of the paths that fit; else the shortest."""
@@ -227,11 +258,13 @@ class _Search:
         token, begun = next(node.untried, (None, None))
         if token is None:
             return None
-        cost = node.cost + math.log2(1 + node.num_tried)
+        cost = node.cost_of_next
         self._count_try(node, token)
-        self._push(node, node.cost + math.log2(1 + node.num_tried) + _of_length(node.length))
         self.num_nodes += 1
-        return self._reached(self._matcher_for_child(node), node, (token,), cost, begun)
+        child = self._reached(self._matcher_for_child(node), node, (token,), cost, begun)
+        node.num_refused += child is None
+        self._push(node, node.cost_of_next + _of_length(node.length))
+        return child
 
     def _count_try(self, node: _Node, token: int) -> None:
         node.num_tried += 1
@@ -295,7 +328,7 @@ class _Search:
         if self._num_stuck > MAX_STUCK:
             self._queue.clear()
             return False
-        node.first_bytes = choices.first_bytes
+        node.first_bytes, node.wanted = choices.first_bytes, node.matcher.wanted
         node.untried = self._in_order(node, choices)
         if (node.place, node.num_bytes) in self._seen:
             node.cost += SEEN_BEFORE
@@ -310,13 +343,16 @@ class _Search:
         for token, begun in itertools.chain(
             self._hinted(node, choices),
             ((token, None) for token in self._preferred(node, choices)),
-            ((token, None) for token in reversed(choices.tokens.tolist())),
+            ((token, None) for token in choices.shortest_first()),
         ):
             if token not in tried:
                 tried.add(token)
                 yield token, begun
 
     def _hinted(self, node: _Node, choices: Choices) -> Iterator[tuple[int, _Begun | None]]:
+        for text in node.wanted:
+            if (token := self._first_of(text.encode(), choices)) is not None:
+                yield token, None
         if node.begun is not None:
             if (token := self._first_of(node.begun.rest, choices)) is not None:
                 yield token, self._written(node.begun, token)

@@ -19,6 +19,7 @@ OUTSIDE = frozenset(b'"{}[],:-+.0123456789eEtfn \n<')
 # What stands before the quote that begins a string, and what follows the one that ends it.
 BEFORE_STRING = frozenset(b" [{")
 AFTER_STRING = frozenset(b",}]: \n")
+CHUNK = 64
 BROAD = 90  # first bytes; where so many may come, text is hardly bound
 
 # Costs of what a token leaves behind; less than nothing for what it closes.
@@ -31,13 +32,19 @@ TokenIds = NDArray[np.int32]
 class Choices:
     """The tokens that may come next at one place."""
 
-    tokens: TokenIds  # the allowed ones that are text, longest first
     special: tuple[int, ...]  # allowed special tokens; those that end the turn are left out
     first_bytes: frozenset[int]  # with which the allowed tokens begin
     longest: tuple[int, ...]  # for each first byte the longest token, longest first
     closers: tuple[int, ...]  # that close something or are whole values, by what they leave behind
     openers: tuple[int, ...]  # that open a bracket and leave it open, likewise
     is_allowed: NDArray[np.bool_]  # by token id
+    text: TokenIds  # all tokens that are text, allowed or not, longest first
+
+    def shortest_first(self) -> Iterator[int]:
+        """All that are text."""
+        tokens = self.text[self.is_allowed[self.text]]
+        for end in range(len(tokens), 0, -CHUNK):  # most often the first few are enough
+            yield from tokens[max(0, end - CHUNK) : end][::-1].tolist()
 
     @property
     def is_broad(self) -> bool:
@@ -72,7 +79,10 @@ class TokenOrder:
         self._text = np.array(text, dtype=np.int32)
         self._by_bytes = {self.token_bytes[token]: token for token in reversed(text)}
         self._longest = max(map(len, self._by_bytes), default=0)
-        self._first = np.array([each[0] if each else 0 for each in self.token_bytes], dtype=np.uint8)
+        first = np.array([each[0] if each else 0 for each in self.token_bytes], dtype=np.uint8)[self._text]
+        self._by_first = np.argsort(first, kind="stable").astype(np.int32)  # places in the text's order
+        self._text_by_first = self._text[self._by_first]
+        self._first_bytes, self._starts = np.unique(first[self._by_first], return_index=True)
         self._opening = self._opening_quotes(text)
         self._inside, self._openers_inside = self._by_cost(text, inside=True)
         self._outside, self._openers_outside = self._by_cost(text, inside=False)
@@ -102,22 +112,31 @@ class TokenOrder:
     def choices(self, mask: NDArray[np.int32], last_byte: int | None) -> Choices:
         """mask: a row of a bitmask, of all the tokens' bits. last_byte: what stands before, if that is known."""
         allowed = np.unpackbits(mask.view(np.uint8), bitorder="little").view(bool)
-        tokens = self._text[allowed[self._text]]
-        first_bytes, places = np.unique(self._first[tokens], return_index=True)
+        first_bytes, longest = self._by_first_byte(allowed)
         is_outside = OUTSIDE.issuperset(first_bytes.tolist()) and (
             QUOTE not in first_bytes or last_byte in BEFORE_STRING or bool(allowed[self._opening].any())
         )
         closers = self._outside if is_outside else self._inside
         openers = self._openers_outside if is_outside else self._openers_inside
         return Choices(
-            tokens=tokens,
             special=tuple(self._special[allowed[self._special]].tolist()),
             first_bytes=frozenset(first_bytes.tolist()),
-            longest=tuple(tokens[np.sort(places)].tolist()),
+            longest=tuple(longest.tolist()),
             closers=tuple(closers[allowed[closers]].tolist()),
             openers=tuple(openers[allowed[openers]].tolist()),
             is_allowed=allowed,
+            text=self._text,
         )
+
+    def _by_first_byte(self, allowed: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], TokenIds]:
+        """The bytes with which the allowed tokens begin, and the longest token of each, longest first."""
+        if not len(self._starts):
+            return self._first_bytes, self._text
+        never = len(self._text)
+        places = np.where(allowed[self._text_by_first], self._by_first, never)
+        best = np.minimum.reduceat(places, self._starts)
+        is_there = best < never
+        return self._first_bytes[is_there], self._text[np.sort(best[is_there])]
 
     def prefixes(self, text: bytes) -> list[int]:
         """The tokens with which the text begins, the longest first."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from engine.errors import SchemaError
 from engine.events import Enforcement, ReceiptEntry
-from engine.grammars.schema_emission import emit
+from engine.grammars.schema_emission import ExampleSchema, emit, examples_for
 from engine.grammars.schema_limits import DEFAULT_LIMITS, SchemaLimits
 from engine.grammars.schema_source import Options, Source, read_source
 from engine.grammars.schema_tableau import Tableau
@@ -44,6 +44,7 @@ class CheckedSchema:
     patterns: Mapping[str, str] = field(default_factory=dict)  # path -> regex
     source: JsonObject | bool = True  # what a value must satisfy, in draft 2020-12, its references inside
     vetoed: frozenset[str] = frozenset()  # JSON pointers into the source: keywords that `schema` does not hold
+    examples: tuple[ExampleSchema, ...] = ()  # for some of these
 
     def lark(self) -> str:
         """The schema as a nonterminal of a Lark grammar, in our JSON style."""
@@ -103,12 +104,15 @@ def _read(schema: Any, path: str, options: Options, limits: SchemaLimits) -> Sou
 
 def _checked(source: Source, path: str, limits: SchemaLimits) -> CheckedSchema:
     try:
-        emitted = emit(Tableau(source, limits), path)
+        tableau = Tableau(source, limits)
+        emitted = emit(tableau, path)
+        examples = tuple(examples_for(tableau, emitted.wishes, path))
     except RecursionError:
         raise refusal(path, "its schemas are nested too deep, or refer to each other in too long a row") from None
     order = [ReceiptEntry(path, Enforcement.NARROWED, KEY_ORDER)] if emitted.has_order else []
     entries = tuple(dict.fromkeys((*source.entries, *order, *emitted.entries)))
-    return CheckedSchema(emitted.schema, entries, source.patterns, source.schema, frozenset(emitted.vetoed))
+    vetoed = frozenset(emitted.vetoed)
+    return CheckedSchema(emitted.schema, entries, source.patterns, source.schema, vetoed, examples)
 
 
 def _names_no_properties(schema: JsonObject) -> bool:

@@ -127,6 +127,35 @@ class JsonStream:
         """Whether the whole value is a number so far: nothing but the text's end tells that it is complete."""
         return self._state is _State.IN_SCALAR and self._frame is None
 
+    @property
+    def begun(self) -> str:
+        """The string or scalar that is open, as far as it is written."""
+        quote = '"' if self._state in (_State.IN_STRING, _State.IN_NAME) else ""
+        return quote + "".join(self._lexeme)
+
+    def has_member(self, name: str) -> bool:
+        """Whether the innermost object has a complete member of this name."""
+        return self._frame is not None and any(name in block for block in self._frame.members)
+
+    def texts_for(self, value: Any) -> tuple[str, ...]:
+        """What would write the value here, or what is left of it; a name, where a name must come.
+
+        Of two, the text's style tells which; none where nothing can, or something else is begun.
+        """
+        text = json.dumps(value, ensure_ascii=False)
+        if self._state in (*_VALUE_COMES, *_NAME_COMES):
+            return text, f" {text}"
+        if self._state in (_State.IN_STRING, _State.IN_NAME, _State.IN_SCALAR):
+            rest = text.removeprefix(self.begun)
+            return (rest,) if rest and len(rest) < len(text) else ()
+        return ()
+
+    def texts_after(self, value: Any) -> tuple[str, ...]:
+        """What would write the value, or a name, behind the one that is complete here, or may be."""
+        if self._state in (_State.COMMA, _State.IN_SCALAR):
+            return (f", {json.dumps(value, ensure_ascii=False)}",)
+        return ()
+
     def feed(self, text: str) -> list[JsonEvent]:
         """Take more text. Where the text is cut makes no difference."""
         events: list[JsonEvent] = []

@@ -101,6 +101,10 @@ class LLGuidanceMatcher:
     def must_look_ahead(self) -> bool:
         return False
 
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        return ()
+
     def copy(self) -> Self:
         return type(self)(self._matcher.deep_copy(), self._spellings)
 

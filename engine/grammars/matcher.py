@@ -43,6 +43,10 @@ class Matcher(Protocol):
     def must_look_ahead(self) -> bool:
         """Whether what the mask allows may lead to where nothing is allowed any more: a veto is open."""
 
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Texts one of which had better follow, the best first, for a way to the end; () where none is known."""
+
     def copy(self) -> Self:
         """An independent matcher in the same state."""
 

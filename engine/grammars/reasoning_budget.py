@@ -123,6 +123,10 @@ class ReasoningBudget:
     def must_look_ahead(self) -> bool:
         return self.inner.must_look_ahead
 
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        return self.inner.wanted
+
     def copy(self) -> Self:
         return replace(
             self,

@@ -6,20 +6,29 @@ A case is a schema that the grammar library holds, with states in place of the s
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.events import Enforcement, ReceiptEntry
 from engine.grammars.llguidance_backend import is_satisfiable
 from engine.grammars.schema_formats import LIBRARY_FORMATS, OWN_FORMATS
 from engine.grammars.schema_limits import SchemaLimits
-from engine.grammars.schema_literals import kind_of, values_of
-from engine.grammars.schema_logic import Alternative, Atom
+from engine.grammars.schema_literals import is_whole, kind_of, values_of
+from engine.grammars.schema_logic import Alternative, Atom, Literal
 from engine.grammars.schema_members import contains_in_scope, items_of
 from engine.grammars.schema_numbers import is_multiple_too_large, range_schemas
 from engine.grammars.schema_patterns import all_but
 from engine.grammars.schema_states import NEVER, State, state_of
 
 MAX_EXCLUDED = 2_000  # characters of the strings that one string must not be
+
+
+class Wish(NamedTuple):
+    """Values that are worth to know where a keyword is left to the veto."""
+
+    keyword: str  # its pointer
+    num_values: int
+    state: State = State()  # of items
+    pattern: str | None = None  # of an object's names; "" for any; None: they are items
 
 
 @dataclass(slots=True)
@@ -30,6 +39,7 @@ class Case:
     needs: tuple[State, ...] = ()
     vetoed: tuple[str, ...] = ()  # pointers of the keywords that it does not hold
     entries: tuple[ReceiptEntry, ...] = ()
+    wishes: tuple[Wish, ...] = ()
 
 
 @dataclass(slots=True)
@@ -46,6 +56,7 @@ class CaseOf:
     is_valid: Callable[[str, Any], bool]  # whether the schema at a pointer takes a value
     vetoed: list[str] = field(default_factory=list)
     entries: list[ReceiptEntry] = field(default_factory=list)
+    wishes: list[Wish] = field(default_factory=list)
 
     def all(self, kind: str) -> list[Any]:
         return [atom.value for atom in self.atoms if atom.kind == kind]
@@ -64,7 +75,9 @@ class CaseOf:
 
     def case(self, schema: dict[str, Any], needs: Sequence[State] = ()) -> Case:
         vetoed = [atom.blame for atom in self.atoms_of("veto")]
-        return Case(schema, tuple(needs), tuple(dict.fromkeys(vetoed + self.vetoed)), tuple(self.entries))
+        return Case(
+            schema, tuple(needs), tuple(dict.fromkeys(vetoed + self.vetoed)), tuple(self.entries), tuple(self.wishes)
+        )
 
     def values_at(self, atom: Atom) -> list[Any]:
         holder, _, keyword = str(atom.value).rpartition("/")
@@ -100,8 +113,10 @@ def number_cases(given: CaseOf) -> list[Case]:
     given.vetoed += [atom.blame for atom in given.atoms_of("not integer")]
     atoms = given.atoms
     if is_multiple_too_large(atoms):
-        given.vetoed += [atom.blame for atom in given.atoms_of("multipleOf")]
+        multiples = given.atoms_of("multipleOf")
+        given.vetoed += [atom.blame for atom in multiples]
         atoms = tuple(atom for atom in atoms if atom.kind != "multipleOf")
+        atoms += tuple(Atom("integer", None, atom.blame) for atom in multiples if is_whole(atom.value))
     schemas = range_schemas(atoms, excluded, given.path, given.path_of, given.entries.append)
     return [given.case({**schema}) for schema in schemas]
 
@@ -160,6 +175,7 @@ def array_cases(given: CaseOf) -> list[Case]:
         for position in range(num_first + 1)
     ]
     high = _unique(given, places, high)
+    _wish_items(given, places if high is None else places[: max(high, 1)], low)
     return _array_of(given, places, low, high)
 
 
@@ -173,6 +189,19 @@ def _unique(given: CaseOf, places: list[State], high: int | None) -> int | None:
     schema = given.source[places[0].literals[0].pointer] if places[0] != NEVER else {}
     num_values = len(schema["enum"]) if isinstance(schema, dict) and "enum" in schema else None
     return high if num_values is None else min(num_values, num_values if high is None else high)
+
+
+def _wish_items(given: CaseOf, places: list[State], low: int) -> None:
+    """Items that a `contains` finds, and such as differ from each other."""
+    items = [place for place in dict.fromkeys(places) if place != NEVER]
+    for atom in given.atoms_of("contains"):
+        assert isinstance(atom.value, tuple)
+        pointer, num_values = atom.value
+        for item in items if num_values else ():
+            wanted = state_of(given.source, [*item.literals, Literal(pointer, blame=atom.blame)])
+            given.wishes.append(Wish(pointer, num_values, wanted))
+    for atom in given.atoms_of("uniqueItems") if low > 1 else ():
+        given.wishes += [Wish(atom.blame, low, item) for item in items]
 
 
 def _array_of(given: CaseOf, places: list[State], low: int, high: int | None) -> list[Case]:

@@ -8,13 +8,13 @@ shared, what is recursive and what would stand too deep.
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import SchemaError
 from engine.events import Enforcement, ReceiptEntry
-from engine.grammars.schema_cases import Case
+from engine.grammars.schema_cases import Case, Wish
 from engine.grammars.schema_numbers import LARGEST_NUMBER
 from engine.grammars.schema_patterns import matches
 from engine.grammars.schema_states import ANY, NEVER, State
@@ -23,6 +23,8 @@ from engine.grammars.schema_walk import refusal
 
 MAX_INLINE = 20  # schemas one inside the other; the grammar library reads 128 levels of JSON
 MAX_DEPTH_OF_ALL = 600  # the same with every definition below another: more can overflow the library's stack
+NO_VALUE: dict[str, Any] = {"enum": []}
+MAX_WISHES = 32  # for which examples are looked for
 ANY_NAME = "any"
 
 # What the library would take for any value has numbers of any length.
@@ -36,6 +38,15 @@ ANY_VALUE = {
 
 
 @dataclass(frozen=True, slots=True)
+class ExampleSchema:
+    """A schema whose values may help to satisfy a keyword that is left to the veto."""
+
+    keyword: str  # its pointer
+    count: int  # how many of them are worth to know
+    schema: dict[str, Any]  # of items, or of names
+
+
+@dataclass(frozen=True, slots=True)
 class Emitted:
     """schema: for the grammar. vetoed: pointers into the source of the keywords that it does not hold."""
 
@@ -43,23 +54,40 @@ class Emitted:
     vetoed: tuple[str, ...]
     entries: tuple[ReceiptEntry, ...]
     has_order: bool  # some object may have two properties of given names
+    wishes: tuple[Wish, ...]  # for some of what is vetoed
 
 
 def emit(tableau: Tableau, path: str) -> Emitted:
     """Raises SchemaError where no value satisfies the schema, or it is past a limit."""
-    return _Emission(tableau, path).emit()
+    return _Emission(tableau, tableau.root, path).emit()
+
+
+def examples_for(tableau: Tableau, wishes: Iterable[Wish], path: str) -> Iterator[ExampleSchema]:
+    """The schemas of what is worth to know."""
+    for wish in itertools.islice(wishes, MAX_WISHES):
+        if wish.pattern is not None:
+            schema: dict[str, Any] = {"type": "string"} | ({"pattern": wish.pattern} if wish.pattern else {})
+            yield ExampleSchema(wish.keyword, wish.num_values, schema)
+            continue
+        try:
+            schema = _Emission(tableau, wish.state, path).emit().schema
+        except SchemaError:
+            schema = NO_VALUE
+        yield ExampleSchema(wish.keyword, wish.num_values, schema)
 
 
 class _Emission:
-    def __init__(self, tableau: Tableau, path: str) -> None:
+    def __init__(self, tableau: Tableau, root: State, path: str) -> None:
         self._tableau = tableau
+        self._root_state = root
         self._path = path
         self._uses: Counter[State] = Counter()
-        self._names: dict[State, str] = {tableau.root: "#"}
+        self._names: dict[State, str] = {root: "#"}
         self._taken = {ANY_NAME}  # names in $defs
         self._waiting: list[State] = []
         self._num_schemas = 0
         self._vetoed: dict[str, None] = {}
+        self._wishes: dict[Wish, None] = {}
         self._entries: dict[ReceiptEntry, None] = {}
         self._alive: set[State] = set()
         self._leaves: Counter[str] = Counter()  # schemas without others inside, as text: how often they stand
@@ -75,7 +103,7 @@ class _Emission:
         states = self._reach()
         self._alive = self._filled(states)
         self._leaves.update(filter(None, map(self._leaf, states)))
-        if self._tableau.root not in self._alive:
+        if self._root_state not in self._alive:
             raise refusal(self._path, "no value satisfies it")
         schema = self._root()
         definitions: dict[str, Any] = {}
@@ -90,11 +118,15 @@ class _Emission:
             raise refusal(self._path, f"its definitions are nested more than {MAX_DEPTH_OF_ALL} levels deep in all")
         entries = (*self._entries, *self._of_veto())
         return Emitted(
-            {**schema, "$defs": definitions} if definitions else schema, tuple(self._vetoed), entries, self._has_order
+            {**schema, "$defs": definitions} if definitions else schema,
+            tuple(self._vetoed),
+            entries,
+            self._has_order,
+            tuple(self._wishes),
         )
 
     def _root(self) -> dict[str, Any]:
-        root = self._tableau.root
+        root = self._root_state
         if root == ANY:
             self._uses[ANY] += 1
             return {"$ref": f"#/$defs/{ANY_NAME}"}
@@ -110,7 +142,7 @@ class _Emission:
     # --- Which states there are
 
     def _reach(self) -> list[State]:
-        found, waiting = {self._tableau.root: None}, [self._tableau.root]
+        found, waiting = {self._root_state: None}, [self._root_state]
         while waiting:
             for each in self._inside(waiting.pop()):
                 self._uses[each] += 1
@@ -209,10 +241,11 @@ class _Emission:
         cases = [case for case in self._tableau.cases(state) if self._alive.issuperset(case.needs)]
         for case in cases:
             self._vetoed |= dict.fromkeys(case.vetoed)
+            self._wishes |= dict.fromkeys(case.wishes)
             self._entries |= dict.fromkeys(case.entries)
             self._has_order |= len(case.schema.get("properties", ())) > 1
         text = self._leaf(state)
-        if self._leaves[text] > 1 and state != self._tableau.root:
+        if self._leaves[text] > 1 and state != self._root_state:
             if text not in self._leaf_names:
                 self._leaf_names[text] = self._free_name("leaf")
             return {"$ref": f"#/$defs/{self._leaf_names[text]}"}

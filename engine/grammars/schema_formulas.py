@@ -9,8 +9,8 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.grammars.schema_literals import kind_of, values_of
-from engine.grammars.schema_logic import And, Atom, Formula, Literal, all_of, any_of, replace_blame, veto
+from engine.grammars.schema_literals import is_exact, kind_of, values_of
+from engine.grammars.schema_logic import And, Atom, Formula, Literal, all_of, any_of, are_apart, replace_blame, veto
 from engine.grammars.schema_references import pointer_of
 from engine.grammars.schema_walk import child_pointer, refusal, words
 from engine.types import JsonObject
@@ -153,8 +153,15 @@ class Formulas:
         for keyword in words("const enum") & schema.keys():
             if not any(kind_of(value) == asked.kind for value in values_of(schema, keyword)):
                 return False
-            found.append(asked.atom(keyword, "values", child_pointer(asked.pointer, keyword)))
+            found.append(self.one_of_values(keyword, schema, asked))
         return all_of(found)
+
+    def one_of_values(self, keyword: str, schema: JsonObject, asked: _Asked) -> Formula:
+        same = [value for value in values_of(schema, keyword) if kind_of(value) == asked.kind]
+        if all(map(is_exact, same)):
+            return asked.atom(keyword, "values", child_pointer(asked.pointer, keyword))
+        is_whole = asked.kind == "number" and all(value % 1 == 0 for value in same)
+        return all_of([veto(asked.blame_for(keyword)), asked.atom(keyword, "integer", None) if is_whole else True])
 
     def not_values(self, keyword: str, schema: JsonObject, asked: _Asked) -> Formula:
         same = [value for value in values_of(schema, keyword) if kind_of(value) == asked.kind]
@@ -162,7 +169,7 @@ class Formulas:
             return True
         if asked.kind == "null":
             return False
-        if asked.kind in ("boolean", "number", "string"):
+        if asked.kind in ("boolean", "number", "string") and all(map(is_exact, same)):
             return asked.atom(keyword, "not values", child_pointer(asked.pointer, keyword))
         if same in ([[]], [{}]):
             return asked.atom(keyword, "minItems" if same == [[]] else "minProperties", 1)
@@ -219,7 +226,7 @@ class Formulas:
         parts = []
         for each, formula in formulas.items():
             alone = all_of([siblings, formula])
-            near = [other for other in formulas if other != each and not _are_apart(tags[each], tags[other])]
+            near = [other for other in formulas if other != each and not are_apart(tags[each], tags[other])]
             others = [opposed[other] for other in near if self.meet(all_of([alone, formulas[other]]), asked.kind)]
             parts.append(all_of([formula, *(replace_blame(other, blame) for other in others)]))
         return any_of(parts, blame)
@@ -304,7 +311,7 @@ class Formulas:
             return all_of([*found, True if high is None else asked.atom("contains", "maxItems", high)])
         if low or high is not None:
             found += [veto(asked.blame_for(each)) for each in ("contains", "maxContains") if each in schema]
-        return all_of([*found, asked.atom("contains", "contains", None)])
+        return all_of([*found, asked.atom("contains", "contains", (asked.inside("contains").pointer, low))])
 
     def not_contained(self, schema: JsonObject, asked: _Asked) -> Formula:
         low, high = schema.get("minContains", 1), schema.get("maxContains")
@@ -389,10 +396,6 @@ class Formulas:
             for name in schema[keyword]
         ]
         return any_of(ways, asked.blame_for(keyword))
-
-
-def _are_apart(one: dict[str, set[str]], other: dict[str, set[str]]) -> bool:
-    return any(one[name].isdisjoint(other[name]) for name in one.keys() & other.keys())
 
 
 Reader = Callable[[Formulas, JsonObject, _Asked], Formula]

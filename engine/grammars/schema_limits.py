@@ -1,6 +1,7 @@
 """How large a schema may be, in counts. Past a bound it is refused by path, or the veto holds what was too large."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from engine.errors import SchemaError
 
@@ -24,6 +25,23 @@ class SchemaLimits:
         bound = getattr(self, name)
         if value > bound:
             raise SchemaError(f"{path}: {value} is more than the limit {name} of {bound}", param=path)
+
+    def check_depth(self, schema: Any, path: str) -> None:
+        """Raises SchemaError where there are more levels of objects and arrays than max_depth."""
+        # Level by level, so that nesting of any depth is measured without recursion.
+        level, depth = [schema], 0
+        while level and depth <= self.max_depth:
+            depth += 1
+            level = [child for node in level for child in _children(node)]
+        if depth > self.max_depth:
+            reason = f"the schema is nested more than {self.max_depth} levels deep (the limit max_depth)"
+            raise SchemaError(f"{path}: {reason}", param=path)
+
+
+def _children(node: Any) -> list[Any]:
+    if isinstance(node, dict):
+        return list(node.values())
+    return node if isinstance(node, list) else []
 
 
 DEFAULT_LIMITS = SchemaLimits()

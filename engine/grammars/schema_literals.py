@@ -7,19 +7,24 @@ from engine.checks import is_number
 from engine.grammars.schema_walk import unenforceable
 from engine.types import JsonObject
 
-MAX_MULTIPLE_OF = 10_000  # digits as an integer, without zeros at the end; larger ones take seconds to compile
+# Digits as an integer; with some bounds, larger ones exhaust the library in the midst of a number, from 9,000 on.
+MAX_MULTIPLE_OF = 5_000
+LARGEST_INTEGER = 9 * 10**18  # that is written; integers are often ids of 64 bits
 MAX_EXACT = 2**53  # numbers are read as float64: integers beyond it would become their neighbours
 
 # JSON can write these as \uXXXX only, or (DEL) the grammar library takes them for such.
 NEVER_WRITTEN = frozenset(map(chr, [*range(0x20), 0x7F])) - frozenset("\n\r\t\b\f")
 
 
-def literal(value: Any, path: str) -> Any:
-    """The value, whole numbers in it as integers. Raises SchemaError for what the library would not write as it is."""
+def literal(value: Any, path: str, *, largest: int = LARGEST_INTEGER) -> Any:
+    """The value, whole numbers in it as integers. Raises SchemaError for what the library would not write as it is.
+
+    largest: integer that is no member of another value; of one that is, the grammar of any value knows no larger ones.
+    """
     if isinstance(value, list):
-        return [literal(each, path) for each in value]
+        return [literal(each, path, largest=MAX_EXACT) for each in value]
     if isinstance(value, dict):
-        return {name: literal(each, path) for name, each in value.items()}
+        return {name: literal(each, path, largest=MAX_EXACT) for name, each in value.items()}
     if isinstance(value, str) and NEVER_WRITTEN & set(value):
         raise unenforceable(path, f"{value!r} has a control character that is never written")
     if not is_number(value):
@@ -28,9 +33,14 @@ def literal(value: Any, path: str) -> Any:
         exponent = Decimal(repr(value)).normalize().as_tuple().exponent
         if _digits(value) <= MAX_EXACT and int(exponent) >= -22:  # such decimals are read and written without rounding
             return value
-    elif abs(value) <= MAX_EXACT:
+    elif abs(value) <= MAX_EXACT or (isinstance(value, int) and abs(value) <= largest):
         return int(value)
-    raise unenforceable(path, f"the number {value} cannot be held exactly")
+    raise unenforceable(path, f"the number {value} cannot be held exactly: it may have 15 digits, an integer {largest}")
+
+
+def is_exact(value: Any) -> bool:
+    """Whether the grammar library writes a literal as it is; the veto holds a larger integer."""
+    return not is_number(value) or abs(value) <= MAX_EXACT
 
 
 def kind_of(value: Any) -> str:
@@ -51,10 +61,13 @@ def values_of(schema: JsonObject, keyword: str) -> list[Any]:
     return [schema["const"]] if keyword == "const" else list(schema["enum"])
 
 
-def check_multiple(value: float, path: str) -> None:
-    """Raises SchemaError where a multiple of the value needs too large a grammar."""
-    if _digits(value) * (10 if value > MAX_MULTIPLE_OF else 1) > MAX_MULTIPLE_OF:
-        raise unenforceable(path, f"a multiple of {value} needs too large a grammar")
+def is_whole(value: Any) -> bool:
+    return bool(value % 1 == 0)
+
+
+def is_too_large(multiple: float) -> bool:
+    """Whether multiples of this need too large a grammar."""
+    return max(_digits(multiple), multiple) > MAX_MULTIPLE_OF
 
 
 def _digits(value: float) -> int:

@@ -113,3 +113,8 @@ def replace_blame(formula: Formula, blame: str) -> Formula:
     if isinstance(formula, Or):
         return Or(tuple(replace_blame(part, blame) for part in formula.parts), blame, formula.evaluates)
     return formula
+
+
+def are_apart(one: dict[str, set[str]], other: dict[str, set[str]]) -> bool:
+    """Whether two schemas give a property of one name different values; each: by name, the values that it may have."""
+    return any(one[name].isdisjoint(other[name]) for name in one.keys() & other.keys())

@@ -9,18 +9,16 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from engine.errors import UnenforceableError
 from engine.events import Enforcement, ReceiptEntry
-from engine.grammars.schema_literals import MAX_EXACT, check_multiple
+from engine.grammars.schema_literals import LARGEST_INTEGER, MAX_EXACT, is_too_large
 from engine.grammars.schema_logic import Atom
 
-# Of a number without a bound on that side. Readers hold all whole numbers up to 2**53 exactly as floats; integers are
-# often ids of 64 bits.
+# Of a number without a bound on that side. Readers hold all whole numbers up to 2**53 exactly as floats.
 LARGEST_NUMBER = 2**53
-LARGEST_INTEGER = 9 * 10**18
 STEP = Decimal("1e-6")  # that an exclusive bound moves inward, at most
 MAX_FOR_STEP = 10**6  # a larger bound moves further: float64 holds no sum of it and the step in a short decimal
 LOWER, UPPER = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
+MAX_LISTED = 100  # multiples that are listed one by one
 MAX_EXCLUDED = 50  # numbers that one number must not be
 
 Note = Callable[[ReceiptEntry], None]
@@ -38,6 +36,8 @@ def range_schemas(
     found = []
     for each in _around(sorted(set(excluded))[:MAX_EXCLUDED], bounds):
         schema: dict[str, Any] = {"type": "integer" if is_integer else "number", **each}
+        if multiple is not None and not is_integer:
+            schema = _at_multiples(schema, multiple)
         schema = _whole(schema) if is_integer else _moved(schema, atoms, path_of, note)
         missing = _missing(schema, is_integer=is_integer)
         if missing:
@@ -45,8 +45,35 @@ def range_schemas(
             note(ReceiptEntry(path, Enforcement.NARROWED, f"numbers have {text}, and no exponent"))
         schema |= missing | ({} if multiple is None else {"multipleOf": multiple})
         if not _is_empty(schema):
-            found.append(schema)
+            found.append(_few_multiples(schema) or schema)
     return found
+
+
+def _at_multiples(schema: dict[str, Any], multiple: Any) -> dict[str, Any]:
+    """The same numbers, with bounds that are multiples themselves: the library finds none between finer ones."""
+    step, moved = _exact(multiple), dict(schema)
+    for (plain, exclusive), sign in ((LOWER, 1), (UPPER, -1)):
+        for keyword in {plain, exclusive} & schema.keys():
+            steps = sign * _exact(schema[keyword]) / step
+            first = math.floor(steps) + 1 if keyword == exclusive else math.ceil(steps)
+            del moved[keyword]
+            moved[plain] = _as_number(float(sign * first * step))
+    return moved
+
+
+def _few_multiples(schema: dict[str, Any]) -> dict[str, Any] | None:
+    """The numbers themselves, where they are few multiples of a fraction: the library rounds such bounds."""
+    step = _exact(schema.get("multipleOf", 1))
+    if step.denominator == 1 or not {"minimum", "maximum"} <= schema.keys():
+        return None
+    first, last = (round(_exact(schema[keyword]) / step) for keyword in ("minimum", "maximum"))
+    if last - first >= MAX_LISTED:
+        return None
+    return {"enum": [_as_number(float(number * step)) for number in range(first, last + 1)]}
+
+
+def _exact(number: float) -> Fraction:
+    return Fraction(Decimal(repr(number)))
 
 
 def _multiple(atoms: Sequence[Atom]) -> Any:
@@ -61,12 +88,7 @@ def _multiple(atoms: Sequence[Atom]) -> Any:
 def is_multiple_too_large(atoms: Sequence[Atom]) -> bool:
     """Whether the least common multiple of what is asked makes too large a grammar."""
     multiple = _multiple(atoms)
-    try:
-        if multiple is not None:
-            check_multiple(multiple, "")
-    except UnenforceableError:
-        return True
-    return False
+    return multiple is not None and is_too_large(multiple)
 
 
 def _bounds(atoms: Sequence[Atom]) -> dict[str, float]:

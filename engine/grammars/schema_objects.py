@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.grammars.llguidance_backend import is_satisfiable
-from engine.grammars.schema_cases import Case, CaseOf
+from engine.grammars.schema_cases import Case, CaseOf, Wish
 from engine.grammars.schema_logic import Literal
 from engine.grammars.schema_members import Members, members_of
 from engine.grammars.schema_patterns import either, of_length
@@ -24,6 +24,10 @@ class _Shape:
     patterns: dict[str, State]
     other: State
     required: list[str]
+    groups: dict[str, list[str]]  # of patterns that are put together: the single ones
+
+    def parts(self, pattern: str) -> list[str]:
+        return self.groups.get(pattern, [pattern])
 
     @property
     def has_others(self) -> bool:
@@ -54,7 +58,8 @@ def _shape(given: CaseOf, views: Sequence[Members], required: list[str]) -> _Sha
         else _state(given, [*(each for view in views for each in view.of_name(name)), *_wrong(given, name)])
         for name in names
     }
-    shape = _Shape(named, *_unnamed(given, views), required)
+    groups: dict[str, list[str]] = {}
+    shape = _Shape(named, *_unnamed(given, views, groups), required, groups)
     for rule in rules:
         rule.restrict(shape)
     return shape
@@ -68,8 +73,13 @@ def _wrong(given: CaseOf, name: str) -> list[Literal]:
     return [literal for wanted, literal in given.all("member") if wanted == name]
 
 
-def _unnamed(given: CaseOf, views: Sequence[Members]) -> tuple[dict[str, State], State]:
-    """The properties that no name is given for: by pattern, and those that no pattern matches."""
+def _unnamed(
+    given: CaseOf, views: Sequence[Members], together_as: dict[str, list[str]]
+) -> tuple[dict[str, State], State]:
+    """The properties that no name is given for: by pattern, and those that no pattern matches.
+
+    together_as: takes what patterns that overlap are put together as.
+    """
     other = _state(given, [each for view in views for each in view.of_class(())])
     patterns = dict.fromkeys(pattern for view in views for pattern in view.patterns)
     groups = _overlapping([each for each in patterns if _asks(given, views, each)])
@@ -84,7 +94,8 @@ def _unnamed(given: CaseOf, views: Sequence[Members]) -> tuple[dict[str, State],
             _hold_by_veto(given, group)
         together.discard(NEVER)
         state = NEVER if not together else together.pop() if len(together) == 1 else State(union=tuple(together))
-        found[either(group) if len(group) > 1 else group[0]] = state
+        name = either(group) if len(group) > 1 else group[0]
+        found[name], together_as[name] = state, group
     return found, other
 
 
@@ -181,7 +192,17 @@ def _counted(given: CaseOf, shape: _Shape) -> list[Case]:
         return [_case(given, shape, ((), (), 0, None))]
     if low > 1 and shape.has_others:  # of two unnamed properties, the second may have the first one's name
         given.vetoed += [atom.blame for atom in given.atoms_of("minProperties")]
+        _wish_names(given, shape)
     return [_case(given, shape, way) for way in ways]
+
+
+def _wish_names(given: CaseOf, shape: _Shape) -> None:
+    """Names that differ from each other."""
+    patterns = [each for pattern, state in shape.patterns.items() if state != NEVER for each in shape.parts(pattern)]
+    count = given.most("minProperties")
+    for atom in given.atoms_of("minProperties"):
+        for pattern in [""] if shape.other != NEVER else patterns:
+            given.wishes.append(Wish(atom.blame, count, pattern=pattern))
 
 
 Way = tuple[tuple[str, ...], tuple[str, ...], int, int | None]

@@ -226,7 +226,8 @@ class _Reader:
             self._at += 1
             return ord(self._text[self._at - 1].upper()) - 64
         if not mark or (mark.isascii() and mark.isalnum()):
-            raise ValueError(f"the escape \\{mark} cannot be enforced")
+            known = r"\d, \w, \s, \p{...}, code points and escaped signs can, and ^ and $ at an end"
+            raise ValueError(f"the escape \\{mark} cannot be enforced; {known}")
         return ord(mark)
 
     def _joined(self, code: int) -> int:

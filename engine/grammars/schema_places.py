@@ -110,6 +110,9 @@ class _Graph:
         self._follows_refs = all(isinstance(name, str) and name.startswith("#") for name in inner)
         edges = [(where, *edge) for where, schema in self._schemas.items() for edge in self._edges(where, schema)]
         not_held = {self._owner(pointer) for pointer in vetoed}
+        # What a name's patterns ask of its value is judged at the value's end already.
+        members = [pointer for pointer in vetoed if pointer.endswith("/patternProperties")]
+        not_held |= {where for where in self._schemas if where.rpartition("/")[0] in members}
         if vetoed:
             not_held |= {where for where, schema in self._schemas.items() if self._leads_anywhere(schema)}
         self._leading = _leading_to(not_held, ((where, target) for where, _, target in edges))

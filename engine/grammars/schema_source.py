@@ -16,7 +16,7 @@ from engine.grammars.schema_closing import closed, combines, may_close, merges_d
 from engine.grammars.schema_dialects import DRAFT_2020_12, Dialect, dialect_of
 from engine.grammars.schema_formats import BASE64, FORMATS, NUMBER_FORMATS
 from engine.grammars.schema_limits import SchemaLimits
-from engine.grammars.schema_literals import MAX_EXACT, check_multiple, literal
+from engine.grammars.schema_literals import MAX_EXACT, literal
 from engine.grammars.schema_patterns import canonical
 from engine.grammars.schema_references import Keys, References, check_ends
 from engine.grammars.schema_walk import (
@@ -26,7 +26,6 @@ from engine.grammars.schema_walk import (
     ONE_SCHEMA,
     child_path,
     child_pointer,
-    depth_of,
     refusal,
     unenforceable,
     words,
@@ -76,8 +75,7 @@ class Source:
 
 def read_source(schema: Any, path: str, options: Options, limits: SchemaLimits) -> Source:
     """Raises SchemaError that names what is wrong, or cannot be enforced, by path."""
-    if depth_of(schema, limits.max_depth) > limits.max_depth:
-        raise refusal(path, f"the schema is nested more than {limits.max_depth} levels deep (the limit max_depth)")
+    limits.check_depth(schema, path)
     limits.check("max_bytes", len(json_text(path, schema, error=SchemaError).encode()), path)
     return _Writer(schema, path, options, limits).write()
 
@@ -297,7 +295,9 @@ class _Writer:
     def values(self, written: dict[str, Any], keyword: str, value: Any, place: _Place, _: JsonObject) -> None:
         if keyword == "enum":
             self.limits.check("max_enum", len(value), place.path)
-        written[keyword] = literal(value, place.path)
+        each = value if keyword == "enum" else [value]
+        exact = [literal(one, place.path) for one in each]
+        written[keyword] = exact if keyword == "enum" else exact[0]
 
     def number(self, written: dict[str, Any], keyword: str, value: Any, place: _Place, schema: JsonObject) -> None:
         if isinstance(value, bool):  # draft 4: whether the bound beside it is exclusive
@@ -318,7 +318,6 @@ class _Writer:
         written[keyword] = value
 
     def multiple(self, written: dict[str, Any], keyword: str, value: Any, place: _Place, _: JsonObject) -> None:
-        check_multiple(value, place.path)
         written[keyword] = literal(value, place.path)
 
     def pattern_keyword(self, written: dict[str, Any], _keyword: str, value: str, place: _Place, _: JsonObject) -> None:

@@ -81,19 +81,3 @@ def all_schemas(schema: Any, path: str) -> Iterator[tuple[str, JsonObject]]:
         for key in keys:
             inner = child_path(inner, key)
         yield from all_schemas(each, inner)
-
-
-def _children(node: Any) -> list[Any]:
-    if isinstance(node, dict):
-        return list(node.values())
-    return node if isinstance(node, list) else []
-
-
-def depth_of(schema: Any, limit: int) -> int:
-    """Levels of objects and arrays; limit + 1 where there are more than that."""
-    # Level by level, so that nesting of any depth is measured without recursion.
-    level, depth = [schema], 0
-    while level and depth <= limit:
-        depth += 1
-        level = [child for node in level for child in _children(node)]
-    return depth

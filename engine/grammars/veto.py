@@ -7,7 +7,9 @@ that judges finished answers. The root is validated whenever anything is vetoed,
 checks but how early a fault is seen.
 """
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Collection, Iterator
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
@@ -15,10 +17,14 @@ import jsonschema_rs
 
 from engine.errors import SchemaError, VetoError
 from engine.grammars.json_stream import Closed, JsonEvent, JsonStream, Named, Opened, Separated
-from engine.grammars.schema_places import Place, Places, draft_of
-from engine.grammars.veto_arrays import ArrayProgress, ArrayRules
+from engine.grammars.schema_places import Place, Places, child, draft_of
+from engine.grammars.veto_arrays import ArrayProgress, ArrayRules, Examples
+from engine.grammars.veto_numbers import next_multiples
 from engine.types import JsonObject
 
+MAX_EXAMPLES = 2  # of names that are tried in one place
+MAX_SIMPLE = 8  # the same of values
+PLAINEST: tuple[Any, ...] = ("", 0, False, None, [], {}, True, 1, -1)
 MAX_OPEN = 200  # objects and arrays within each other; deeper values are not judged, so they are not written
 SOURCE = "urn:toolmask:source"
 
@@ -26,8 +32,12 @@ SOURCE = "urn:toolmask:source"
 class Veto:
     """One schema, for all values that are written by it. Immutable but for what it remembers; any thread may use it."""
 
-    def __init__(self, source: JsonObject | bool, vetoed: Collection[str] = ()) -> None:
+    def __init__(
+        self, source: JsonObject | bool, vetoed: Collection[str] = (), examples: Examples = MappingProxyType({})
+    ) -> None:
         """source: what a value must satisfy. vetoed: JSON pointers of those keywords in it that the grammar leaves out.
+
+        examples: for some of these keywords values that lead to where they are satisfied: items, or names.
 
         With nothing vetoed, names that repeat are still refused, which grammars of open objects let through.
         Raises SchemaError where a validator cannot be made.
@@ -36,6 +46,8 @@ class Veto:
         self._registry = jsonschema_rs.Registry([(SOURCE, source if isinstance(source, bool) else dict(source))])
         self._validators: dict[str, jsonschema_rs.Validator] = {}
         self._rules: dict[Place, ArrayRules] = {}
+        self._examples = examples
+        self._simple: dict[Place, tuple[Any, ...]] = {}
         self.places = Places(source, vetoed, self._matches)
         self.always = ("",) if vetoed else ()
         for pointer in self.always:
@@ -56,8 +68,22 @@ class Veto:
         """What can be said of an array at this place before it is complete."""
         found = self._rules.get(place)
         if found is None:
-            found = self._rules[place] = ArrayRules(place, self.places, self.satisfies)
+            found = self._rules[place] = ArrayRules(place, self.places, self.satisfies, self._examples)
         return found
+
+    def simple_values(self, place: Place) -> tuple[Any, ...]:
+        """A few values that a place which is judged takes, where any of the plainest does."""
+        if place not in self._simple:
+            listed = (value for schema in place.schemas.values() for value in _listed(schema))
+            tried = itertools.chain(listed, PLAINEST) if place.judged else ()
+            fitting = (value for value in tried if all(self.satisfies(where, value) for where in place.schemas))
+            self._simple[place] = tuple(itertools.islice(fitting, MAX_SIMPLE))
+        return self._simple[place]
+
+    def names(self, place: Place) -> Iterator[str]:
+        """Examples of names that an object's members may have; none where any others do as well."""
+        for where in place.schemas:
+            yield from self._examples.get(child(where, "minProperties"), ())
 
     def _matches(self, pattern: str, name: str) -> bool:
         # By the validator's regexes: Python's are of another dialect.
@@ -83,6 +109,11 @@ class Veto:
             raise SchemaError(f"the schema cannot be checked: {error}", param="") from None
 
 
+def _listed(schema: JsonObject) -> Iterator[Any]:
+    yield from (schema["const"],) if "const" in schema else ()
+    yield from schema.get("enum", ())
+
+
 class _Frame(NamedTuple):
     """An open object or array. Never changed: a new one takes its place."""
 
@@ -91,12 +122,13 @@ class _Frame(NamedTuple):
     is_judged: bool  # it, or what it is in
     depth: int
     progress: ArrayProgress | None  # of an array
+    examples: tuple[Any, ...]  # of what it may become
 
 
 class OpenValue:
     """One value under a veto, as far as it is written. Copies cost next to nothing."""
 
-    __slots__ = ("_due", "_frame", "_in_name", "_stream", "_veto")
+    __slots__ = ("_due", "_examples", "_frame", "_in_name", "_stream", "_veto")
 
     def __init__(self, veto: Veto) -> None:
         self._veto = veto
@@ -104,12 +136,13 @@ class OpenValue:
         self._frame: _Frame | None = None
         self._due: Place | None = veto.places.root  # of the value that comes next, or of a scalar that is open
         self._in_name = False  # a name comes next, or is open
+        self._examples: tuple[Any, ...] = ()  # of the value that is due
 
     def copy(self) -> Self:
         """An independent value in the same state."""
         twin = object.__new__(type(self))
         twin._veto, twin._stream, twin._frame = self._veto, self._stream.copy(), self._frame
-        twin._due, twin._in_name = self._due, self._in_name
+        twin._due, twin._in_name, twin._examples = self._due, self._in_name, self._examples
         return twin
 
     @property
@@ -127,6 +160,38 @@ class OpenValue:
         if self._in_name and self._frame is not None:
             return self._frame.place.leads_to_judged or self._frame.place.limits_names
         return False
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Texts one of which had better follow, the best first, so that what is vetoed gets what it asks for."""
+        stream = self._stream
+        return (
+            *(text for value in self._better_here() for text in stream.texts_for(value)),
+            *(text for value in self._better_next() for text in stream.texts_after(value)),
+        )
+
+    def _better_here(self) -> Iterator[Any]:
+        """Values that lead on, of which one may be begun; where a name comes next, names."""
+        if self._due is not None:
+            yield from self._examples
+            yield from next_multiples(self._due, self._stream.begun)
+            yield from self._veto.simple_values(self._due)
+        elif self._in_name:
+            yield from self._missing_names()
+
+    def _better_next(self) -> Iterator[Any]:
+        """The same for the next value or name of what is open, behind what is complete."""
+        if self._frame is not None and self._frame.progress is not None:
+            yield from self._veto.array_rules(self._frame.place).lacks(self._frame.progress)
+        elif self._frame is not None and not self._in_name:
+            yield from self._missing_names()
+
+    def _missing_names(self) -> Iterator[str]:
+        assert self._frame is not None
+        names = (name for example in self._frame.examples for name in example)
+        more = self._veto.names(self._frame.place) if self._in_name else ()
+        free = (name for name in itertools.chain(names, more) if not self._stream.has_member(name))
+        return itertools.islice(free, MAX_EXAMPLES)
 
     @property
     def is_open_number(self) -> bool:
@@ -164,9 +229,20 @@ class OpenValue:
             raise VetoError(f"the value is nested more than {MAX_OPEN} levels deep")
         is_judged = bool(place.judged) or (outer is not None and outer.is_judged)
         progress = None if is_object else self._veto.array_rules(place).start
-        self._frame = _Frame(outer, place, is_judged, depth, progress)
+        better = (*self._examples, *self._veto.simple_values(place))
+        examples = tuple(each for each in better if isinstance(each, dict if is_object else list))
+        self._frame = _Frame(outer, place, is_judged, depth, progress, examples)
         self._in_name = is_object
-        self._due = None if is_object else self._veto.places.item(place, 0)
+        self._due, self._examples = None, ()
+        if progress is not None:
+            self._item(self._frame, progress)
+
+    def _item(self, frame: _Frame, progress: ArrayProgress) -> None:
+        """An item is due."""
+        index = progress.num_items
+        self._due = self._veto.places.item(frame.place, index)
+        inside = (each[index] for each in frame.examples if index < len(each))
+        self._examples = (*self._veto.array_rules(frame.place).next_items(progress), *inside)
 
     def _name(self, name: str, *, is_repeated: bool) -> None:
         assert self._frame is not None, "the stream lets names stand in objects only"
@@ -174,6 +250,7 @@ class OpenValue:
             raise VetoError(f"the object has a member {name!r} already")
         self._in_name = False
         self._due = self._veto.places.member(self._frame.place, name)
+        self._examples = tuple(each[name] for each in self._frame.examples if name in each)
 
     def _separate(self, *, in_object: bool) -> None:
         if in_object:
@@ -182,7 +259,7 @@ class OpenValue:
         assert self._frame is not None
         assert self._frame.progress is not None
         self._veto.array_rules(self._frame.place).check_next(self._frame.progress)
-        self._due = self._veto.places.item(self._frame.place, self._frame.progress.num_items)
+        self._item(self._frame, self._frame.progress)
 
     def _close(self, value: Any) -> None:
         place = self._due
@@ -193,7 +270,7 @@ class OpenValue:
         for pointer in dict.fromkeys((*place.judged, *(self._veto.always if self._frame is None else ()))):
             if not self._veto.satisfies(pointer, value):
                 raise VetoError(f"a value is complete that #{pointer} of its schema refuses")
-        self._due, self._in_name = None, False
+        self._due, self._in_name, self._examples = None, False, ()
         if self._frame is not None and self._frame.progress is not None:
             rules = self._veto.array_rules(self._frame.place)
             self._frame = self._frame._replace(progress=rules.after(self._frame.progress, value))

@@ -3,9 +3,10 @@
 Each check is exact: what it refuses, no ending can make valid.
 """
 
+import itertools
 import math
 import operator
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from engine.errors import VetoError
@@ -15,6 +16,11 @@ from engine.types import JsonObject
 
 Satisfies = Callable[[str, Any], bool]
 """Whether a value satisfies the subschema at a pointer."""
+
+Examples = Mapping[str, Sequence[Any]]
+"""By the pointer of a keyword under veto: values that help to satisfy it."""
+
+MAX_EXAMPLES = 2  # that are tried for one item
 
 _FEW_VALUES = {"boolean": (True, False), "null": (None,)}  # all values of these types
 
@@ -36,7 +42,7 @@ class _Contains(NamedTuple):
 class ArrayRules:
     """What the subschemas at one place say of an array there. Immutable but for what it remembers."""
 
-    def __init__(self, place: Place, places: Places, satisfies: Satisfies) -> None:
+    def __init__(self, place: Place, places: Places, satisfies: Satisfies, examples: Examples) -> None:
         self._place = place
         self._places = places
         self._satisfies = satisfies
@@ -45,6 +51,10 @@ class ArrayRules:
         self._max_items = min((schema["maxItems"] for schema in schemas if "maxItems" in schema), default=math.inf)
         self._contains = tuple(self._all_contains())
         self._values: dict[Place, frozenset[Hashable] | None] = {}
+        self._all_examples = examples
+        unique = (child(where, "uniqueItems") for where in place.schemas)
+        self._different = next((pointer for pointer in unique if pointer in examples), None)
+        self._examples: dict[tuple[str, Place], list[Any]] = {}
         self.start = ArrayProgress(num_matching=(0,) * len(self._contains))
 
     def _all_contains(self) -> Iterator[_Contains]:
@@ -71,6 +81,37 @@ class ArrayRules:
             if each.least - num > self._max_items - num_items:
                 raise VetoError(f"fewer than {each.least} items can still satisfy #{each.pointer}")
         return ArrayProgress(num_items, seen, num_matching)
+
+    def lacks(self, progress: ArrayProgress) -> Iterator[Any]:
+        """Items that would bring the array nearer to what a `contains` asks for, if it does not have that yet."""
+        for each, num in zip(self._contains, progress.num_matching, strict=True):
+            if num < each.least and each.pointer in self._all_examples:
+                yield from itertools.islice(self._unused(each.pointer, progress), MAX_EXAMPLES)
+
+    def next_items(self, progress: ArrayProgress) -> Iterator[Any]:
+        """What the next item had better be, as far as examples are known."""
+        yield from self.lacks(progress)
+        if self._different is not None:
+            yield from itertools.islice(self._unused(self._different, progress), MAX_EXAMPLES)
+
+    def _unused(self, pointer: str, progress: ArrayProgress) -> Iterator[Any]:
+        examples = self._examples_at(pointer, progress.num_items)
+        # Where the examples were written in their order, the next one is the first that is left.
+        start = progress.num_items if self._is_unique and progress.num_items < len(examples) else 0
+        for value in itertools.chain(examples[start:], examples[:start]):
+            if not self._is_unique or not _is_in(progress.seen, equality_key(value)):
+                yield value
+
+    def _examples_at(self, pointer: str, index: int) -> list[Any]:
+        """The examples that an item may be."""
+        place = self._places.item(self._place, index)
+        if (pointer, place) not in self._examples:
+            self._examples[pointer, place] = [
+                value
+                for value in self._all_examples[pointer]
+                if all(self._satisfies(where, value) for where in place.schemas)
+            ]
+        return self._examples[pointer, place]
 
     def check_next(self, progress: ArrayProgress) -> None:
         """Another item must follow. Raises VetoError where none can."""

@@ -108,6 +108,10 @@ class VetoMatcher:
         """
         return self._reader.value is not None and self._reader.value.must_look_ahead
 
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        return () if self._reader.value is None else self._reader.value.wanted
+
     def accept(self, tokens: Sequence[int]) -> None:
         """Advance. Raises VetoError at a token that completes what a schema refuses; those before it stay accepted.
 

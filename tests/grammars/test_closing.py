@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -264,6 +265,13 @@ def test_a_regex_is_ended_by_its_shortest_match(search: ClosingSearch) -> None:
     assert text_of(search.path(matcher, UNBOUNDED, regex_hints(regex))) == "Answer: 0."
 
 
+def test_one_search_goes_on_to_many_different_texts(search: ClosingSearch) -> None:
+    matcher = after("", lark_of(an_object({"a": STRING}, required=["a"], additionalProperties=False)))
+    texts = list(itertools.islice(search.texts(matcher), 100))
+    assert len({json.loads(text)["a"] for text in texts}) > 50  # one text may have several cuts
+    assert [json.loads(text) for text in search.texts(after("", lark_of({"enum": ["a", 1]})))] in (["a", 1], [1, "a"])
+
+
 # --- Where there is no path, or not for every token
 
 
@@ -286,6 +294,7 @@ class Endless:
         row[:3] = 0x0FFF_0FFF
 
     is_accepting = is_terminated = False
+    wanted = ()
 
     def copy(self) -> "Endless":
         return Endless()
@@ -311,6 +320,7 @@ class Vetoing:
     inner: Matcher
     unwanted: str
     written: str = ""
+    wanted = ()
 
     def accept(self, tokens: list[int]) -> None:
         self.inner.accept(tokens)

@@ -20,8 +20,7 @@ REFUSED: list[tuple[str, Any]] = [  # keywords with values that nothing here can
     ("$ref", "http://example.com/schema"),
     ("$ref", "#/$defs/missing"),
     ("const", "a\x00b"),
-    ("enum", ["a", 2**60 + 1]),
-    ("multipleOf", 99991),
+    ("enum", ["a", 2**63 + 1]),
     ("minimum", 1e300),
 ]
 

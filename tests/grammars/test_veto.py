@@ -313,3 +313,48 @@ def test_the_same_value_read_by_json_is_what_was_judged() -> None:
     schema = {"not": {"const": {"ä\n": ["😀", 1.5, None]}}}
     for text in (json.dumps({"ä\n": ["😀", 1.5, None]}), '{"ä\\n":["😀",15e-1,null]}'):
         assert refused_after(schema, text) == text
+
+
+# --- What had better follow
+
+CONTAINS = {"type": "array", "contains": {"const": {"a": 1, "b": "zed"}}}
+EXAMPLES = {"/contains": [{"a": 1, "b": "zed"}]}
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("[", '{"a": 1, "b": "zed"}'),
+        ("[1,", ' {"a": 1, "b": "zed"}'),
+        ("[1", ', {"a": 1, "b": "zed"}'),
+        ("[{", '"a"'),
+        ('[{"', 'a"'),
+        ('[{"a": ', "1"),
+        ('[{"a": 1', ', "b"'),
+        ('[{"b": "z', 'ed"'),
+    ],
+)
+def test_an_example_leads_on_from_anywhere_inside_of_it(text: str, wanted: str) -> None:
+    veto = Veto(CONTAINS, {"/contains"}, EXAMPLES)
+    assert wanted in written_up_to(veto, text).wanted
+
+
+@pytest.mark.parametrize("text", ['[{"a": 1, "b": "zed"}', '[{"a": 1, "b": "zed"}, ', "[]"])
+def test_what_is_there_is_not_wanted_again(text: str) -> None:
+    veto = Veto({**CONTAINS, "minContains": 0 if text == "[]" else 1}, {"/contains"}, EXAMPLES)
+    assert written_up_to(veto, text).wanted == ()
+
+
+def test_items_that_are_there_already_are_no_examples_of_others() -> None:
+    veto = Veto(UNIQUE, {"/uniqueItems"}, {"/uniqueItems": [1, 2, 3]})
+    assert "3" in written_up_to(veto, "[1, 2,").wanted
+    assert not {"1", "2"} & set(written_up_to(veto, "[1, 2,").wanted)
+
+
+@pytest.mark.parametrize(
+    ("begun", "whole"), [("", "86400"), ("1", "172800"), ("-", "-86400"), ("-9", "-950400"), ("86400", "86400")]
+)
+def test_a_number_goes_on_to_be_a_multiple(begun: str, whole: str) -> None:
+    veto = Veto({"type": "integer", "multipleOf": 86400, "not": {"const": 0}}, {"/multipleOf"})
+    rests = written_up_to(veto, begun).wanted
+    assert whole == begun or whole.removeprefix(begun) in rests
