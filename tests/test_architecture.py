@@ -28,9 +28,10 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.argument_templates engine.cache engine.capacity engine.gguf_tokenizer "
         "engine.grammars.closing_hints engine.grammars.closing_values engine.grammars.custom_tools "
         "engine.grammars.encoders.kinds engine.grammars.encoders.whole_patterns engine.grammars.matcher "
-        "engine.grammars.schema_dialects engine.grammars.schema_literals engine.grammars.schema_members "
-        "engine.grammars.schema_places engine.grammars.strict engine.output_types engine.passes engine.requests "
-        "engine.sampling.bitmask engine.sampling.logits engine.tools.calculate engine.tools.web_search",
+        "engine.grammars.schema_dialects engine.grammars.schema_keywords engine.grammars.schema_literals "
+        "engine.grammars.schema_members engine.grammars.schema_places engine.grammars.strict engine.output_types "
+        "engine.passes engine.requests engine.sampling.bitmask engine.sampling.logits engine.tools.calculate "
+        "engine.tools.web_search",
         "engine.grammars.closing engine.grammars.closing_bounds engine.grammars.encoders.literal_style "
         "engine.grammars.llguidance_backend engine.grammars.schema_numbers engine.grammars.schema_references "
         "engine.grammars.veto_arrays engine.grammars.veto_numbers engine.outlines_terms engine.prefix_cache "

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from engine.grammars.schema_keywords import ITEMS, MEMBERS, OPPOSITES, TYPE_OF
 from engine.grammars.schema_literals import is_exact, kind_of, values_of
 from engine.grammars.schema_logic import And, Atom, Formula, Literal, all_of, any_of, are_apart, replace_blame, veto
 from engine.grammars.schema_references import pointer_of
@@ -19,34 +20,6 @@ MAX_BRANCHES = 64  # of a oneOf that are compared with each other
 MAX_FOLLOWED = 60  # references from one to the next, without a step into the value
 MAX_NEGATED_ONE_OF = 8  # branches of a oneOf whose opposite is written out
 MAX_EVALUATED_TOGETHER = 4  # branches of an anyOf of which every combination is written out
-
-TYPES = ("null", "boolean", "number", "string", "array", "object")
-TYPE_OF: Mapping[str, str] = {
-    **dict.fromkeys(words("minLength maxLength pattern format"), "string"),
-    **dict.fromkeys(words("minimum maximum exclusiveMinimum exclusiveMaximum multipleOf"), "number"),
-    **dict.fromkeys(words("minItems maxItems uniqueItems prefixItems items contains unevaluatedItems"), "array"),
-    **dict.fromkeys(
-        words(
-            "properties patternProperties additionalProperties required minProperties maxProperties propertyNames "
-            "dependentRequired dependentSchemas unevaluatedProperties"
-        ),
-        "object",
-    ),
-}
-OPPOSITES: Mapping[str, tuple[str, int]] = {  # not minLength 3 is maxLength 2
-    "minLength": ("maxLength", -1),
-    "maxLength": ("minLength", 1),
-    "minItems": ("maxItems", -1),
-    "maxItems": ("minItems", 1),
-    "minProperties": ("maxProperties", -1),
-    "maxProperties": ("minProperties", 1),
-    "minimum": ("exclusiveMaximum", 0),
-    "maximum": ("exclusiveMinimum", 0),
-    "exclusiveMinimum": ("maximum", 0),
-    "exclusiveMaximum": ("minimum", 0),
-}
-MEMBERS = words("properties patternProperties additionalProperties")
-ITEMS = words("prefixItems items")
 
 
 @dataclass(frozen=True, slots=True)

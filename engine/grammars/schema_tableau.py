@@ -16,7 +16,8 @@ from engine.grammars.schema_cases import (
     number_cases,
     string_cases,
 )
-from engine.grammars.schema_formulas import TYPES, Formulas
+from engine.grammars.schema_formulas import Formulas
+from engine.grammars.schema_keywords import TYPES
 from engine.grammars.schema_limits import SchemaLimits
 from engine.grammars.schema_logic import Alternative, Formula, Literal, all_of, alternatives
 from engine.grammars.schema_objects import object_cases
