@@ -98,6 +98,7 @@ class Engine:
         reasoning_budget: int | None = None,
         decision: DecisionOptions | None = None,
         tool_choice_by: ToolChoiceBy | str = ToolChoiceBy.TOKENS,
+        optional_bias: float | None = None,
         template_options: JsonObject | None = None,
     ) -> Completion:
         """The whole answer to a conversation. Raises RequestError before the first token, GenerationError after."""
@@ -115,6 +116,7 @@ class Engine:
             reasoning_budget=reasoning_budget,
             decision=decision,
             tool_choice_by=tool_choice_by,
+            optional_bias=optional_bias,
             template_options=template_options,
         )
         with generation:  # an interrupt while this waits must not leave the model running
@@ -136,6 +138,7 @@ class Engine:
         reasoning_budget: int | None = None,
         decision: DecisionOptions | None = None,
         tool_choice_by: ToolChoiceBy | str = ToolChoiceBy.TOKENS,
+        optional_bias: float | None = None,
         template_options: JsonObject | None = None,
     ) -> Generation:
         """The answer's events as they come; in a `with` statement, leaving it cancels what is left."""
@@ -154,6 +157,7 @@ class Engine:
                 reasoning_budget=reasoning_budget,
                 decision=decision,
                 tool_choice_by=to_tool_choice_by(tool_choice_by),
+                optional_bias=optional_bias,
                 template_options={} if template_options is None else template_options,
             )
         )

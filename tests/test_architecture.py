@@ -31,6 +31,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.passes engine.requests engine.sampling.bitmask engine.sampling.logits engine.tools.calculate "
         "engine.tools.web_search",
         "engine.grammars.closing engine.grammars.closing_bounds engine.grammars.llguidance_backend "
+        "engine.optional_places "
         "engine.grammars.schema_numbers engine.grammars.schema_references engine.grammars.veto_arrays "
         "engine.outlines_terms engine.prefix_cache engine.sampling.sampler engine.slots engine.tokenizer "
         "engine.tools",
