@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from engine.calibration import Calibration
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import RequestError
@@ -339,6 +340,18 @@ def test_a_prior_is_computed_once_per_tool_set_and_counted_where_it_is() -> None
     assert passes == [1, 0, 0, 1, 0]
 
 
+def test_priors_are_kept_within_bounds_and_the_least_recently_used_goes_first() -> None:
+    loaded = decider({}, hermes=True, by_prompt=by_prompt)
+    a, b, c = (
+        Request(messages=(USER,), tools=tools, decision=DecisionOptions(calibrate=True))
+        for tools in (TOOLS, (SEARCH,), (CALCULATE,))
+    )
+    with Engine(loaded) as engine:
+        calibration = Calibration(engine._admission, engine._decoder, max_kept=2)
+        priors = [calibration.prior(request) for request in (a, b, a, c, a, b)]
+    assert [prior.passes for prior in priors if prior is not None] == [1, 1, 0, 1, 0, 1]
+
+
 def test_the_prior_of_a_model_that_reasons_is_that_after_no_thought() -> None:
     empty = "<think>\n</think>\n\n"
 
@@ -609,3 +622,14 @@ def test_an_unknown_way_to_choose_is_refused() -> None:
 def test_the_end_of_a_turn_may_follow_a_decision_for_text() -> None:
     loaded = decider({"": {MARKER: 0.5, EOS: 0.5}}, hermes=True)
     assert answered(loaded, TEXT).text is None
+
+
+def test_real_weights_say_the_same_of_a_call_before_it_and_while_it_is_written(embedded_model: LoadedModel) -> None:
+    """What was run to look at the marker leaves nothing behind in a real cache."""
+    completions = [answered(embedded_model, each, max_tokens=12, tools=(SEARCH,)) for each in (None, LOOK)]
+    assert completions[0].text == completions[1].text
+    call = answered(embedded_model, CALL, max_tokens=40, tools=(SEARCH,), sampling=SamplingParams(top_logprobs=0))
+    assert call.logprobs is not None
+    marker = call.logprobs[: len(pieces(embedded_model, MARKER))]
+    assert log_odds(sum(each.logprob for each in marker)) == pytest.approx(decided(call).log_odds_raw, abs=1e-2)
+    assert decided(completions[1]).log_odds_raw == pytest.approx(decided(call).log_odds_raw, abs=1e-2)
