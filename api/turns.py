@@ -68,6 +68,7 @@ class Turns:
             tool_choice=choice,
             decision=first.decision if may_decide else None,
             tool_choice_by=by,
+            optional_bias=first.optional_bias if choice.mode is not ToolChoiceMode.NONE else None,
         )
 
     def cancel(self) -> None:

@@ -17,6 +17,7 @@ from engine.events import Enforcement, Receipt, ReceiptEntry
 from engine.generation import Deliver, Run
 from engine.grammars.closing import ClosingSearch
 from engine.grammars.closing_hints import ClosingHints
+from engine.grammars.encoders.json_arguments import JsonArguments
 from engine.grammars.matcher import GrammarCompiler, Matcher
 from engine.grammars.reasoning_budget import ReasoningBudget, reasoning_tags
 from engine.grammars.tool_format import Opening, ToolFormat
@@ -109,6 +110,7 @@ class Admission:
         """A run that is ready to start. prior: what its decision is calibrated by. Raises RequestError."""
         tokenizer, request = self._tokenizer, with_retrieved_tools(request)
         self._check_token_ids(request)
+        self._check_optional_bias(request)
         asked = self._turns.of(request)
         prompt = self._render(request)
         if not prompt:
@@ -217,6 +219,12 @@ class Admission:
             for token in ids:
                 if not 0 <= token < num_tokens:
                     raise RequestError(f"{param} has token {shown(token)}; ids are 0 to {num_tokens - 1}", param=param)
+
+    def _check_optional_bias(self, request: Request) -> None:
+        if request.optional_bias is not None and not isinstance(self._tool_format.arguments, JsonArguments):
+            name = self._tool_format.name
+            message = f"optional_bias cannot be applied: the model's format, {name}, does not write arguments as JSON"
+            raise RequestError(message, param="optional_bias")
 
     def _check_special_ids(self, request: Request, turn: Turn) -> None:
         """Special tokens are masked wherever no grammar names them: an option about one of them would do nothing."""

@@ -17,8 +17,9 @@ MAX_KEPT = 256  # tool sets
 class Calibration:
     """The priors of one engine's tool sets. Any thread may ask but the one that decodes."""
 
-    def __init__(self, admission: Admission, decoder: Decoder) -> None:
-        self._admission, self._decoder = admission, decoder
+    def __init__(self, admission: Admission, decoder: Decoder, *, max_kept: int = MAX_KEPT) -> None:
+        """max_kept: tool sets whose priors are remembered; the one not asked about for longest goes first."""
+        self._admission, self._decoder, self._max_kept = admission, decoder, max_kept
         self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, float] = OrderedDict()
 
@@ -53,5 +54,5 @@ class Calibration:
     def _keep(self, key: bytes, odds: float) -> None:
         with self._lock:
             self._kept[key] = odds
-            while len(self._kept) > MAX_KEPT:
+            while len(self._kept) > self._max_kept:
                 self._kept.popitem(last=False)

@@ -61,16 +61,18 @@ class Decider:
         at = mx.array(list(positions))
         return own[at, mx.array(list(tokens))] - mx.logsumexp(own, axis=-1)[at]
 
-    def decide(self, row: StepRow) -> tuple[Decision, list[int]] | None:
-        """The decision, and the tokens of the call if it is one; None where the token drawn opens the reasoning.
+    def decide(self, row: StepRow) -> tuple[Decision | None, list[int]]:
+        """The decision, and the tokens of the call if it is one; no decision where the token drawn opens the reasoning.
 
-        After a decision for text, what is drawn is text, or may still become it.
+        After a decision for text, what is drawn is text, or may still become it. May raise MatcherError.
         """
         point = row.sequence.point
         assert point is not None
         assert row.marker is not None
+        if 0 in row.errors:  # the mask is not known: nothing that was drawn counts
+            raise row.errors[0]
         if not point.is_decided_by(row.drawn[0]):
-            return None
+            return None, []
         num_stem, marker = len(point.plan.opening.stem), cast("list[float]", row.marker.tolist())
         scores = _Scores(marker[:num_stem], marker[num_stem:], *self._name_scores(row, point.plan.paths))
         decision, path = _decided(row.sequence, point, scores)

@@ -11,13 +11,14 @@ from engine.errors import GenerationError, MatcherError
 from engine.events import TokenLogprob
 from engine.grammars.matcher import Bitmask, GrammarCompiler, Matcher
 from engine.model import LoadedModel
+from engine.optional_places import OptionalPlaces
 from engine.sampling.bitmask import WORD_BITS, allow_all, num_words
 from engine.sampling.sampler import PositionLogprobs, SamplingRow, sample, top_logprobs
 from engine.sequence import Sequence
 from engine.types import SamplingParams
 from engine.work import Work
 
-LEAST_BIAS = -100.0  # that SamplingParams take; a probability of nothing
+MAX_BIAS = 100.0  # in natural log-odds: as good as never, or always
 MAX_REDRAWS = 8  # at one position; then the turn goes the way that is known to complete it
 
 
@@ -60,6 +61,7 @@ class Drawer:
         self._work = work
         forbidden = loaded.tokenizer.special_ids - loaded.tokenizer.eos_ids
         num_tokens, width = loaded.tokenizer.num_tokens, self._vocab_size
+        self._optional = OptionalPlaces(loaded.tokenizer.token_bytes, num_tokens, self._vocab_size)
         self._free_row = allow_all(num_tokens, width, forbidden=forbidden | marker_ids)
         self._raw_row = allow_all(num_tokens, width, forbidden=forbidden)  # after a prompt of the caller's own tokens
 
@@ -71,7 +73,7 @@ class Drawer:
             positions = [(row, position) for row in rows for position in range(row.num_draws)]
             logits = [row.logits[row.num_logits - row.num_draws :] for row in rows if row.logits is not None]
             bitmask = np.concatenate([row.bitmask for row in rows if row.bitmask is not None])
-            return _sample(logits, bitmask, [_sampling_row(*position) for position in positions])
+            return _sample(logits, bitmask, [self._sampling_row(*position) for position in positions])
 
     def read(self, tokens: mx.array, *others: mx.array) -> list[int]:
         """Wait for the device. others: what is to be there then, too."""
@@ -118,8 +120,27 @@ class Drawer:
         assert row.logits is not None
         at = row.num_logits - row.num_draws + position
         # The sequence has taken all drafted tokens before this position by now.
-        tokens = _sample([row.logits[at : at + 1]], bitmask, [_sampling_row(row, 0)])
+        tokens = _sample([row.logits[at : at + 1]], bitmask, [self._sampling_row(row, 0, at=position)])
         (row.drawn[position],) = self.read(tokens)
+
+    def _sampling_row(self, row: StepRow, position: int, *, at: int | None = None) -> SamplingRow:
+        """at: the position in the row's bitmask, where the sequence has moved on since."""
+        sequence = row.sequence
+        output = [*sequence.output, *row.drafts[:position]] if position else sequence.output
+        params = self._params(row, position if at is None else at)
+        return SamplingRow(params, sequence.key, len(output), sequence.prompt, output)
+
+    def _params(self, row: StepRow, position: int) -> SamplingParams:
+        """As the request asks, with the biases that it asks for at some places only."""
+        sequence, request = row.sequence, row.sequence.request
+        bias = {} if sequence.point is None else sequence.point.bias
+        if request.optional_bias is not None and row.bitmask is not None:
+            bias = {**bias, **self._optional.bias(row.bitmask[position], request.optional_bias)}
+        if not bias:
+            return sequence.sampling
+        asked = sequence.sampling.logit_bias
+        added = {token: _within_limits(asked.get(token, 0.0) + more) for token, more in bias.items()}
+        return replace(sequence.sampling, logit_bias={**asked, **added})
 
     def num_legal(self, sequence: Sequence, draft: Rows[int]) -> int:
         """How many tokens of a draft may be written, from the first on. May raise MatcherError."""
@@ -185,17 +206,6 @@ def _sample(logits: list[mx.array], bitmask: Bitmask, rows: Rows[SamplingRow]) -
     return sample(logits[0] if len(logits) == 1 else mx.concatenate(logits), mx.array(bitmask), rows)
 
 
-def _sampling_row(row: StepRow, position: int) -> SamplingRow:
-    sequence = row.sequence
-    output = [*sequence.output, *row.drafts[:position]] if position else sequence.output
-    return SamplingRow(_sampling(sequence), sequence.key, len(output), sequence.prompt, output)
-
-
-def _sampling(sequence: Sequence) -> SamplingParams:
-    """As the request asks, with what a decision for text adds."""
-    bias = {} if sequence.point is None else sequence.point.bias
-    if not bias:
-        return sequence.sampling
-    asked = sequence.sampling.logit_bias
-    added = {token: max(asked.get(token, 0.0) + more, LEAST_BIAS) for token, more in bias.items()}
-    return replace(sequence.sampling, logit_bias={**asked, **added})
+def _within_limits(bias: float) -> float:
+    """What SamplingParams take."""
+    return min(max(bias, -MAX_BIAS), MAX_BIAS)

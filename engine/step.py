@@ -246,22 +246,10 @@ class Stepper:
 
     def _move_on(self, row: StepRow, num_rows: int) -> Progress:
         sequence, before = row.sequence, len(row.sequence.output)
-        decision: Decision | None = None
         try:
-            decided = self._decider.decide(row) if row.marker is not None else None
-            decision, path = decided or (None, [])
-            if path:
-                row.drawn[0] = path[0]  # whose logprob may be asked for
-            elif row.draws:
-                self._drawer.admit(row, 0)
-                if decision is not None and self._decider.undo(row):
-                    decision = None
+            decision, path = self._make_legal(row)
             scores = self._drawer.logprobs(row, row.drawn[0] if row.drawn else None)
-            num_accepted = 0
-            if path:
-                sequence.enter(path)
-            elif row.draws:
-                num_accepted = self._take(row)
+            num_accepted = self._advance(row, path)
         except GenerationError as error:
             sequence.stop_reason = StopReason.FAILED
             return Progress(error=error)
@@ -273,6 +261,27 @@ class Stepper:
         logprobs = scores[: len(sequence.output) - len(sequence.logprobs)]
         sequence.logprobs += logprobs
         return Progress(sequence.output[before:], logprobs, decision=decision)
+
+    def _make_legal(self, row: StepRow) -> tuple[Decision | None, list[int]]:
+        """Make what is drawn first a token to be taken. Where call or text was open: the decision, and a call's tokens.
+
+        May raise MatcherError.
+        """
+        decision, path = self._decider.decide(row) if row.marker is not None else (None, [])
+        if path:
+            row.drawn[0] = path[0]  # its logprob may be asked for
+        elif row.draws:
+            self._drawer.admit(row, 0)
+            if decision is not None and self._decider.undo(row):
+                return None, []
+        return decision, path
+
+    def _advance(self, row: StepRow, path: list[int]) -> int:
+        """Go on by a call that was decided, or by what was drawn. Returns how many drafts were right."""
+        if path:
+            row.sequence.enter(path)
+            return 0
+        return self._take(row) if row.draws else 0
 
     def _take(self, row: StepRow) -> int:
         """Go on by what was drawn, as far as the drafts were right. Returns how far that is. May raise MatcherError.

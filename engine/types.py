@@ -340,6 +340,7 @@ class Request:
     reasoning_budget: int | None = None  # tokens of reasoning after which the block is closed; None: no limit
     decision: DecisionOptions | None = None  # about call or text, where the turn may have either
     tool_choice_by: ToolChoiceBy = ToolChoiceBy.TOKENS
+    optional_bias: float | None = None  # [-100, 0]; added to the logit of another property where an object may close
     template_options: JsonObject = field(default_factory=dict)  # for the chat template: enable_thinking, say
     tool_display: ToolDisplay | None = None  # where the chat template does not show tools; None: the default way
     tool_retrieval: int | None = None  # offer no more than so many of the tools, those that fit the request best
@@ -389,6 +390,16 @@ class Request:
         json_text("template_options", dict(self.template_options))
         self._check_tool_names()
         self._check_decision()
+        self._check_optional_bias()
+
+    def _check_optional_bias(self) -> None:
+        if (bias := self.optional_bias) is None:
+            return
+        check("optional_bias", bias, "a number in [-100, 0]", holds=is_finite(bias) and -100 <= bias <= 0)
+        if self.response is not None or not self.callable_tools or not is_tuple_of(Tool, self.callable_tools):
+            message = "optional_bias is about the arguments of function tools; other tools or a response stand here"
+            message = message if self.callable_tools else "optional_bias stands here, but there is no tool to call"
+            raise RequestError(message, param="optional_bias")
 
     @property
     def may_decide(self) -> bool:

@@ -3,13 +3,26 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import pytest
+
+from engine.config import EngineConfig
+from engine.engine import Engine
+from engine.events import Completion, Decision
 from engine.model import LoadedModel
-from tests.fakes import EOS, fake_loaded, scripted
+from engine.types import DecisionOptions
+from tests.fakes import CALCULATE, EOS, SEARCH, USER, fake_loaded, scripted
 
 ASSISTANT = "<|im_start|>assistant\n"
 MARKER = "<tool_call>"
 REST = -40.0  # of the tokens that a script does not speak of
+
+TOOLS = (CALCULATE, SEARCH)
+ALONE = EngineConfig(drafts=False, prompt_cache_memory=0)
+each_kind = pytest.mark.parametrize("hermes", [False, True], ids=["plain", "hermes"])
+LOOK = DecisionOptions()
+CALL, TEXT = DecisionOptions(tool_call_threshold=0.0), DecisionOptions(tool_call_threshold=1.0)
 
 
 @dataclass
@@ -56,3 +69,34 @@ def marker_then_text(p: float, *, hermes: bool, after: str = "", text: str = "Y"
         said[written] = {piece: 1.0}
         written += piece
     return said
+
+
+# Asking them.
+
+
+def answered(loaded: LoadedModel, decision: DecisionOptions | None = None, **options: Any) -> Completion:
+    options = {"tools": TOOLS, "max_tokens": 100, "parallel_tool_calls": False} | options
+    with Engine(loaded, config=ALONE) as engine:
+        return engine.chat([USER], decision=decision, **options)
+
+
+def decided(completion: Completion) -> Decision:
+    assert completion.decision is not None
+    return completion.decision
+
+
+def called(completion: Completion) -> bool:
+    """Whether the turn is a call, and nothing before it."""
+    return bool(completion.tool_calls) and completion.text is None
+
+
+THOUGHT = "<think>\nHm.\n</think>\n\n"
+
+
+def thinking(p: float, *, hermes: bool, thought: str = THOUGHT) -> dict[str, Mapping[str, float]]:
+    loaded, written = fake_loaded(hermes=hermes, reasons=True), ""
+    said: dict[str, Mapping[str, float]] = {}
+    for piece in pieces(loaded, thought):
+        said[written] = {piece: 1.0}
+        written += piece
+    return said | marker_then_text(p, hermes=hermes, after=thought)

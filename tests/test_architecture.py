@@ -34,8 +34,8 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.tools.web_search",
         "engine.grammars.closing engine.grammars.closing_bounds engine.grammars.encoders.literal_style "
         "engine.grammars.llguidance_backend engine.grammars.schema_numbers engine.grammars.schema_references "
-        "engine.grammars.veto_arrays engine.grammars.veto_numbers engine.outlines_terms engine.prefix_cache "
-        "engine.sampling.sampler engine.slots engine.tokenizer engine.tools",
+        "engine.grammars.veto_arrays engine.grammars.veto_numbers engine.optional_places engine.outlines_terms "
+        "engine.prefix_cache engine.sampling.sampler engine.slots engine.tokenizer engine.tools",
         "engine.grammars.reasoning_budget engine.grammars.schema_closing engine.grammars.schema_formulas "
         "engine.grammars.schema_states engine.grammars.veto engine.memory",
         "engine.grammars.schema_cases engine.grammars.schema_source engine.model engine.prefix_store",

@@ -14,6 +14,7 @@ DECISION_RULES = (
     ("decision", "toolmask.decision"),
     ("tool_choice_by", "toolmask.tool_choice_by"),
     ("best_of", "toolmask.best_of"),
+    ("optional_bias", "toolmask.optional_bias"),
 )
 
 

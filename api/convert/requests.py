@@ -50,6 +50,7 @@ def to_request(body: chat.ChatRequest, server_tools: ServerTools) -> Request:
         reasoning_budget=extension.reasoning_budget,
         decision=to_decision_options(extension),
         tool_choice_by=to_tool_choice_by(extension),
+        optional_bias=extension.optional_bias,
         template_options=template_options(extension, body.reasoning_effort, "reasoning_effort"),
         tool_display=to_tool_display(extension),
         tool_retrieval=extension.tool_retrieval,

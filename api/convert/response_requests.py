@@ -76,6 +76,7 @@ def to_request(asked: Asked, server_tools: ServerTools) -> Request:
         reasoning_budget=extension.reasoning_budget,
         decision=to_decision_options(extension),
         tool_choice_by=to_tool_choice_by(extension),
+        optional_bias=extension.optional_bias,
         template_options=template_options(extension, _effort(body), EFFORT),
         tool_display=to_tool_display(extension),
         tool_retrieval=extension.tool_retrieval,

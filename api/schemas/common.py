@@ -145,6 +145,12 @@ class DecisionFields(RequestModel):
 class ChatToolmaskOptions(SchemaOptions, PromptOptions, DecisionFields):
     """Options of a conversation beyond OpenAI's."""
 
+    optional_bias: float | None = Field(
+        default=None,
+        ge=-100,
+        le=0,
+        description="Added to the logit of another argument where a call's object may close.",
+    )
     best_of: int | None = Field(
         default=None, ge=2, le=16, description="Samples of which the likeliest is the answer; not beside n above 1."
     )

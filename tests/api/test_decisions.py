@@ -10,7 +10,7 @@ from engine.model import LoadedModel
 from tests.api.servers import WEATHER, LiveServer, added_up, call_text, events_of, function_tool, served
 from tests.api.thinkers import thinker
 from tests.deciders import decider, marker_then_text
-from tests.fakes import fake_loaded
+from tests.fakes import fake_loaded, scripted
 
 FIELDS = {"p_call", "p_text", "p_call_raw", "calibrated", "bias", "threshold", "chosen", "fits", "passes"}
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
@@ -158,6 +158,7 @@ def test_the_server_s_own_rounds_tell_of_the_last() -> None:
         ({"calibrate": True}, "toolmask.calibrate"),
         ({"tool_probabilities": True}, "toolmask.tool_probabilities"),
         ({"tool_choice_by": "likelihood"}, "toolmask.tool_choice_by"),
+        ({"optional_bias": -1}, "toolmask.optional_bias"),
     ],
 )
 def test_where_there_is_nothing_to_decide_an_option_is_refused_by_its_path(
@@ -178,6 +179,7 @@ def test_where_there_is_nothing_to_decide_an_option_is_refused_by_its_path(
         ({"tool_call_threshold": 1.5}, "toolmask.tool_call_threshold"),
         ({"calibrate": 1}, "toolmask.calibrate"),
         ({"tool_choice_by": "dice"}, "toolmask.tool_choice_by"),
+        ({"optional_bias": 1}, "toolmask.optional_bias"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_refused_by_its_path(
@@ -193,6 +195,22 @@ def test_a_call_that_must_come_leaves_nothing_to_decide(server: LiveServer) -> N
     assert response.json()["error"]["message"].startswith(
         "toolmask.tool_call_bias stands here, but tool_choice is not auto"
     )
+
+
+def test_optional_arguments_are_left_out_by_a_bias() -> None:
+    with served(lambda: scripted(fake_loaded(), lambda _: {})) as server:
+        count = {"type": "integer", "maximum": 9, "minimum": 0}
+        tool = function_tool("count", {"type": "object", "properties": {"a": count, "b": count}, "required": ["a"]})
+        body = ask(optional_bias=-100) | {
+            "tools": [tool],
+            "tool_choice": "required",
+            "n": 8,
+            "temperature": 1,
+            "seed": 1,
+        }
+        choices = server.chat(**body).json()["choices"]
+    written = [json.loads(choice["message"]["tool_calls"][0]["function"]["arguments"]) for choice in choices]
+    assert [set(each) for each in written] == [{"a"}] * 8
 
 
 # The likeliest of several samples.

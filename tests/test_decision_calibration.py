@@ -1,0 +1,106 @@
+"""Calibration: a prior is read once per tool set."""
+
+import math
+from collections.abc import Mapping
+
+import pytest
+
+from engine.calibration import Calibration
+from engine.engine import Engine
+from engine.errors import RequestError
+from engine.events import Way
+from engine.types import (
+    DecisionOptions,
+    Message,
+    Request,
+    Role,
+)
+from tests.deciders import (
+    TOOLS,
+    answered,
+    decided,
+    decider,
+    each_kind,
+    marker_then_text,
+    thinking,
+)
+from tests.fakes import CALCULATE, SEARCH, USER
+
+
+def by_prompt(prompt: str) -> dict[str, Mapping[str, float]]:
+    """0.2 where something is asked, 0.05 where nothing is."""
+    return marker_then_text(0.2 if "hi<|im_end|>" in prompt else 0.05, hermes="Answer in <tool_call>" in prompt)
+
+
+@each_kind
+def test_calibration_subtracts_the_log_odds_of_a_prompt_without_content(hermes: bool) -> None:
+    loaded = decider({}, hermes=hermes, by_prompt=by_prompt)
+    decision = decided(answered(loaded, DecisionOptions(calibrate=True)))
+    odds = math.log(0.2 / 0.8) - math.log(0.05 / 0.95)
+    assert decision.calibrated
+    assert decision.log_odds == pytest.approx(odds, abs=1e-3)
+    assert decision.p_call_raw == pytest.approx(0.2, rel=1e-4)
+    assert decision.chosen is Way.CALL
+
+
+def test_a_prior_is_computed_once_per_tool_set_and_counted_where_it_is() -> None:
+    loaded = decider({}, hermes=True, by_prompt=by_prompt)
+    with Engine(loaded) as engine:
+        passes = [
+            decided(
+                engine.chat([Message(Role.USER, said)], tools=tools, decision=DecisionOptions(calibrate=True))
+            ).passes
+            for said, tools in (("hi", TOOLS), ("hi", TOOLS), ("well, hi", TOOLS), ("hi", (SEARCH,)), ("hi", TOOLS))
+        ]
+    assert passes == [1, 0, 0, 1, 0]
+
+
+def test_priors_are_kept_within_bounds_and_the_least_recently_used_goes_first() -> None:
+    loaded = decider({}, hermes=True, by_prompt=by_prompt)
+    a, b, c = (
+        Request(messages=(USER,), tools=tools, decision=DecisionOptions(calibrate=True))
+        for tools in (TOOLS, (SEARCH,), (CALCULATE,))
+    )
+    with Engine(loaded) as engine:
+        calibration = Calibration(engine._admission, engine._decoder, max_kept=2)
+        priors = [calibration.prior(request) for request in (a, b, a, c, a, b)]
+    assert [prior.passes for prior in priors if prior is not None] == [1, 1, 0, 1, 0, 1]
+
+
+def test_the_prior_of_a_model_that_reasons_is_that_after_no_thought() -> None:
+    empty = "<think>\n</think>\n\n"
+
+    def said(prompt: str) -> dict[str, Mapping[str, float]]:
+        asked = thinking(0.2, hermes=True)
+        bare = marker_then_text(0.05, hermes=True, after="<think></think>\n\n")
+        return asked if "hi<|im_end|>" in prompt else bare | marker_then_text(0.05, hermes=True, after=empty)
+
+    loaded = decider({}, hermes=True, reasons=True, by_prompt=said)
+    decision = decided(answered(loaded, DecisionOptions(calibrate=True)))
+    assert decision.log_odds == pytest.approx(math.log(0.2 / 0.8) - math.log(0.05 / 0.95), abs=1e-3)
+
+
+def test_choices_of_one_request_share_one_prior() -> None:
+    loaded = decider({}, hermes=True, by_prompt=by_prompt)
+    request = Request(messages=(USER,), tools=TOOLS, decision=DecisionOptions(calibrate=True), max_tokens=60)
+    with Engine(loaded) as engine:
+        decisions = [decided(each.completion()) for each in engine.submit_choices(request, 3)]
+    assert [each.passes for each in decisions] == [1, 1, 1]
+    assert len({each.p_call for each in decisions}) == 1
+
+
+def test_a_callback_cannot_wait_for_a_prior_and_is_told_so() -> None:
+    raised: list[Exception] = []
+    request = Request(messages=(USER,), tools=TOOLS, decision=DecisionOptions(calibrate=True), max_tokens=60)
+    with Engine(decider({}, hermes=True, by_prompt=by_prompt)) as engine:
+
+        def deliver(_: object) -> None:
+            try:
+                engine.submit(request)
+            except RequestError as error:
+                raised.append(error)
+
+        engine.submit(Request(messages=(USER,), max_tokens=1), deliver=deliver)
+        engine.chat([USER], max_tokens=1)
+    assert raised
+    assert all("another thread" in str(error) for error in raised)

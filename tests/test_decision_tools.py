@@ -1,0 +1,104 @@
+"""The tool of a call: the probability of each, and the choice by whole names."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from engine.engine import Engine
+from engine.events import Way
+from engine.model import LoadedModel
+from engine.types import (
+    CustomTool,
+    DecisionOptions,
+    Grammar,
+    SamplingParams,
+    Tool,
+)
+from tests.deciders import ALONE, MARKER, TOOLS, answered, decided, decider, each_kind, pieces
+from tests.fakes import SEARCH, USER, fake_loaded
+
+# Each letter of their names is a token.
+QZK, QVK, JZK = NAMED = tuple(Tool(name) for name in ("qzk", "qvk", "jzkkk"))
+
+
+HEADER = f'{MARKER}\n{{"name": "'
+NAMES = {  # "j" is the likeliest beginning, "qvk" the likeliest name per token
+    "": {"q": 0.4, "j": 0.6},
+    "q": {"z": 0.1, "v": 0.9},
+    "j": {"z": 0.001, "!": 0.999},
+}
+
+
+def naming(*, p: float = 0.5) -> LoadedModel:
+    """A Hermes fake that calls with probability p, and then names a tool."""
+    end = pieces(fake_loaded(hermes=True), 'k", "arguments": ')[1]
+    said: dict[str, Mapping[str, float]] = {"": {MARKER: p, "Y": 1 - p}}
+    for tool in NAMED:
+        for number, letter in enumerate([*tool.name[1:], end], start=1):
+            said[HEADER + tool.name[:number]] = {letter: 1.0}
+    return decider(said | {HEADER + written: following for written, following in NAMES.items()}, hermes=True)
+
+
+def test_the_probability_of_each_tool_is_that_of_its_whole_name_per_token() -> None:
+    decision = decided(answered(naming(), DecisionOptions(tool_probabilities=True), tools=NAMED))
+    # The quote behind a name is one of its tokens.
+    per_token = {"qzk": (0.4 * 0.1) ** (1 / 4), "qvk": (0.4 * 0.9) ** (1 / 4), "jzkkk": (0.6 * 0.001) ** (1 / 6)}
+    assert decision.tools is not None
+    assert decision.tools == pytest.approx({name: p / sum(per_token.values()) for name, p in per_token.items()})
+    assert decision.passes == 4  # what all names share, and one for each
+    assert decision.p_call == pytest.approx(0.5, rel=1e-4)
+
+
+def test_one_tool_alone_is_certain_and_costs_no_pass() -> None:
+    decision = decided(answered(fake_loaded(), DecisionOptions(tool_probabilities=True), tools=(SEARCH,)))
+    assert decision.tools == {"web_search": 1.0}
+    assert decision.passes == 0
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_by_likelihood_the_whole_name_counts_and_not_its_first_token(mode: str) -> None:
+    options = {"tools": NAMED, "tool_choice": mode}
+    by_tokens = answered(naming(p=0.9), **options)
+    by_likelihood = answered(naming(p=0.9), tool_choice_by="likelihood", **options)
+    assert [call.name for call in by_tokens.tool_calls] == ["jzkkk"]
+    assert [call.name for call in by_likelihood.tool_calls] == ["qvk"]
+    decision = decided(by_likelihood)
+    assert decision.chosen is Way.CALL
+    assert decision.tools is not None
+    assert max(decision.tools.items(), key=lambda each: each[1])[0] == "qvk"
+
+
+@each_kind
+def test_by_likelihood_a_name_is_drawn_at_the_temperature_and_by_the_seed(hermes: bool) -> None:
+    loaded = fake_loaded(hermes=hermes)
+    with Engine(loaded) as engine:
+        names = [
+            engine.chat(
+                [USER],
+                tools=TOOLS,
+                tool_choice="required",
+                tool_choice_by="likelihood",
+                sampling=SamplingParams(t, seed=s),
+            )
+            .tool_calls[0]
+            .name
+            for t, s in [(100.0, seed) for seed in range(12)] * 2
+        ]
+    assert names[:12] == names[12:]
+    assert set(names) == {"calculate", "web_search"}
+
+
+@each_kind
+def test_a_tool_whose_call_does_not_fit_is_not_chosen_by_likelihood(hermes: bool) -> None:
+    long = Tool("calculate_" + "x" * 50)
+    loaded = fake_loaded(hermes=hermes, phrases={'{"name": "calculate_x': 10**4})
+    with Engine(loaded, config=ALONE) as engine:
+        options = {"tools": (long, SEARCH), "tool_choice": "required", "tool_choice_by": "likelihood"}
+        assert engine.chat([USER], max_tokens=200, **options).tool_calls[0].name == long.name
+        assert engine.chat([USER], max_tokens=44, **options).tool_calls[0].name == "web_search"
+
+
+def test_a_custom_tool_is_chosen_by_likelihood_too() -> None:
+    tools = tuple(CustomTool(name, format=Grammar.regex("[a-z]{3}")) for name in ("note", "shout"))
+    completion = answered(fake_loaded(), tool_choice="required", tool_choice_by="likelihood", tools=tools)
+    assert completion.tool_calls[0].custom
