@@ -10,7 +10,9 @@ from engine.grammars.tool_formats import (
     FUNCTION_GEMMA,
     GEMMA4,
     GLM,
+    GLM47,
     GRANITE,
+    GRANITE_31,
     HARMONY,
     HERMES,
     KIMI_K2,
@@ -91,6 +93,17 @@ RECORDED = (
         (PARIS_3,),
         said="I will look.\n",
         thought="Look it up.",
+    ),
+    RecordedTurn(
+        GLM47,
+        "Look it up.</think>I will look."
+        "<tool_call>get_weather<arg_key>city</arg_key><arg_value>Paris</arg_value>"
+        "<arg_key>days</arg_key><arg_value>3</arg_value></tool_call>"
+        "<tool_call>get_time<arg_key>zone</arg_key><arg_value>CET</arg_value></tool_call>",
+        (PARIS_3, CET),
+        said="I will look.",
+        thought="Look it up.",
+        opening=Opening.INSIDE,
     ),
     RecordedTurn(
         MINIMAX,
@@ -185,6 +198,12 @@ RECORDED = (
     RecordedTurn(
         GRANITE,
         '<|tool_call|>[{"name": "get_weather", "arguments": {"city": "Paris"}}]',
+        (PARIS,),
+        opening=Opening.NONE,
+    ),
+    RecordedTurn(
+        GRANITE_31,
+        '<tool_call>[{"name": "get_weather", "arguments": {"city": "Paris"}}]',
         (PARIS,),
         opening=Opening.NONE,
     ),
