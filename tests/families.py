@@ -31,6 +31,7 @@ OWN_VOCABULARY = {
     "hermes": "qwen3",
     "qwen3-coder": "qwen3",
     "llama3-json": "llama3",
+    "cogito-llama": "llama3",
     "llama4-pythonic": "llama2",
     "mistral-v7": "tekken",
     "mistral-v11": "tekken",

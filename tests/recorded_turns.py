@@ -5,6 +5,7 @@ from typing import Any
 
 from engine.grammars.tool_format import Opening, ToolFormat
 from engine.grammars.tool_formats import (
+    COGITO,
     DEEPSEEK_V3,
     DEEPSEEK_V31,
     FUNCTION_GEMMA,
@@ -116,6 +117,12 @@ RECORDED = (
     ),
     RecordedTurn(LLAMA3, '{"name": "get_weather", "parameters": {"city": "Paris", "days": 3}}', (PARIS_3,)),
     RecordedTurn(LLAMA3_PYTHON_TAG, '<|python_tag|>{"name": "get_weather", "parameters": {"city": "Paris"}}', (PARIS,)),
+    RecordedTurn(
+        COGITO,
+        '[{"name": "get_weather", "arguments": {"city": "Paris"}, "id": "call_1"}, '
+        '{"name": "get_time", "arguments": {"zone": "CET"}, "id": "call_2"}]',
+        (PARIS, CET),
+    ),
     RecordedTurn(LLAMA4, '[get_weather(city="Paris", days=3), get_time(zone="CET")]', (PARIS_3, CET)),
     RecordedTurn(
         LFM2,

@@ -105,6 +105,7 @@ MODELS = [
     Model("qwen3", "qwen3-coder:30b*", "qwen3-coder"),
     Model("llama3", "llama3.1:8b", "llama3-json", num_calls=1),
     Model("llama3", "llama3.2:3b", "llama3-json", num_calls=1),
+    Model("llama3", "cogito:3b", "cogito-llama"),
     Model("deepseek_v3", "deepseek-v3.1:latest", "deepseek-v3.1"),
     Model("deepseek_v3", None, "deepseek-v3", num_calls=0),  # it leaves out the end of a single call's section
 ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from engine.errors import ConfigError
 from engine.grammars.families.json_families import (
+    COGITO,
     DEEPSEEK_V3,
     DEEPSEEK_V31,
     GRANITE,
@@ -38,6 +39,7 @@ TOOL_FORMATS = (
     MINIMAX,
     SEED_OSS,
     LLAMA4,
+    COGITO,
     LLAMA3,
     LFM2,
     MISTRAL_V11,

@@ -253,3 +253,17 @@ GRANITE_31 = replace(
     tokens=(),
     marker="<tool_call>",
 )
+
+COGITO = ToolFormat(
+    name="cogito-llama",
+    models="Cogito v1 on Llama: 3B, 8B, 70B",
+    source="the chat template of cogito-v1-preview-llama-3B",
+    template_signs=("Available Tools:", '"call_id": "'),
+    marker='[{"name": "',
+    before_arguments=JSON_ARGUMENTS,
+    end=', "id": "{id}"}',
+    separator=', {"name": "',
+    calls_end="]",
+    call_ids=CallIds(pattern="[a-zA-Z0-9_-]{1,40}", written="call_{index}", history="call_{index}"),
+    calls_are_all=True,
+)
