@@ -16,7 +16,7 @@ from engine.prompt import render_prompt
 from engine.tekken import SPECIAL_TOKENS
 from engine.template_skills import Form, TemplateSkills, skills_of
 from engine.tokenizer import Tokenizer
-from engine.types import Message, Request, Role, Tool, ToolCall
+from engine.types import Message, Request, Role, Tool, ToolCall, ToolChoice
 from tests import material
 from tests.fakes import fake_tokenizer
 from tests.families import FAMILIES, Setting, reading_of
@@ -201,6 +201,18 @@ def test_a_call_as_the_prompt_shows_it_is_accepted_token_for_token(model: Model)
         matcher.accept(turn)
         assert matcher.is_terminated or matcher.validate([end]) == 1
         assert reading_of(setting.read(turn)).calls == calls
+
+
+@pytest.mark.parametrize("model", [*MODELS, *WRITTEN], ids=str)
+def test_a_forced_call_behind_a_prompt_is_cut_as_the_tokenizer_cuts_both(model: Model) -> None:
+    """F14: nothing is merged across the prompt's border, and nothing cut there that the tokenizer would merge."""
+    tokenizer, family = model.tokenizer, FAMILIES[model.family]
+    setting = OfModel(family, (CLOCK,), choice=ToolChoice.named(CLOCK.name))
+    setting.own = tokenizer
+    prompt = render_prompt(Request(messages=(USER,), tools=(CLOCK,)), family, tokenizer, model.skills())
+    forced = setting.matcher().forced_tokens()
+    assert forced
+    assert setting.encode(tokenizer.decode(prompt) + tokenizer.decode(forced)) == [*prompt, *forced]
 
 
 def turn_of(model: Model, calls: Sequence[tuple[str, dict[str, Any]]]) -> tuple[list[int], int]:
