@@ -31,7 +31,6 @@ OWN_VOCABULARY = {
     "hermes": "qwen3",
     "qwen3-coder": "qwen3",
     "llama3-json": "llama3",
-    "cogito-llama": "llama3",
     "llama4-pythonic": "llama2",
     "mistral-v7": "tekken",
     "mistral-v11": "tekken",
@@ -47,14 +46,18 @@ MORE_TOKENS = {  # of families that are not detected by their vocabulary
     "mistral-v3": ("[TOOL_CALLS]",),
     "llama3-python-tag": ("<|python_tag|>",),
     "glm-4.7": FAMILIES["glm"].tokens,
+    "deepseek-v3.1": FAMILIES["deepseek-v3"].tokens,
 }
 
 
-@functools.cache
 def vocabulary_of(name: str) -> Tokenizer:
     """The family's own, or a small one with its tokens."""
-    if name in OWN_VOCABULARY:
-        return real_tokenizer(OWN_VOCABULARY[name])
+    return real_tokenizer(OWN_VOCABULARY[name]) if name in OWN_VOCABULARY else small_vocabulary(name)
+
+
+@functools.cache
+def small_vocabulary(name: str) -> Tokenizer:
+    """A few hundred tokens, the family's among them."""
     family = FAMILIES[name]
     fast = PreTrainedTokenizerFast(
         tokenizer_object=Backend.from_str(fake_tokenizer().backend_json()), eos_token="<|im_end|>"
