@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.family_engine_walks import RESULTS as ENGINE_RESULTS
 from benchmarks.family_walks import RESULTS
-from engine.grammars.tool_format import ToolFormat
+from engine.grammars.tool_format import THINK, ToolFormat
 from engine.grammars.tool_formats import TOOL_FORMATS
 from tests.families import OWN_VOCABULARY
 
@@ -27,14 +28,19 @@ FOOT = """
 
 - **Arguments**: `json` is one JSON object. `tagged` writes strings as they are between tags and other values as JSON: a
   string cannot contain the family's own close tag, and an argument that may be a string or a number, list or object is
-  refused, because both would read alike. `literal` is Python's or Gemma's notation. What a way of writing cannot hold
-  of a schema is refused by its path.
+  refused, because both would read alike. A string that may also be null or a boolean cannot be the word for it.
+  `literal` is Python's or Gemma's notation. What a way of writing cannot hold of a schema is refused by its path.
+- **Reasoning**: *if the template has*: the family says nothing of its own, and a model reasons so where its chat
+  template names the tags. Of the others, the tags are the family's own, and count where the template names them too.
 - **Calls**: how many a turn may have. *whole turn*: text and calls exclude each other, and text cannot begin as a call
   does.
 - **Custom tools**: whether the family has a way to write raw input; where not, custom tools are refused.
 - **Verified with**: the vocabulary, and random walks through its grammar (`benchmarks/results/families.json`): every
   complete call is of an offered tool, satisfies its schema and is read back, also by mlx-lm's own parser where it has
-  one and the strings are such that it reads them (second number).
+  one and the strings are such that it reads them (second number). *Engine*: calls of walks through the whole engine,
+  with guard and parser, a small vocabulary and 13 of the suite's tool sets
+  (`benchmarks/results/family_engine_walks.json`). It names the tools that a family refuses, and counts what mlx-lm's
+  parsers read otherwise: numbers of more than 53 bits, and values whose schema names no type.
 
 ## What is left to the chat template
 
@@ -45,6 +51,20 @@ writes them, and the system message describes the tools.
 
 Special tokens that a message's text spells are not the tokens: the prompt is cut inside of them before it is encoded.
 
+## Python's words between tags
+
+Qwen3-Coder's and Seed-OSS's templates show an argument that is no string as Python does: `None`, `True`,
+`{'a': [1, 'b']}`; a later version of Qwen3-Coder's shows lists and objects as JSON. Parsers of these models (Qwen's
+own, vLLM's and mlx-lm's) read both: JSON first, Python's literals where that fails, booleans whatever their case. So
+the grammar takes both, quotes of either kind included, and each reads as the same value: what is in the model's
+prompt is what it may write. The formats write Python's words, and JSON for lists and objects. LFM2.5's template mixes
+the two in the same way. `None` for a string that may be null is null to us; those parsers read the text.
+
+## What earlier calls are in harmony
+
+The model writes `<|channel|>commentary to=functions.NAME`, and the grammar takes this form alone; gpt-oss's template
+and openai-harmony show earlier calls as ` to=functions.NAME<|channel|>commentary`. openai-harmony reads both.
+
 ## A case that goes wrong
 
 A turn of Qwen3-Coder in which an argument may be a string or an integer: `<parameter=id>\\n5\\n</parameter>` is both
@@ -54,32 +74,43 @@ A turn of Qwen3-Coder in which an argument may be a string or an integer: `<para
 
 def main() -> None:
     walks: dict[str, Any] = json.loads(RESULTS.read_text())
-    PAGE.write_text(page(walks))
+    through_engine: dict[str, Any] = json.loads(ENGINE_RESULTS.read_text())
+    PAGE.write_text(page(walks, through_engine))
 
 
-def page(walks: dict[str, Any]) -> str:
-    """The whole page. walks: the rows of results/families.json."""
+def page(walks: dict[str, Any], through_engine: dict[str, Any]) -> str:
+    """The whole page. walks, through_engine: the rows of the two results."""
     head = "| family | models | opens | a call | arguments | reasoning | calls | custom tools | verified with |"
-    rows = [head, "|---" * 9 + "|", *(_row(family, walks.get(family.name)) for family in TOOL_FORMATS)]
+    rows = [
+        head,
+        "|---" * 9 + "|",
+        *(_row(each, walks.get(each.name), through_engine.get(each.name)) for each in TOOL_FORMATS),
+    ]
     read = "\n".join(f"- `{family.name}`: {family.source}" for family in TOOL_FORMATS)
     return f"{HEAD}{chr(10).join(rows)}\n\n## Where each format was read\n\n{read}\n{FOOT}"
 
 
-def _row(family: ToolFormat, walks: dict[str, Any] | None) -> str:
+def _row(family: ToolFormat, walks: dict[str, Any] | None, through_engine: dict[str, Any] | None) -> str:
     call = f"{family.before_name}NAME{family.before_arguments}…{family.end}"
-    reasoning = f"{_code(family.reasoning.begin)} {_code(family.reasoning.end)}" if family.reasoning else "none"
     cells = [
         f"`{family.name}`",
         family.models,
         _code(family.marker),
         _code(call),
         type(family.arguments).__name__.removesuffix("Arguments").lower(),
-        reasoning,
+        _reasoning(family),
         ("several" if family.parallel else "one") + (", whole turn" if family.calls_are_all else ""),
         "yes" if family.input_end else "no",
-        _verified(family, walks),
+        _verified(family, walks) + _of_engine(through_engine),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _reasoning(family: ToolFormat) -> str:
+    if family.reasoning is None:
+        return "none"
+    tags = f"{_code(family.reasoning.begin)} {_code(family.reasoning.end)}"
+    return f"if the template has {tags}" if family.reasoning is THINK else tags
 
 
 def _code(text: str) -> str:
@@ -91,6 +122,10 @@ def _verified(family: ToolFormat, walks: dict[str, Any] | None) -> str:
     if walks is None:
         return vocabulary
     return f"{vocabulary}; {walks['complete_calls']} calls, {walks['read_by_mlx_lm_too']} walks by mlx-lm too"
+
+
+def _of_engine(walks: dict[str, Any] | None) -> str:
+    return "" if walks is None else f"; engine: {walks['calls']} calls, {walks['failures']} wrong"
 
 
 if __name__ == "__main__":

@@ -270,6 +270,6 @@ def _check_options(model: object, config: EngineConfig | None, adapter_path: obj
 
 
 def _detected(model: LoadedModel) -> ToolFormat:
-    detected = detect(model.tokenizer.chat_template, model.tokenizer.added)
+    detected = detect(model.tokenizer.chat_template, model.tokenizer.added, model.tokenizer.tekken_version)
     logger.info("%s: tool format %s: %s", model.name, detected.family.name, detected.why)
     return detected.family

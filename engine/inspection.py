@@ -22,7 +22,7 @@ CONVERSATION = (
 
 def inspection(tokenizer: Tokenizer, family: ToolFormat | None = None) -> str:
     """Lines for people. family: None detects it. Needs the tokenizer alone."""
-    detected = detect(tokenizer.chat_template, tokenizer.added)
+    detected = detect(tokenizer.chat_template, tokenizer.added, tokenizer.tekken_version)
     why = detected.why if family is None else f"as asked for; detected would be {detected.family.name}"
     family = family or detected.family
     skills = skills_of(tokenizer, family)

@@ -20,6 +20,15 @@ SPECIAL_TOKENS = [
 # fmt: on
 
 
+def tekken_version(path: Path) -> str | None:
+    """The version that tekken.json names, such as "v11"; None where it names none."""
+    try:
+        version = json.loads(path.read_text())["config"].get("version")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UnsupportedModelError(f"{path} cannot be read: {error!r}") from error
+    return version if isinstance(version, str) else None
+
+
 def tekken_backend(path: Path) -> tokenizers.Tokenizer:
     """A tokenizer from tekken.json. Raises UnsupportedModelError where that cannot be read."""
     try:

@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from engine.errors import ModelNotFoundError, RequestError, UnsupportedModelError
 from engine.gguf import GGUFVocabulary
 from engine.gguf_tokenizer import SPACE, gguf_backend
-from engine.tekken import tekken_backend
+from engine.tekken import tekken_backend, tekken_version
 
 # Special tokens that end a turn in every chat format that has them, whatever eos_token says. "<|end|>" is not among
 # them: it ends Phi's turn, but only one message of harmony's.
@@ -81,8 +81,14 @@ BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 class Tokenizer:
     """One model's vocabulary. Immutable; any thread may use it."""
 
-    def __init__(self, fast: PreTrainedTokenizerFast, extra_eos_ids: Iterable[int] = ()) -> None:
-        """fast: the tokenizer as transformers loads it. extra_eos_ids: from the model's configs."""
+    def __init__(
+        self, fast: PreTrainedTokenizerFast, extra_eos_ids: Iterable[int] = (), *, tekken_version: str | None = None
+    ) -> None:
+        """fast: the tokenizer as transformers loads it. extra_eos_ids: from the model's configs.
+
+        tekken_version: what tekken.json names, where it came from there.
+        """
+        self.tekken_version = tekken_version
         self.fast = fast  # for functions of transformers and mlx_lm that want their own kind
         self._backend = tokenizers.Tokenizer.from_str(fast.backend_tokenizer.to_str())
         self._backend.no_padding()
@@ -104,7 +110,8 @@ class Tokenizer:
 
         Raises ModelNotFoundError where none lies there, UnsupportedModelError where it cannot be read.
         """
-        return cls(_load_folder(path), _config_eos_ids(path))
+        version = tekken_version(path / "tekken.json") if _is_tekken(path) else None
+        return cls(_load_folder(path), _config_eos_ids(path), tekken_version=version)
 
     @classmethod
     def from_gguf(cls, vocabulary: GGUFVocabulary) -> "Tokenizer":
@@ -317,7 +324,8 @@ def _is_spaces(token: tokenizers.AddedToken) -> bool:
 
 def _is_byte_level(backend: tokenizers.Tokenizer) -> bool:
     """Byte-level BPE, else SentencePiece style; told apart by the decoder. UnsupportedModelError if neither."""
-    decoder = json.loads(backend.to_str())["decoder"]
+    # The state of this part alone: the whole backend's text takes seconds to read.
+    decoder = None if backend.decoder is None else json.loads(backend.decoder.__getstate__())
     parts = [] if decoder is None else decoder.get("decoders", [decoder])
     kinds = {part["type"] for part in parts}
     if "ByteLevel" in kinds:
@@ -353,11 +361,19 @@ def _byte_of_char() -> Mapping[str, int]:
 # --- From a folder
 
 
+OTHER_FILES = ("tokenizer.json", "tokenizer.model")
+
+
+def _is_tekken(path: Path) -> bool:
+    """Whether tekken.json is what there is to load."""
+    return (path / "tekken.json").is_file() and not any((path / name).is_file() for name in OTHER_FILES)
+
+
 def _load_folder(path: Path) -> PreTrainedTokenizerFast:
-    names = ("tokenizer.json", "tokenizer.model", "tekken.json")
+    names = (*OTHER_FILES, "tekken.json")
     if not any((path / name).is_file() for name in names):
         raise ModelNotFoundError(f"the folder {path} has none of {', '.join(names)}")
-    if not any((path / name).is_file() for name in names[:2]):
+    if _is_tekken(path):
         return _load_tekken(path)
     # By tokenizer.json itself where there is one: AutoTokenizer may rebuild it by the rules of some class.
     loader = PreTrainedTokenizerFast if (path / "tokenizer.json").is_file() else AutoTokenizer

@@ -42,27 +42,39 @@ OWN_VOCABULARY = {
 FAMILIES = {family.name: family for family in TOOL_FORMATS}
 AUTO = ToolChoice()
 TAGS = ("<think>", "</think>")
+MORE_TOKENS = {  # of families that are not detected by their vocabulary
+    "mistral-v3": ("[TOOL_CALLS]",),
+    "llama3-python-tag": ("<|python_tag|>",),
+    "glm-4.7": FAMILIES["glm"].tokens,
+    "deepseek-v3.1": FAMILIES["deepseek-v3"].tokens,
+}
+
+
+def vocabulary_of(name: str) -> Tokenizer:
+    """The family's own, or a small one with its tokens."""
+    return real_tokenizer(OWN_VOCABULARY[name]) if name in OWN_VOCABULARY else small_vocabulary(name)
 
 
 @functools.cache
-def vocabulary_of(name: str) -> Tokenizer:
-    """The family's own, or a small one with its tokens."""
-    if name in OWN_VOCABULARY:
-        return real_tokenizer(OWN_VOCABULARY[name])
+def small_vocabulary(name: str) -> Tokenizer:
+    """A few hundred tokens, the family's among them."""
     family = FAMILIES[name]
     fast = PreTrainedTokenizerFast(
         tokenizer_object=Backend.from_str(fake_tokenizer().backend_json()), eos_token="<|im_end|>"
     )
-    tokens = [*family.tokens, *TAGS, *(("[TOOL_CALLS]",) if name == "mistral-v3" else ())]
-    if name == "llama3-python-tag":
-        tokens.append(family.marker)
+    tokens = [*family.tokens, *TAGS, *MORE_TOKENS.get(name, ())]
     fast.backend_tokenizer.add_tokens([AddedToken(text, special=True, normalized=False) for text in tokens])
     return Tokenizer(fast)
 
 
-@functools.cache
 def compiler_of(tokenizer: Tokenizer) -> LLGuidanceCompiler:
-    return LLGuidanceCompiler(tokenizer.backend_json(), eos_ids=sorted(tokenizer.eos_ids))
+    """One for all tokenizers that differ in their chat template alone: it takes seconds to make."""
+    return _compiler(tokenizer.backend_json(), tokenizer.eos_ids)
+
+
+@functools.cache
+def _compiler(backend_json: str, eos_ids: frozenset[int]) -> LLGuidanceCompiler:
+    return LLGuidanceCompiler(backend_json, eos_ids=sorted(eos_ids))
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,12 +5,15 @@ from typing import Any
 
 from engine.grammars.tool_format import Opening, ToolFormat
 from engine.grammars.tool_formats import (
+    COGITO,
     DEEPSEEK_V3,
     DEEPSEEK_V31,
     FUNCTION_GEMMA,
     GEMMA4,
     GLM,
+    GLM47,
     GRANITE,
+    GRANITE_31,
     HARMONY,
     HERMES,
     KIMI_K2,
@@ -93,6 +96,17 @@ RECORDED = (
         thought="Look it up.",
     ),
     RecordedTurn(
+        GLM47,
+        "Look it up.</think>I will look."
+        "<tool_call>get_weather<arg_key>city</arg_key><arg_value>Paris</arg_value>"
+        "<arg_key>days</arg_key><arg_value>3</arg_value></tool_call>"
+        "<tool_call>get_time<arg_key>zone</arg_key><arg_value>CET</arg_value></tool_call>",
+        (PARIS_3, CET),
+        said="I will look.",
+        thought="Look it up.",
+        opening=Opening.INSIDE,
+    ),
+    RecordedTurn(
         MINIMAX,
         "Look it up.\n</think>\n\n<minimax:tool_call>\n"
         '<invoke name="get_weather">\n<parameter name="city">Paris</parameter>\n<parameter name="days">3</parameter>\n'
@@ -103,6 +117,12 @@ RECORDED = (
     ),
     RecordedTurn(LLAMA3, '{"name": "get_weather", "parameters": {"city": "Paris", "days": 3}}', (PARIS_3,)),
     RecordedTurn(LLAMA3_PYTHON_TAG, '<|python_tag|>{"name": "get_weather", "parameters": {"city": "Paris"}}', (PARIS,)),
+    RecordedTurn(
+        COGITO,
+        '[{"name": "get_weather", "arguments": {"city": "Paris"}, "id": "call_1"}, '
+        '{"name": "get_time", "arguments": {"zone": "CET"}, "id": "call_2"}]',
+        (PARIS, CET),
+    ),
     RecordedTurn(LLAMA4, '[get_weather(city="Paris", days=3), get_time(zone="CET")]', (PARIS_3, CET)),
     RecordedTurn(
         LFM2,
@@ -185,6 +205,12 @@ RECORDED = (
     RecordedTurn(
         GRANITE,
         '<|tool_call|>[{"name": "get_weather", "arguments": {"city": "Paris"}}]',
+        (PARIS,),
+        opening=Opening.NONE,
+    ),
+    RecordedTurn(
+        GRANITE_31,
+        '<tool_call>[{"name": "get_weather", "arguments": {"city": "Paris"}}]',
         (PARIS,),
         opening=Opening.NONE,
     ),

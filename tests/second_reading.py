@@ -14,6 +14,7 @@ MODULES = {
     "smollm3": "json_tools",
     "qwen3-coder": "qwen3_coder",
     "glm": "glm47",
+    "glm-4.7": "glm47",
     "minimax": "minimax_m2",
     "mistral": "mistral",
     "mistral-v7": "mistral",

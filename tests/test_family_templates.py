@@ -1,25 +1,60 @@
 """Real chat templates: what they are detected as, and that the grammar accepts a call as they render it."""
 
+import base64
 import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.grammars.tool_format import Opening
 from engine.grammars.tool_formats import PLAIN, detect
-from engine.template_skills import Form, TemplateSkills, skills_of, wire_calls
+from engine.prompt import render_prompt
+from engine.tekken import SPECIAL_TOKENS
+from engine.template_skills import Form, TemplateSkills, skills_of
 from engine.tokenizer import Tokenizer
-from engine.types import ToolCall
+from engine.types import Message, Request, Role, Tool, ToolCall, ToolChoice
 from tests import material
 from tests.fakes import fake_tokenizer
 from tests.families import FAMILIES, Setting, reading_of
 from tests.material import real_templates, real_tokenizer
-from tests.recorded_turns import CET, CLOCK, PARIS, WEATHER
+from tests.recorded_turns import CET, CLOCK, PARIS_3, WEATHER
 
-CALLS = tuple(ToolCall("id", name, json.dumps(arguments)) for name, arguments in (PARIS, CET))
-USER = {"role": "user", "content": "The weather in Paris?"}
+USER = Message(Role.USER, "The weather in Paris?")
+STRING = {"type": "string"}
+STORE = Tool(
+    "store",
+    "Keeps things.",
+    {
+        "type": "object",
+        "properties": {
+            "text": STRING,
+            "count": {"type": "integer"},
+            "ratio": {"type": "number"},
+            "yes": {"type": "boolean"},
+            "no": {"type": "boolean"},
+            "nothing": {"type": "null"},
+            "maybe": {"anyOf": [STRING, {"type": "null"}]},
+            "tags": {"type": "array"},
+            "at": {"type": "object"},
+        },
+    },
+)
+ALL_TYPES: dict[str, Any] = {
+    "text": '日本 "naïve" it\'s\n</x> {y} 😀',
+    "count": -3,
+    "ratio": 2.5,
+    "yes": True,
+    "no": False,
+    "nothing": None,
+    "maybe": None,
+    "tags": ["a", 1, True, None, ["it's", {}]],
+    "at": {"k": "v", "l": {"m": [False]}},
+}
+CALLS = (("store", ALL_TYPES), CET)
 
 
 @dataclass(frozen=True)
@@ -45,7 +80,21 @@ class Model:
 
 @functools.cache
 def _with(vocabulary: str, template: str) -> Tokenizer:
-    return real_tokenizer(vocabulary).with_template(real_templates()[template])
+    own = real_tokenizer(vocabulary)
+    own.backend_json()  # once, for all that share the vocabulary
+    source = NO_TEMPLATE if template == "none" else real_templates()[template.partition("*")[0]]
+    # A later version of Qwen3-Coder's template differs in this: it writes lists and objects as JSON.
+    return own.with_template(source.replace(*LATER) if template.endswith("*") else source)
+
+
+LATER = (
+    "args_value if args_value is string else args_value | string",
+    "args_value | tojson | safe if args_value is mapping or (args_value is sequence and args_value is not string) "
+    "else args_value | string",
+)
+NO_TEMPLATE = (
+    "{% for message in messages %}{{ message.role }}:{{ message.content }}{{ eos_token }}{% endfor %}assistant:"
+)
 
 
 MODELS = [
@@ -53,16 +102,31 @@ MODELS = [
     Model("qwen3", "qwen2.5:0.5b", "hermes"),
     Model("qwen3", "qwq:32b", "hermes"),
     Model("qwen3", "qwen3-coder:30b", "qwen3-coder"),
+    Model("qwen3", "qwen3-coder:30b*", "qwen3-coder"),
     Model("llama3", "llama3.1:8b", "llama3-json", num_calls=1),
     Model("llama3", "llama3.2:3b", "llama3-json", num_calls=1),
+    Model("llama3", "cogito:3b", "cogito-llama"),
     Model("deepseek_v3", "deepseek-v3.1:latest", "deepseek-v3.1"),
     Model("deepseek_v3", None, "deepseek-v3", num_calls=0),  # it leaves out the end of a single call's section
+]
+WRITTEN = [  # whose calls the format writes into the template: that shows none, or none as the model would write them
+    Model("gemma3", None, "plain", num_calls=0),
+    Model("llama2", "none", "llama4-pythonic", num_calls=0),
+    Model("gptoss", "none", "harmony", num_calls=0),
+    Model("tekken", "none", "mistral-v7", num_calls=0),
+    Model("tekken", "none", "mistral-v11", num_calls=0),
+    Model("tekken", "none", "mistral", num_calls=0),
 ]
 OTHERS = {  # detected by the template alone
     "granite4:350m": "hermes",
     "cogito:14b": "hermes",
     "qwen3-next:80b": "hermes",
+    "granite3-dense:2b": "granite",
+    "granite3.2-vision:2b": "granite",
     "granite3.3:2b": "granite",
+    "granite3.1-moe:1b": "granite-3.1",
+    "granite3.2:8b": "granite-3.1",
+    "granite3-guardian:2b": "plain",
     "llama4:latest": "llama3-json",
     "phi4-mini:3.8b": "phi4-mini",
     "gemma3:1b": "plain",
@@ -90,6 +154,22 @@ def test_a_vocabulary_is_detected_where_no_template_shows_its_family() -> None:
     assert detect("{{ messages }}", real_tokenizer("qwen3").added).family.name == "hermes"
 
 
+@pytest.mark.parametrize(
+    ("version", "family"),
+    [("v3", "mistral-v7"), ("v7", "mistral-v7"), ("v11", "mistral-v11"), ("v13", "mistral"), ("v15", "mistral")],
+)
+def test_a_tekken_file_tells_its_version(version: str, family: str, tmp_path: Path) -> None:
+    """The vocabulary of version 11 has what that of 13 has, and calls are written otherwise."""
+    ranked = [{"rank": byte, "token_bytes": base64.b64encode(bytes([byte])).decode()} for byte in range(256)]
+    named = [*SPECIAL_TOKENS, "[ARGS]", "[CALL_ID]"]
+    config = {"pattern": ".", "version": version, "default_num_special_tokens": 30, "default_vocab_size": 286}
+    special = [{"rank": rank, "token_str": name} for rank, name in enumerate(named)]
+    (tmp_path / "tekken.json").write_text(json.dumps({"config": config, "vocab": ranked, "special_tokens": special}))
+    tokenizer = Tokenizer.from_folder(tmp_path)
+    found = detect(tokenizer.chat_template, tokenizer.added, tokenizer.tekken_version)
+    assert (found.family.name, found.why) == (family, f"tekken.json is of version {version}")
+
+
 def test_material_that_cannot_be_had_skips_the_test_and_says_why(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -106,30 +186,63 @@ def test_a_model_without_any_sign_is_plain(vocabulary: str) -> None:
     assert detect(tokenizer.chat_template, tokenizer.added).family is PLAIN
 
 
-@each_model
-def test_a_call_as_the_template_renders_it_is_accepted_token_for_token(model: Model) -> None:
-    """F26; its end-of-turn token ends the turn."""
-    for num_calls in range(1, model.num_calls + 1):
-        tokenizer, family = model.tokenizer, FAMILIES[model.family]
-        form = model.skills().calls[num_calls > 1, False]
-        assert form is not None
-        message = wire_calls(CALLS[:num_calls], None, form, family)
-        prompt, whole = tokenizer.render([USER], None), tokenizer.render([USER, message], None)
-        prompt = prompt.removesuffix("</think>").removesuffix("<think>\n")  # put there for the turn to come
-        assert whole.startswith(prompt)
-        tokens = tokenizer.encode(whole)[len(tokenizer.encode(prompt)) :]
-        end = next(at for at, token in enumerate(tokens) if token in tokenizer.eos_ids)
+@pytest.mark.parametrize("model", [*MODELS, *WRITTEN], ids=str)
+def test_a_call_as_the_prompt_shows_it_is_accepted_token_for_token(model: Model) -> None:
+    """F26; by the template where it can, and its end-of-turn token ends the turn."""
+    tokenizer, family = model.tokenizer, FAMILIES[model.family]
+    for calls in (CALLS[:1], CALLS) if family.parallel else (CALLS[:1],):
+        turn, end = turn_of(model, calls)
         opening = Opening.BEFORE if family.reasoning is not None else Opening.NONE
-        turn = tokens[:end]
-        if turn[0] == tokenizer.token_id("</think>"):
-            turn = turn[1:]
-        setting = OfModel(family, (WEATHER, CLOCK), opening=opening)
+        setting = OfModel(family, (STORE, CLOCK), opening=opening)
         setting.own = tokenizer
-        assert setting.accepts(turn), tokenizer.decode(turn)
+        matcher = setting.matcher()
+        num_valid = matcher.validate(turn)
+        assert num_valid == len(turn), (tokenizer.decode(turn[:num_valid]), tokenizer.decode(turn[num_valid:]))
+        matcher.accept(turn)
+        assert matcher.is_terminated or matcher.validate([end]) == 1
+        assert reading_of(setting.read(turn)).calls == calls
+
+
+@pytest.mark.parametrize("model", [*MODELS, *WRITTEN], ids=str)
+def test_a_forced_call_behind_a_prompt_is_cut_as_the_tokenizer_cuts_both(model: Model) -> None:
+    """F14: nothing is merged across the prompt's border, and nothing cut there that the tokenizer would merge."""
+    tokenizer, family = model.tokenizer, FAMILIES[model.family]
+    setting = OfModel(family, (CLOCK,), choice=ToolChoice.named(CLOCK.name))
+    setting.own = tokenizer
+    prompt = render_prompt(Request(messages=(USER,), tools=(CLOCK,)), family, tokenizer, model.skills())
+    forced = setting.matcher().forced_tokens()
+    assert forced
+    assert setting.encode(tokenizer.decode(prompt) + tokenizer.decode(forced)) == [*prompt, *forced]
+
+
+def turn_of(model: Model, calls: Sequence[tuple[str, dict[str, Any]]]) -> tuple[list[int], int]:
+    """The assistant's turn as it stands in the prompt of a later turn, and the token that ends it."""
+    tokenizer, family = model.tokenizer, FAMILIES[model.family]
+    made = tuple(ToolCall("id", name, json.dumps(arguments)) for name, arguments in calls)
+    before, after = (
+        render_prompt(Request(messages=messages), family, tokenizer, model.skills())
+        for messages in ((USER,), (USER, Message(Role.ASSISTANT, None, made)))
+    )
+    # What opens or closes reasoning may stand in the one alone.
+    start = next((at for at, pair in enumerate(zip(before, after, strict=False)) if len({*pair}) > 1), len(before))
+    end = next(at for at, token in enumerate(after) if at >= start and token in tokenizer.eos_ids)
+    return after[start:end], after[end]
+
+
+RECORDED_CALLS = Path(__file__).parent / "data" / "mistral_common_calls.json"  # ids that mistral-common 1.13.1 makes
+
+
+@pytest.mark.parametrize("name", ["mistral-v7", "mistral-v11", "mistral"])
+def test_calls_as_mistral_common_encodes_them_are_accepted_token_for_token(name: str) -> None:
+    setting = Setting(FAMILIES[name], (WEATHER, CLOCK))
+    read = []
+    for *turn, end in json.loads(RECORDED_CALLS.read_text())[name]:
         matcher = setting.matcher()
         matcher.accept(turn)
-        assert matcher.is_terminated or matcher.validate([tokens[end]]) == 1
-        assert reading_of(setting.read(turn)).calls == (PARIS, CET)[:num_calls]
+        assert end in setting.tokenizer.eos_ids
+        assert matcher.is_terminated or matcher.validate([end]) == 1
+        read.append(reading_of(setting.read(turn)).calls)
+    assert read == [(PARIS_3,), (PARIS_3, ("get_time", {"zone": '日本 "x"'}))]
 
 
 class OfModel(Setting):

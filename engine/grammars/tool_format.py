@@ -96,6 +96,7 @@ class ToolFormat:
     source: str = ""  # where the format was read
     template_signs: tuple[str, ...] = ()  # a chat template with all of these has this format
     tokens: tuple[str, ...] = ()  # so has a model whose vocabulary has all of these, whatever its template shows
+    tekken_versions: tuple[str, ...] = ()  # so has a model whose tekken.json is of one of these
 
     marker: str  # opens the calls, and only this does; often a single special token
     calls_begin: str = ""  # between it and the first call

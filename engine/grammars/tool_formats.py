@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from engine.errors import ConfigError
 from engine.grammars.families.json_families import (
+    COGITO,
     DEEPSEEK_V3,
     DEEPSEEK_V31,
     GRANITE,
+    GRANITE_31,
     HARMONY,
     HERMES,
     KIMI_K2,
@@ -25,17 +27,19 @@ from engine.grammars.families.json_families import (
     SMOLLM3,
 )
 from engine.grammars.families.literal_families import FUNCTION_GEMMA, GEMMA4, LFM2, LLAMA4
-from engine.grammars.families.tagged_families import GLM, MINIMAX, QWEN3_CODER, SEED_OSS
+from engine.grammars.families.tagged_families import GLM, GLM47, MINIMAX, QWEN3_CODER, SEED_OSS
 from engine.grammars.tool_format import ToolFormat
 
 TOOL_FORMATS = (
     QWEN3_CODER,
+    GLM47,
     GLM,
     SMOLLM3,
     HERMES,
     MINIMAX,
     SEED_OSS,
     LLAMA4,
+    COGITO,
     LLAMA3,
     LFM2,
     MISTRAL_V11,
@@ -48,6 +52,7 @@ TOOL_FORMATS = (
     DEEPSEEK_V3,
     DEEPSEEK_V31,
     KIMI_K2,
+    GRANITE_31,
     GRANITE,
     PHI4,
     LLAMA3_PYTHON_TAG,
@@ -63,15 +68,19 @@ class Detected:
     why: str
 
 
-def detect(chat_template: str | None, vocabulary: Collection[str] = ()) -> Detected:
+def detect(chat_template: str | None, vocabulary: Collection[str] = (), tekken_version: str | None = None) -> Detected:
     """The family whose signs are in the chat template; else the one whose tokens are in the vocabulary; else plain.
 
-    vocabulary: the spellings of the added tokens.
+    vocabulary: the spellings of the added tokens. tekken_version: of the tokenizer, where it came as tekken.json; of
+    Mistral's formats, it tells more than the vocabulary.
     """
     template = (chat_template or "").replace("\\n", "\n")  # as it stands in Jinja's strings
     for family in TOOL_FORMATS:
         if family.template_signs and all(sign in template for sign in family.template_signs):
             return Detected(family, f"the chat template has {' and '.join(map(repr, family.template_signs))}")
+    for family in TOOL_FORMATS:
+        if tekken_version in family.tekken_versions:
+            return Detected(family, f"tekken.json is of version {tekken_version}")
     for family in TOOL_FORMATS:
         if family.tokens and all(token in vocabulary for token in family.tokens):
             return Detected(family, f"the vocabulary has {' and '.join(family.tokens)}")

@@ -4,6 +4,7 @@ A state is a method that takes what it can from the buffer; where it changes the
 A call ends where its arguments end, never where a marker is seen.
 """
 
+import string
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Self
 
@@ -16,6 +17,7 @@ from engine.types import JsonObject
 __all__ = ["ParsedEvent", "TurnParser", "held_back"]
 
 ParsedEvent = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | ToolCallEnd
+NAME_CHARACTERS = string.ascii_letters + string.digits + "_.-"  # of tools; engine.types checks them
 State = Callable[["TurnParser"], Iterator[ParsedEvent]]
 
 
@@ -202,19 +204,15 @@ class TurnParser:
         yield from ()
 
     def _name(self) -> Iterator[ParsedEvent]:
-        found = (self._buffer.find(each) for each in self._delimiters() if each in self._buffer)
-        if (end := min(found, default=None)) is None:
+        """Up to the first character that no name has: a family may write nothing between name and arguments."""
+        end = len(self._buffer) - len(self._buffer.lstrip(NAME_CHARACTERS))
+        if end == len(self._buffer):
             return
         name, self._buffer = self._buffer[:end], self._buffer[end:]
         self._is_custom = name in self._custom_names
         self._reader = self._family.arguments.reader(self._schemas.get(name, {}))
         self._state = TurnParser._header
         yield ToolCallStart(self._num_calls, self._call_id(self._num_calls), name, self._is_custom)
-
-    def _delimiters(self) -> Iterator[str]:
-        for before in (self._family.before_arguments, self._family.before_input):
-            if before:
-                yield split_at_id(before)[0]
 
     def _header(self) -> Iterator[ParsedEvent]:
         """Between the name and the arguments."""
@@ -275,6 +273,9 @@ class TurnParser:
 
     def _skip(self, literal: str) -> bool:
         """Take the literal off the buffer once it is there whole. Nothing else can come: its spelling will do."""
+        if self._buffer.startswith(literal):
+            self._buffer = self._buffer[len(literal) :]
+            return True
         written, literal = self._marks.spelled(self._buffer), self._marks.spelled(literal)
         if written.startswith(literal):
             self._buffer = written[len(literal) :]

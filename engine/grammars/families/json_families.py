@@ -80,6 +80,7 @@ MISTRAL_V7 = ToolFormat(
     source="mistral-common's instruct tokenizers v3 and v7",
     template_signs=("[TOOL_CALLS]",),
     tokens=("[TOOL_CALLS]",),
+    tekken_versions=("v3", "v7"),
     marker="[TOOL_CALLS]",
     calls_begin="[",
     before_name=JSON_NAME,
@@ -97,6 +98,7 @@ MISTRAL_V3 = replace(
     models="Mistral with SentencePiece tokenizers: Mistral 7B v0.3, Mixtral 8x22B, Mistral Large 2",
     template_signs=("[TOOL_CALLS] [",),
     tokens=(),
+    tekken_versions=(),
     calls_begin=" [",
 )
 
@@ -105,6 +107,7 @@ MISTRAL_V11 = ToolFormat(
     models="Mistral with tokenizer v11: Mistral Small 3.2",
     source="mistral-common's instruct tokenizer v11",
     template_signs=("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"),
+    tekken_versions=("v11",),
     marker="[TOOL_CALLS]",
     before_arguments="[CALL_ID]{id}[ARGS]",
     end="",
@@ -116,9 +119,10 @@ MISTRAL_V11 = ToolFormat(
 MISTRAL = ToolFormat(
     name="mistral",
     models="Mistral with tokenizer v13 and later: Magistral, Devstral, Ministral 3",
-    source="mistral-common's instruct tokenizer v13",
+    source="mistral-common's instruct tokenizers v13 and v15",
     template_signs=("[TOOL_CALLS]", "[ARGS]"),
     tokens=("[TOOL_CALLS]", "[ARGS]"),
+    tekken_versions=("v13", "v15"),
     marker="[TOOL_CALLS]",
     before_arguments="[ARGS]",
     end="",
@@ -130,7 +134,7 @@ MISTRAL = ToolFormat(
 HARMONY = ToolFormat(
     name="harmony",
     models="gpt-oss",
-    source="OpenAI's harmony format page",
+    source="OpenAI's harmony format page; openai-harmony reads such turns back",
     template_signs=("<|channel|>", "commentary"),
     tokens=("<|channel|>", "<|message|>", "<|constrain|>", "<|call|>"),
     marker="<|channel|>commentary to=functions.",
@@ -226,9 +230,9 @@ PHI4 = ToolFormat(
 
 GRANITE = ToolFormat(
     name="granite",
-    models="Granite 3.0 to 3.3",
-    source="granite-3.3-2b-instruct's chat template",
-    template_signs=("<|tool_call|>", "JSON list of tools"),
+    models="Granite 3.0 and 3.3, vision models of 3.2",
+    source="the chat templates of granite-3.0-2b-instruct and granite-3.3-2b-instruct, and vLLM's parser for 3.0",
+    template_signs=("<|tool_call|>", "<|start_of_role|>"),
     tokens=("<|tool_call|>", "<|start_of_role|>"),
     marker="<|tool_call|>",
     calls_begin="[",
@@ -238,4 +242,28 @@ GRANITE = ToolFormat(
     separator=", ",
     calls_end="]",
     reasoning=None,
+)
+
+GRANITE_31 = replace(
+    GRANITE,
+    name="granite-3.1",
+    models="Granite 3.1 and 3.2",
+    source="vLLM's parser, and its pull request 11307: these models write the text <tool_call>, not the token",
+    template_signs=("<|tool_call|>", "<|start_of_role|>tools<|end_of_role|>"),
+    tokens=(),
+    marker="<tool_call>",
+)
+
+COGITO = ToolFormat(
+    name="cogito-llama",
+    models="Cogito v1 on Llama: 3B, 8B, 70B",
+    source="the chat template of cogito-v1-preview-llama-3B",
+    template_signs=("Available Tools:", '"call_id": "'),
+    marker='[{"name": "',
+    before_arguments=JSON_ARGUMENTS,
+    end=', "id": "{id}"}',
+    separator=', {"name": "',
+    calls_end="]",
+    call_ids=CallIds(pattern="[a-zA-Z0-9_-]{1,40}", written="call_{index}", history="call_{index}"),
+    calls_are_all=True,
 )

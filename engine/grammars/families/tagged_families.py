@@ -28,8 +28,8 @@ QWEN3_CODER = ToolFormat(
 
 GLM = ToolFormat(
     name="glm",
-    models="GLM 4.5, 4.6, 4.7",
-    source="GLM-4.5's chat template",
+    models="GLM 4.5, 4.6",
+    source="the chat templates of GLM-4.5 and GLM-4.6",
     template_signs=("<arg_key>", "<arg_value>"),
     tokens=("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "<tool_call>", "</tool_call>"),
     marker="<tool_call>",
@@ -46,6 +46,27 @@ GLM = ToolFormat(
     input_end="</arg_value>",
     after_input="\n</tool_call>",
     reasoning=Reasoning(begin="\n<think>", end="</think>", after="\n"),
+)
+
+GLM47 = ToolFormat(
+    name="glm-4.7",
+    models="GLM 4.7 and later, which write no newlines between tags",
+    source="the chat template of GLM-4.7-Flash, as programs that render it cite it; SGLang's pull request 15520",
+    template_signs=("<arg_key>", "</arg_key><arg_value>"),
+    marker="<tool_call>",
+    before_arguments="",
+    end="</tool_call>",
+    separator="<tool_call>",
+    arguments=TaggedArguments(
+        key_begin="<arg_key>",
+        key_end="</arg_key><arg_value>",
+        value_end="</arg_value>",
+        close_tag="</arg_value>",
+    ),
+    before_input="<arg_key>input</arg_key><arg_value>",
+    input_end="</arg_value>",
+    after_input="</tool_call>",
+    reasoning=Reasoning(begin="<think>", end="</think>"),
 )
 
 MINIMAX = ToolFormat(
