@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks import tool_accuracy
+from benchmarks import retrieval, tool_accuracy
 from benchmarks.bfcl import CATEGORIES, asset, load_answers, load_entries
 from benchmarks.bfcl_checker import fault_of
 from benchmarks.intervals import bootstrap_balanced, wilson
@@ -382,3 +382,13 @@ def test_tools_of_own_cases_are_the_built_in_ones_where_the_data_have_none() -> 
     tools = {tool.name: tool for case in own_cases() for tool in case.tools}
     assert isinstance(tools["calculate"], Tool)
     assert "pattern" in tools["calculate"].parameters["properties"]["expression"]
+
+
+# Retrieval.
+
+
+def test_the_recall_of_retrieval_is_the_share_of_cases_whose_tool_is_offered() -> None:
+    asked = [own_case(), own_case(name="web_search")]  # both say: What is 2 * 3?
+    found = retrieval.recall(asked, [1, 2])
+    assert [row["share"] for row in found["rows"]] == [0.5, 1.0]
+    assert (found["cases"], found["tools"]) == (2, 2)
