@@ -82,6 +82,14 @@ class Decider:
             point.pass_on()
         return decision, path
 
+    def undo(self, row: StepRow) -> bool:
+        """Whether what is drawn for want of the marker opens the reasoning, so that nothing is decided yet."""
+        point = row.sequence.point
+        assert point is not None
+        if is_undone := point.is_undone_by(row.drawn[0]):
+            point.undo()
+        return is_undone
+
     # Whole names.
 
     def _name_scores(self, row: StepRow, paths: Rows[ToolPath]) -> tuple[list[float], int]:

@@ -5,7 +5,6 @@ marker away from that one place. Design, section 7; docs/decision.md.
 """
 
 import enum
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -64,6 +63,7 @@ class DecisionPoint:
     _written: bytes = b""  # in this stage
     _biases: tuple[float, ...] = ()  # per token of the marker
     _num_followed: int = 0  # of them
+    _may_reason: bool = False  # text was chosen where the turn could still begin to reason
 
     @classmethod
     def at_start(cls, plan: DecisionPlan, tags: ReasoningTags, after: ReasoningTags) -> Self:
@@ -82,9 +82,11 @@ class DecisionPoint:
 
     def is_decided_by(self, token: int) -> bool:
         """Whether this next token would be call or text, and not the beginning of reasoning. Precondition: is_here."""
+        return self._stage is _Stage.HERE or not self._opens_reasoning(token)
+
+    def _opens_reasoning(self, token: int) -> bool:
         begin, text = self.tags.begin, self.tags.token_bytes(token)
-        opens = begin.startswith(text) or text.startswith(begin)
-        return self._stage is _Stage.HERE or not opens
+        return begin.startswith(text) or text.startswith(begin)
 
     @property
     def due(self) -> tuple[int, ...]:
@@ -170,7 +172,17 @@ class DecisionPoint:
         """Text was chosen. logprobs: of the marker's tokens, each behind those before it."""
         rests = [sum(logprobs[position + 1 :]) for position in range(len(logprobs) - 1)]
         self._biases, self._num_followed = tuple(map(text_bias, rests)), 0
+        self._may_reason = self._stage is _Stage.START
         self._go(_Stage.TEXT)
+
+    def is_undone_by(self, token: int) -> bool:
+        """Whether this token, in place of the marker's, opens the reasoning: the decision comes behind it."""
+        is_first = self._stage is _Stage.TEXT and not self._written
+        return is_first and self._may_reason and self._opens_reasoning(token)
+
+    def undo(self) -> None:
+        """Nothing is decided yet. Precondition: the next token opens the reasoning."""
+        self._go(_Stage.START)
 
     @property
     def is_barring(self) -> bool:
@@ -181,16 +193,26 @@ class DecisionPoint:
     def bias(self) -> Mapping[int, float]:
         """What is added to the next token's logits: text keeps its own probabilities, less those of the marker."""
         stem, followed = self.plan.opening.stem, self._num_followed
-        if self._stage is not _Stage.TEXT or followed >= len(stem) or not math.isfinite(self._biases[followed]):
+        if self._stage is not _Stage.TEXT or followed >= len(stem):
             return {}
         return {stem[followed]: self._biases[followed]}
 
-    def admits(self, token: int) -> bool:
-        """Whether the token neither completes a marker that was barred, nor jumps over the place."""
+    def admits(self, token: int, forced: Sequence[int] = ()) -> bool:
+        """Whether the token neither completes a marker that was barred, nor jumps over the place.
+
+        forced: what must follow it; looked at where the marker is barred.
+        """
         if self._stage is _Stage.TEXT:
-            return not (self._written + self.tags.token_bytes(token)).startswith(self.plan.marker)
-        if self._stage not in (_Stage.REASONING, _Stage.AFTER) or not self.plan.decides:
+            text = b"".join(map(self.tags.token_bytes, (token, *forced)))
+            return not (self._written + text).startswith(self.plan.marker)
+        if not self.plan.decides or self._stage in (_Stage.START, _Stage.HERE, _Stage.PAST):
             return True
         probe = replace(self)
         probe.note(token)
+        if self._stage is _Stage.BEGINNING:  # what began as reasoning may become text, but no call that nobody chose
+            text = self._written + self.tags.token_bytes(token)
+            return probe._stage is not _Stage.PAST or not self._is_marker(text)
         return probe._stage is not _Stage.PAST
+
+    def _is_marker(self, text: bytes) -> bool:
+        return self.plan.marker.startswith(text) or text.startswith(self.plan.marker)

@@ -16,7 +16,7 @@ from engine.config import EngineConfig
 from engine.device_thread import in_own_thread
 from engine.drafts import DraftSource, FirstGuess, ModelDrafts, PromptLookup
 from engine.errors import ConfigError, EngineClosedError, GenerationError, QueueFullError
-from engine.generation import Generation, Run
+from engine.generation import Generation, Run, Source
 from engine.grammars.matcher import GrammarCompiler
 from engine.memory import SlotMemory
 from engine.model import LoadedModel
@@ -92,7 +92,11 @@ class Decoder:
             self._runs |= {run.sequence: run for run in runs}
             self._new += runs
             self._wake.notify()
-        return [Generation(run, self._wake) for run in runs]
+        return [self.generation(run) for run in runs]
+
+    def generation(self, source: Source) -> Generation:
+        """What a consumer holds of runs that were started."""
+        return Generation(source, self._wake)
 
     @property
     def is_own_thread(self) -> bool:

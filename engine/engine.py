@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from engine.admission import Admission, seed_of
+from engine.best_of import BestOf, sampled
 from engine.calibration import Calibration
 from engine.catalog import OnProgress
 from engine.checks import check, is_integer, shown
@@ -192,14 +193,33 @@ class Engine:
         (generation,) = self._decoder.start([self._admission.admit(request, choice_index, deliver, prior)])
         return generation
 
+    def submit_best(self, request: Request, best_of: int, deliver: Deliver | None = None) -> Generation:
+        """Start so many samples of one answer, and give the likeliest; its events come when all have ended.
+
+        best_of: 2 to 16. As submit otherwise; the temperature must be above 0.
+        """
+        request_of_each = sampled(request, best_of)
+        if routed := self._routed(request, [deliver]):
+            return routed[0]
+        seeded = replace(
+            request_of_each, sampling=replace(request_of_each.sampling, seed=seed_of(request_of_each.sampling))
+        )
+        best = BestOf(best_of, deliver, asks_logprobs=request.sampling.top_logprobs is not None)
+        prior = self._calibration.prior(request)
+        best.runs = [
+            self._admission.admit(seeded, index, functools.partial(best.take, index), prior) for index in range(best_of)
+        ]
+        self._decoder.start(list(best.runs))
+        return self._decoder.generation(best)
+
     def _routed(self, request: Request, to_each: Sequence[Deliver | None]) -> list[Generation]:
         """The answers of a direct route; none where the model is to answer. Raises as submit does."""
         call = None if self._routes is None else self._routes.match(request)
         if call is None:
             return []
         self._admission.admit(request, 0, None)  # what is wrong with a request is told whatever its message says
-        seed, wants_logprobs = seed_of(request.sampling), request.sampling.top_logprobs is not None
-        runs = [ReadyRun(call.events(seed), deliver, wants_logprobs=wants_logprobs) for deliver in to_each]
+        seed, asks_logprobs = seed_of(request.sampling), request.sampling.top_logprobs is not None
+        runs = [ReadyRun(call.events(seed), deliver, asks_logprobs=asks_logprobs) for deliver in to_each]
         return [Generation(run, threading.Condition()) for run in runs]
 
     def render_prompt(self, request: Request) -> list[int]:

@@ -163,6 +163,14 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True)
+class Samples:
+    """What an answer was chosen from."""
+
+    scores: tuple[float, ...]  # of each sample: the mean logprob of its tokens
+    best: int  # the one that is the answer; the first sample had decided whether it calls
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The last event of every generation that did not fail."""
 
@@ -171,6 +179,7 @@ class Finished:
     seed: int
     receipt: Receipt
     route: str | None = None  # the direct route that answered; None: the model did
+    samples: Samples | None = None  # with best_of
 
 
 Event = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | ToolCallEnd | LogprobsDelta | Decided | Finished
@@ -190,6 +199,7 @@ class Completion:
     reasoning: str | None = None  # what the model thought before it answered
     route: str | None = None  # the direct route that answered; None: the model did
     decision: Decision | None = None  # call or text, where it was asked for or came for nothing
+    samples: Samples | None = None  # with best_of
 
     def message(self) -> Message:
         """This answer as the next message of the conversation."""

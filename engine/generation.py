@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from engine.errors import EngineError, GenerationError
 from engine.events import (
@@ -32,10 +32,24 @@ CUT_OFF = (StopReason.LENGTH, StopReason.CANCELLED)
 Deliver = Callable[[Event | Exception], None]
 
 
+class Source(Protocol):
+    """What a generation takes its events from."""
+
+    cancelled: bool
+
+    @property
+    def events(self) -> queue.SimpleQueue[Event | Exception] | None:
+        """None where a callback is given them."""
+
+    @property
+    def asks_logprobs(self) -> bool:
+        """Whether the request asked for them."""
+
+
 class Generation:
     """A running request: iterate its Events, or cancel it. One consumer, and the only one who holds this object."""
 
-    def __init__(self, run: "Run | ReadyRun", wake: threading.Condition) -> None:
+    def __init__(self, run: Source, wake: threading.Condition) -> None:
         self._run = run
         self._wake = wake
         self._taken: list[Event] = []  # by the consumer
@@ -83,7 +97,7 @@ class Generation:
         if self._failure is not None:
             raise self._failure
         completion = collect(self._taken)
-        has_none = completion.logprobs is None and self._run.wants_logprobs
+        has_none = completion.logprobs is None and self._run.asks_logprobs
         return replace(completion, logprobs=()) if has_none else completion  # asked for, of an answer without tokens
 
 
@@ -105,7 +119,7 @@ class Run:
         self._num_logprobs = 0  # delivered
 
     @property
-    def wants_logprobs(self) -> bool:
+    def asks_logprobs(self) -> bool:
         return self.sequence.sampling.top_logprobs is not None
 
     def report(self, progress: Progress) -> bool:
@@ -200,10 +214,10 @@ class Run:
 class ReadyRun:
     """Stands for a run whose events are all there from the start: no token is read or written for it."""
 
-    def __init__(self, events: Iterable[Event], deliver: Deliver | None, *, wants_logprobs: bool) -> None:
+    def __init__(self, events: Iterable[Event], deliver: Deliver | None, *, asks_logprobs: bool) -> None:
         self.events: queue.SimpleQueue[Event | Exception] | None = None
         self.cancelled = False
-        self.wants_logprobs = wants_logprobs
+        self.asks_logprobs = asks_logprobs
         if deliver is None:
             self.events = queue.SimpleQueue()
             deliver = self.events.put

@@ -154,4 +154,5 @@ def collect(events: Iterable[Event]) -> Completion:
         reasoning="".join(collected.reasoning) or None,
         route=finished.route,
         decision=collected.decision,
+        samples=finished.samples,
     )

@@ -9,6 +9,7 @@ import mlx.core as mx
 from engine.accounts import Account
 from engine.cache import Cache
 from engine.decision_point import DecisionPoint
+from engine.errors import MatcherError
 from engine.events import StopReason, TokenLogprob, Usage
 from engine.grammars.matcher import Matcher
 from engine.guard import Guard
@@ -113,9 +114,20 @@ class Sequence:
             return True
         if token in self.eos_ids:
             return self.matcher.is_accepting  # a veto may know better than the mask
-        if self.point is not None and not self.point.admits(token):
+        if self.point is not None and not self.point.admits(token, self._forced_behind(token)):
             return False
         return self.guard.admits(self.matcher, token, self.max_tokens - len(self.output) - 1)
+
+    def _forced_behind(self, token: int) -> Rows[int]:
+        """What the grammar would force behind the token, where a marker is barred."""
+        if self.matcher is None or self.point is None or not self.point.is_barring:
+            return ()
+        after = self.matcher.copy()
+        try:
+            after.accept([token])
+        except MatcherError:  # a veto: the guard says so
+            return ()
+        return after.forced_tokens()
 
     @property
     def way_out(self) -> int | None:

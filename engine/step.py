@@ -254,6 +254,8 @@ class Stepper:
                 row.drawn[0] = path[0]  # whose logprob may be asked for
             elif row.draws:
                 self._drawer.admit(row, 0)
+                if decision is not None and self._decider.undo(row):
+                    decision = None
             scores = self._drawer.logprobs(row, row.drawn[0] if row.drawn else None)
             num_accepted = 0
             if path:

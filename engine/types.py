@@ -187,7 +187,8 @@ class DecisionOptions:
     @property
     def given(self) -> tuple[str, ...]:
         """The names of the options that were given."""
-        return tuple(each.name for each in fields(self) if getattr(self, each.name) not in (None, False))
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return tuple(name for name, value in values.items() if value is not None and value is not False)
 
 
 class GrammarKind(enum.StrEnum):

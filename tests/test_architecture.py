@@ -56,7 +56,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.deciding engine.finetuning.writing",
         "engine.finetuning.training engine.step",
         "engine.generation",
-        "engine.admission engine.decoding",
+        "engine.admission engine.best_of engine.decoding",
         "engine.calibration",
         "engine.engine",
         "engine.agent engine.structured",

@@ -8,6 +8,7 @@ from api.convert.paths import Paths
 from api.schemas.common import (
     AnsweredBy,
     Answerer,
+    BestOf,
     CompletionTokensDetails,
     FinishReason,
     PromptTokensDetails,
@@ -91,15 +92,17 @@ def add_usages(parts: Sequence[Usage]) -> Usage:
     )
 
 
-def to_info(ends: Sequence[Finished], paths: Paths) -> ToolmaskInfo:
-    """What stands under `toolmask` in an answer; counts of all its choices."""
-    first = ends[0]
+def to_info(first: Finished, usages: Iterable[EngineUsage], paths: Paths) -> ToolmaskInfo:
+    """What stands under `toolmask` in an answer; first: the end of its first choice; usages: of all of them."""
+    usages = list(usages)
     info = ToolmaskInfo(
         receipt=[_to_entry(entry, paths) for entry in first.receipt.entries],
-        forced_tokens=sum(end.usage.forced_tokens for end in ends),
-        forward_passes=sum(end.usage.forward_passes for end in ends),
+        forced_tokens=sum(usage.forced_tokens for usage in usages),
+        forward_passes=sum(usage.forward_passes for usage in usages),
         seed=first.seed,
     )
+    if first.samples is not None:
+        info.best_of = BestOf(scores=list(first.samples.scores), chosen=first.samples.best)
     if first.route is not None:
         info.answered_by = answered_by("route", first.route)
     return info

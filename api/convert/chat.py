@@ -53,7 +53,7 @@ class ChatAnswer:
 
     def info(self, finished: Sequence[Finished], decisions: Sequence[Decision | None]) -> ToolmaskInfo:
         """What stands under `toolmask`; decisions: of all choices."""
-        info = to_info(finished, self.paths)
+        info = to_info(finished[0], [each.usage for each in finished], self.paths)
         if self.by is not None and info.answered_by is None:
             info.answered_by = self.by
         if self.trace is not None:

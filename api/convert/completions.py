@@ -89,7 +89,7 @@ class CompletionAnswer:
 
     def info(self, ends: Sequence[Finished]) -> ToolmaskInfo:
         """What stands under `toolmask`."""
-        return to_info(ends, self.paths)
+        return to_info(ends[0], [end.usage for end in ends], self.paths)
 
     def envelope(self, choices: list[wire.CompletionChoice]) -> wire.Completion:
         """The whole answer, or one event of it, without its usage."""

@@ -13,6 +13,7 @@ DECISION_RULES = (
     *((f"decision.{name}", f"toolmask.{name}") for name in OPTIONS),
     ("decision", "toolmask.decision"),
     ("tool_choice_by", "toolmask.tool_choice_by"),
+    ("best_of", "toolmask.best_of"),
 )
 
 

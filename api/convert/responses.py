@@ -154,7 +154,7 @@ class ResponseStream:
         yield from self._close("incomplete" if is_cut else "completed")
         response = self._answer.response("incomplete" if is_cut else "completed", self._done)
         response.usage = _usage(end.usage)
-        info = to_info([end], self._answer.paths)
+        info = to_info(end, [end.usage], self._answer.paths)
         add_decisions(info, [self._decision])
         response.toolmask = info
         self._keep(response)

@@ -48,6 +48,7 @@ async def create_chat_completion(body: ChatRequest, request: fastapi.Request) ->
     if body.tool_execution == "server":
         return await _executed(request, body)
     answer = _answer(body)
+    _check_best_of(body)
     job = await Job.start(request, body.model, functools.partial(_submit, server, body), answer.paths)
     if server.upstream is not None and may_be_handed_over(body):
         sure = await _confidence(job)
@@ -63,6 +64,8 @@ async def create_chat_completion(body: ChatRequest, request: fastapi.Request) ->
 
 def _submit(server: Server, body: ChatRequest, engine: Engine, deliver: Deliver) -> list[Generation]:
     request = to_request(body, server.tools.definitions)
+    if body.toolmask is not None and (best_of := body.toolmask.best_of) is not None:
+        return [engine.submit_best(request, best_of, functools.partial(deliver, 0))]
     if server.upstream is not None and may_be_handed_over(body) and request.may_decide and request.decision is None:
         request = replace(request, decision=DecisionOptions())  # only looked at
     return engine.submit_choices(request, body.n or 1, deliver)
@@ -101,9 +104,19 @@ def _answer(body: ChatRequest, trace: Sequence[ToolStep] | None = None) -> ChatA
     )
 
 
+def _check_best_of(body: ChatRequest) -> None:
+    if body.toolmask is None or body.toolmask.best_of is None:
+        return
+    for is_beside, what in ((body.n or 1) > 1, "n above 1"), (body.tool_execution == "server", "tool_execution server"):
+        if is_beside:
+            param = "toolmask.best_of"
+            raise WireError(400, f"{param} cannot stand beside {what}", param=param)
+
+
 async def _executed(http_request: fastapi.Request, body: ChatRequest) -> Response:
     """The answer to a conversation whose tools the server runs. Streamed, it comes at once when all is done."""
     server, lifetime = server_of(http_request), lifetime_of(http_request)
+    _check_best_of(body)
     names = _names_of_tools(server, body)
     paths = paths_of(body)
     try:

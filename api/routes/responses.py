@@ -69,7 +69,10 @@ def _history(server: Server, body: ResponseRequest) -> Items:
 
 
 def _submit(server: Server, asked: Asked, engine: Engine, deliver: Deliver) -> list[Generation]:
-    return engine.submit_choices(to_request(asked, server.tools.definitions), 1, deliver)
+    request = to_request(asked, server.tools.definitions)
+    if asked.body.toolmask is not None and (best_of := asked.body.toolmask.best_of) is not None:
+        return [engine.submit_best(request, best_of, functools.partial(deliver, 0))]
+    return engine.submit_choices(request, 1, deliver)
 
 
 def _keep(server: Server, asked: Asked, response: Response) -> None:

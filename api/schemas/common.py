@@ -127,6 +127,10 @@ class DecisionFields(RequestModel):
 class ChatToolmaskOptions(SchemaOptions, TemplateOptions, DecisionFields):
     """Options of a conversation beyond OpenAI's."""
 
+    best_of: int | None = Field(
+        default=None, ge=2, le=16, description="Samples of which the likeliest is the answer; not beside n above 1."
+    )
+
     reasoning_budget: int | None = Field(
         default=None, ge=0, description="Tokens of reasoning after which it is closed; of models that reason only."
     )
@@ -221,6 +225,13 @@ class Decision(ResponseModel):
     tools: dict[str, float] | None = None  # where asked for
 
 
+class BestOf(ResponseModel):
+    """What an answer was chosen from."""
+
+    scores: list[float]  # of each sample: the mean logprob of its tokens
+    chosen: int  # its index; of the samples that call, or do not, as the first one does
+
+
 class ToolmaskDecision(ResponseModel):
     """What a stream says as soon as it is decided."""
 
@@ -238,3 +249,4 @@ class ToolmaskInfo(ResponseModel):
     trace: list[ToolStep] | None = None  # with tool_execution "server"
     decision: Decision | None = None  # of the first choice
     decisions: list[Decision] | None = None  # of all choices, where there are several
+    best_of: BestOf | None = None
