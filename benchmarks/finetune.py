@@ -13,6 +13,7 @@ import json
 import random
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from benchmarks.script import hand_over, progress_bar, script_parser, table_of
 from benchmarks.tool_prompts import DATA, is_right, wilson
 from engine.config import default_cache_dir
 from engine.engine import Engine
-from engine.events import Completion
+from engine.events import Completion, TextDelta
 from engine.finetuning.examples import draw_examples
 from engine.finetuning.training import LoRASettings, train_adapter
 from engine.finetuning.writing import ExampleWriter
@@ -36,6 +37,7 @@ TOOLS = Path(__file__).parent / "data" / "finetune_tools.json"
 PARTS = ("before", "training", "after")
 MODES = ("required", "auto", "irrelevance")
 MAX_TOKENS = 64
+MAX_TEXT_CHARS = 60  # of an answer that counts as text
 NUM_RESAMPLES = 10_000
 SETTINGS = LoRASettings(rank=8, num_layers=8, learning_rate=5e-4, batch_size=2, iterations=120)
 NUM_EXAMPLES = 500
@@ -51,24 +53,33 @@ def unhelpful(request: Mapping[str, Any], tools: Mapping[str, Any], source: rand
 
 
 def ask(engine: Engine, mode: str, data: Mapping[str, Any], seed: int) -> list[Outcome]:
-    """What becomes of each request. All run together."""
+    """What becomes of each request."""
     tools = {tool["name"]: tool for tool in data["tools"]}
     source = random.Random(seed)
-    running = []
+    asked = []
     for request in data["requests"]:
         names = unhelpful(request, tools, source) if mode == "irrelevance" else request["tools"]
-        running.append(
-            engine.stream(
-                [{"role": "user", "content": request["message"]}],
-                tools=[tools[name] for name in names],
-                tool_choice="required" if mode == "required" else "auto",
-                parallel_tool_calls=False,
-                max_tokens=MAX_TOKENS,
-            )
-        )
-    with progress_bar() as bar:
-        each = bar.track(list(zip(running, data["requests"], strict=True)), description=mode)
-        return [_outcome(generation.completion(), request) for generation, request in each]
+        asked.append((engine, mode, request, [tools[name] for name in names]))
+    with ThreadPoolExecutor(engine.config.max_running) as threads, progress_bar() as bar:
+        answers = threads.map(lambda each: _outcome(_answer(*each), each[2]), asked)
+        return list(bar.track(answers, total=len(asked), description=mode))
+
+
+def _answer(engine: Engine, mode: str, request: Mapping[str, Any], tools: list[Any]) -> Completion:
+    """The turn. Once it has written so much text it counts as text, and is not waited for."""
+    generation = engine.stream(
+        [{"role": "user", "content": request["message"]}],
+        tools=tools,
+        tool_choice="required" if mode == "required" else "auto",
+        parallel_tool_calls=False,
+        max_tokens=MAX_TOKENS,
+    )
+    num_chars = 0
+    for event in generation:
+        num_chars += len(event.text) if isinstance(event, TextDelta) else 0
+        if num_chars > MAX_TEXT_CHARS:
+            generation.cancel()
+    return generation.completion()
 
 
 def _outcome(completion: Completion, request: Mapping[str, Any]) -> Outcome:

@@ -158,7 +158,7 @@ def test_examples_that_are_too_long_are_left_out_and_none_at_all_is_refused() ->
     examples = draw_examples(TOOLS, 30, seed=0)
     lengths = sorted(len(writer.write(each)) for each in examples)
     assert len(writer.write_all(examples, lengths[10])) in range(11, 30)
-    with pytest.raises(UnsupportedModelError, match=f"the shortest example has {lengths[0]} tokens"):
+    with pytest.raises(ConfigError, match=f"the shortest example has {lengths[0]} tokens"):
         writer.write_all(examples, lengths[0] - 1)
 
 
