@@ -37,6 +37,7 @@ TOOLS = Path(__file__).parent / "data" / "finetune_tools.json"
 PARTS = ("before", "training", "after")
 MODES = ("required", "auto", "irrelevance")
 MAX_TOKENS = 64
+NUM_AT_ONCE = 4  # requests: more would compute the same prompts anew
 MAX_TEXT_CHARS = 60  # of an answer that counts as text
 NUM_RESAMPLES = 10_000
 SETTINGS = LoRASettings(rank=8, num_layers=8, learning_rate=5e-4, batch_size=2, iterations=120)
@@ -47,9 +48,10 @@ Outcome = dict[str, Any]
 
 
 def unhelpful(request: Mapping[str, Any], tools: Mapping[str, Any], source: random.Random) -> list[str]:
-    """One or two tools that have nothing to do with the request. A search could do something with any."""
-    others = [name for name in tools if name not in (*request["tools"], request["name"], "web_search")]
-    return source.sample(others, source.randint(1, 2))
+    """Two tools that have nothing to do with the request. A search could do something with any."""
+    names = [name for name in tools if name != "web_search"]
+    pairs = [names[position : position + 2] for position in range(0, len(names) - 1, 2)]  # few: prompts are shared
+    return source.choice([pair for pair in pairs if not {*pair} & {*request["tools"], request["name"]}])
 
 
 def ask(engine: Engine, mode: str, data: Mapping[str, Any], seed: int) -> list[Outcome]:
@@ -60,7 +62,7 @@ def ask(engine: Engine, mode: str, data: Mapping[str, Any], seed: int) -> list[O
     for request in data["requests"]:
         names = unhelpful(request, tools, source) if mode == "irrelevance" else request["tools"]
         asked.append((engine, mode, request, [tools[name] for name in names]))
-    with ThreadPoolExecutor(engine.config.max_running) as threads, progress_bar() as bar:
+    with ThreadPoolExecutor(NUM_AT_ONCE) as threads, progress_bar() as bar:
         answers = threads.map(lambda each: _outcome(_answer(*each), each[2]), asked)
         return list(bar.track(answers, total=len(asked), description=mode))
 
