@@ -40,9 +40,9 @@ MAX_TOKENS = 64
 NUM_AT_ONCE = 4  # requests: more would compute the same prompts anew
 MAX_TEXT_CHARS = 60  # of an answer that counts as text
 NUM_RESAMPLES = 10_000
-SETTINGS = LoRASettings(rank=8, num_layers=8, learning_rate=5e-4, batch_size=2, iterations=120)
+SETTINGS = LoRASettings(rank=8, num_layers=8, learning_rate=5e-4, batch_size=2, iterations=90)
 NUM_EXAMPLES = 500
-MAX_LENGTH = 160  # tokens of an example: this runs on two cores
+MAX_LENGTH = 144  # tokens of an example: this runs on two cores
 
 Outcome = dict[str, Any]
 

@@ -51,7 +51,8 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.decision_point engine.grammars.families.literal_families engine.grammars.turn "
         "engine.grammars.veto_matcher engine.guard "
         "engine.output engine.prompt",
-        "engine.decision_plans engine.finetuning.values engine.grammars.tool_formats engine.routes engine.sequence",
+        "engine.decision_plans engine.finetuning.phrases engine.finetuning.values engine.grammars.tool_formats "
+        "engine.routes engine.sequence",
         "engine.drafts engine.draws engine.finetuning.examples engine.inspection engine.scheduler",
         "engine.deciding engine.finetuning.writing",
         "engine.finetuning.training engine.step",
