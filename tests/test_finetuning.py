@@ -15,6 +15,7 @@ from rich.console import Console
 from api.finetune import FinetuneOptions, read_tools, run_finetune
 from engine.errors import ConfigError, ModelNotFoundError, SchemaError, UnsupportedModelError
 from engine.finetuning.examples import Example, draw_examples
+from engine.finetuning.phrases import ask_for
 from engine.finetuning.training import LoRASettings, to_batch, train_adapter
 from engine.finetuning.values import ArgumentsDrawer
 from engine.finetuning.writing import ExampleWriter, WrittenExample
@@ -112,6 +113,14 @@ def test_the_request_says_each_argument() -> None:
         if example.call is not None:
             said = (example.request.messages[0].content or "").lower()
             assert all(str(value).lower() in said for value in example.call.parsed_arguments().values())
+
+
+def test_a_request_puts_the_values_where_the_description_speaks_of_them() -> None:
+    tool = Tool("get_forecast", "Get the forecast of a city. Uses stations.")
+    said = {ask_for(tool, {"city": "Oslo", "days": 3, "level": 5}, random.Random(seed)) for seed in range(80)}
+    assert "What is the forecast of Oslo for 3 days with level 5?" in said
+    assert "Please get the forecast of Oslo for 3 days with level 5." in said
+    assert "Get the forecast of a city: city Oslo, days 3 and level 5." in said
 
 
 def test_a_single_tool_without_a_description_is_enough() -> None:
