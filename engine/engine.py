@@ -212,6 +212,8 @@ class Engine:
         best_of: 2 to 16. As submit otherwise; the temperature must be above 0.
         """
         request_of_each = sampled(request, best_of)
+        if routed := self._routed(request, [deliver]):
+            return routed[0]
         seeded = replace(
             request_of_each, sampling=replace(request_of_each.sampling, seed=seed_of(request_of_each.sampling))
         )

@@ -23,8 +23,9 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.schema_limits engine.tekken",
         "engine.config engine.tool_display",
         "engine.types",
-        "engine.catalog engine.events engine.gguf engine.grammars.example engine.grammars.schema_walk "
-        "engine.grammars.tool_descriptions engine.output_schema engine.retrieval engine.tools.registry",
+        "engine.catalog engine.events engine.finetuning.phrases engine.gguf engine.grammars.example "
+        "engine.grammars.schema_walk engine.grammars.tool_descriptions engine.output_schema engine.retrieval "
+        "engine.tools.registry",
         "engine.argument_templates engine.cache engine.capacity engine.gguf_tokenizer "
         "engine.grammars.closing_hints engine.grammars.closing_values engine.grammars.custom_tools "
         "engine.grammars.encoders.kinds engine.grammars.encoders.whole_patterns engine.grammars.matcher "

@@ -15,6 +15,7 @@ from rich.console import Console
 from api.finetune import FinetuneOptions, read_tools, run_finetune
 from engine.errors import ConfigError, ModelNotFoundError, SchemaError, UnsupportedModelError
 from engine.finetuning.examples import Example, draw_examples
+from engine.finetuning.phrases import ask_for
 from engine.finetuning.training import LoRASettings, to_batch, train_adapter
 from engine.finetuning.values import ArgumentsDrawer
 from engine.finetuning.writing import ExampleWriter, WrittenExample
@@ -114,6 +115,14 @@ def test_the_request_says_each_argument() -> None:
             assert all(str(value).lower() in said for value in example.call.parsed_arguments().values())
 
 
+def test_a_request_puts_the_values_where_the_description_speaks_of_them() -> None:
+    tool = Tool("get_forecast", "Get the forecast of a city. Uses stations.")
+    said = {ask_for(tool, {"city": "Oslo", "days": 3, "level": 5}, random.Random(seed)) for seed in range(80)}
+    assert "What is the forecast of Oslo for 3 days with level 5?" in said
+    assert "Please get the forecast of Oslo for 3 days with level 5." in said
+    assert "Get the forecast of a city: city Oslo, days 3 and level 5." in said
+
+
 def test_a_single_tool_without_a_description_is_enough() -> None:
     examples = draw_examples([Tool("lockDoor")], 20, seed=0)
     said = [each.request.messages[0].content or "" for each in examples if each.call]
@@ -158,7 +167,7 @@ def test_examples_that_are_too_long_are_left_out_and_none_at_all_is_refused() ->
     examples = draw_examples(TOOLS, 30, seed=0)
     lengths = sorted(len(writer.write(each)) for each in examples)
     assert len(writer.write_all(examples, lengths[10])) in range(11, 30)
-    with pytest.raises(UnsupportedModelError, match=f"the shortest example has {lengths[0]} tokens"):
+    with pytest.raises(ConfigError, match=f"the shortest example has {lengths[0]} tokens"):
         writer.write_all(examples, lengths[0] - 1)
 
 

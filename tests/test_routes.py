@@ -12,7 +12,7 @@ from engine.errors import ConfigError, RequestError
 from engine.events import StopReason
 from engine.routes import MAX_MESSAGE_CHARS, Route, Routes
 from engine.tools import ToolRegistry, calculate, tool
-from engine.types import CustomTool, Message, Request, Role, Tool, ToolCall, ToolChoice, ToolChoiceMode
+from engine.types import CustomTool, Message, Request, Role, SamplingParams, Tool, ToolCall, ToolChoice, ToolChoiceMode
 from tests.fakes import CALCULATE, fake_loaded, fake_model, fake_that_writes
 
 FORECAST = Tool(
@@ -237,6 +237,14 @@ def test_every_choice_of_a_request_has_the_routes_call_and_an_id_of_its_own() ->
         answers = [each.completion() for each in engine.submit_choices(asked("weather in Rome"), 3)]
     assert {answer.tool_calls[0].arguments for answer in answers} == {'{"city": "Rome"}'}
     assert len({answer.tool_calls[0].id for answer in answers}) == 3
+
+
+def test_the_best_of_several_samples_may_be_a_routes_call_too() -> None:
+    warm = SamplingParams(temperature=1.0)
+    with Engine(fake_loaded(), routes=Routes([WEATHER], TOOLS)) as engine:
+        assert engine.submit_best(asked("weather in Rome", sampling=warm), 2).completion().route == "weather"
+        with pytest.raises(RequestError, match="best_of is 1"):
+            engine.submit_best(asked("weather in Rome", sampling=warm), 1)
 
 
 def test_an_agent_runs_a_routed_call_and_lets_the_model_go_on_with_the_result() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from engine.errors import EngineError, UnsupportedModelError
+from engine.errors import ConfigError, EngineError, UnsupportedModelError
 from engine.finetuning.examples import Example
 from engine.grammars.tool_format import Opening, ToolFormat
 from engine.prompt import render_prompt
@@ -55,12 +55,12 @@ class ExampleWriter:
         return WrittenExample(tuple(prompt), tuple(answer), None if example.call is None else example.call.name)
 
     def write_all(self, examples: Iterable[Example], max_tokens: int) -> list[WrittenExample]:
-        """Those that have at most so many tokens. Raises UnsupportedModelError where none has."""
+        """Those that have at most so many tokens. Raises ConfigError where none has."""
         written = [self.write(example) for example in examples]
         short = [each for each in written if len(each) <= max_tokens]
         if not short:
             least = min(map(len, written))
-            raise UnsupportedModelError(f"the shortest example has {least} tokens; {max_tokens} are allowed")
+            raise ConfigError(f"max_tokens is {max_tokens}; the shortest example has {least} tokens")
         return short
 
     def _before(self, prompt: list[int]) -> str:

@@ -9,16 +9,19 @@ import pytest
 from rich.console import Console
 
 from api import cli, serve
+from api.finetune import FinetuneOptions
 from api.serve import run_server
 from api.settings import ServerConfig
 from api.terminal import Conversation, run_chat
 from api.toolbox import Toolbox, import_tools
 from engine.engine import Engine
 from engine.errors import ConfigError, ModelError
+from engine.finetuning.training import LoRASettings
 from engine.tools import calculate
 from engine.types import Role
 from tests.api.servers import call_text, fake_that_answers
 from tests.fakes import fake_loaded
+from tests.tiny_models import CONFIG, random_weights, write_folder
 
 MODULE = """
 from engine.tools import tool
@@ -60,7 +63,7 @@ def test_every_option_of_serve_arrives(monkeypatch: pytest.MonkeyPatch, module: 
     options = (
         "--model a --known-model b --known-model c --allow-model-switch --host 0.0.0.0 --port 1 --cors x y "
         "--max-body-bytes 2 --max-queue 3 --prompt-cache kept --request-timeout 4.5 --shutdown-timeout 6 "
-        "--tool-format hermes --draft-model small "
+        "--tool-format hermes --draft-model small --adapter tuned "
         f"--tools {module}"
     )
     config = served_with(monkeypatch, *options.split())
@@ -70,8 +73,45 @@ def test_every_option_of_serve_arrives(monkeypatch: pytest.MonkeyPatch, module: 
     assert config.prompt_cache == "kept"
     assert (config.max_body_bytes, config.max_queue, config.request_timeout_s) == (2, 3, 4.5)
     assert (config.shutdown_timeout_s, config.api_key) == (6, "from the environment")
-    assert (config.tool_format, config.draft_model) == ("hermes", "small")
+    assert (config.tool_format, config.draft_model, config.adapter) == ("hermes", "small", "tuned")
     assert [tool.definition.name for tool in config.tools] == ["calculate", "web_search", "add"]
+
+
+def test_an_adapter_belongs_to_the_model_that_is_loaded_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, object] = {}
+    monkeypatch.setattr(serve, "Engine", lambda name, **options: made.update({name: options["adapter_path"]}))
+    load = serve.engine_loader(ServerConfig(model="a", adapter="tuned"))
+    load("a", lambda _: None)
+    load("b", lambda _: None)
+    assert made == {"a": "tuned", "b": None}
+
+
+def test_every_option_of_finetune_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[FinetuneOptions] = []
+    monkeypatch.setattr(cli, "run_finetune", lambda options, _: given.append(options))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    options = (
+        "--model m --tools t.json --out o --tool-format hermes --examples 5 --max-length 99 --iterations 7 "
+        "--batch-size 2 --rank 3 --layers 4 --learning-rate 0.5 --seed 6"
+    )
+    monkeypatch.setattr(sys, "argv", ["toolmask", "finetune", *options.split()])
+    cli.main()
+    settings = LoRASettings(rank=3, num_layers=4, learning_rate=0.5, batch_size=2, iterations=7, seed=6)
+    expected = FinetuneOptions("m", "t.json", "o", 5, max_tokens=99, tool_format="hermes", settings=settings)
+    assert given == [expected]
+
+
+@pytest.mark.parametrize("command", ["chat", "demo", "bench"])
+def test_the_other_commands_take_an_adapter_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
+) -> None:
+    """One that is not there is refused by name, so it is looked at."""
+    folder = write_folder(tmp_path / "model", CONFIG, random_weights(CONFIG))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", ["toolmask", command, "--model", str(folder), "--adapter", "absent"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "the adapter folder absent" in capsys.readouterr().err
 
 
 def test_serve_refuses_a_tool_format_that_it_does_not_know_before_it_loads_anything() -> None:

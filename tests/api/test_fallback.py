@@ -120,6 +120,7 @@ def test_a_sure_request_is_answered_by_the_model_and_says_so() -> None:
         {"tools": [WEATHER], "tool_choice": "none"},
         {"tools": [WEATHER], "toolmask": {"top_k": 3}},
         {"tools": [WEATHER], "logit_bias": {"5": 1}},
+        {"tools": [WEATHER], "temperature": 0.01, "toolmask": {"best_of": 2}},
         {"tools": ["calculate"], "tool_execution": "server"},
     ],
 )
