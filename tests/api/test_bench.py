@@ -93,7 +93,7 @@ def test_with_a_drafting_model_it_says_how_many_of_its_guesses_were_right(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = fake_loaded(hermes=True, bonus={'"': 400, "}": 400}, phrases={"</tool_call>": 400})
-    monkeypatch.setattr(bench, "load_shown", lambda name, _: small if name == "small" else loaded)
+    monkeypatch.setattr(bench, "load_shown", lambda name, *_: small if name == "small" else loaded)
     run_bench("fake", draft_model="small", rounds=1, max_tokens=64, as_json=True)
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["draft_model"] == small.name
@@ -104,7 +104,7 @@ def test_with_a_drafting_model_it_says_how_many_of_its_guesses_were_right(
 def test_a_drafting_model_with_another_vocabulary_is_refused(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "load_shown", lambda name, _: fake_loaded() if name == "small" else loaded)
+    monkeypatch.setattr(bench, "load_shown", lambda name, *_: fake_loaded() if name == "small" else loaded)
     with pytest.raises(ConfigError, match="draft_model is fake; its vocabulary is not that of"):
         run_bench("fake", draft_model="small", rounds=1, max_tokens=64, as_json=False)
 
@@ -118,7 +118,8 @@ def test_options_that_measure_nothing_are_refused(rounds: int, max_tokens: int, 
 def test_every_option_of_bench_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr(cli, "run_bench", lambda *positional, **named: asked.append((positional, named)))
-    options = "--model a --draft-model small --rounds 2 --max-tokens 32 --json"
+    options = "--model a --draft-model small --adapter tuned --rounds 2 --max-tokens 32 --json"
     monkeypatch.setattr(sys, "argv", ["toolmask", "bench", *options.split()])
     cli.main()
-    assert asked == [(("a",), {"draft_model": "small", "rounds": 2, "max_tokens": 32, "as_json": True})]
+    numbers = {"rounds": 2, "max_tokens": 32, "as_json": True}
+    assert asked == [(("a",), {"draft_model": "small", "adapter": "tuned", **numbers})]

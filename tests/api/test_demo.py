@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from api.demo import run_demo
-from engine.engine import Engine
 from engine.errors import BudgetError, ConfigError
 from tests.fakes import fake_loaded
 
@@ -34,7 +33,7 @@ def test_a_limit_below_1_is_refused_before_anything_is_loaded() -> None:
 
 
 def demo_of_a_fake(monkeypatch: pytest.MonkeyPatch, *, max_tokens: int) -> None:
-    monkeypatch.setattr("api.demo._load", lambda *_: Engine(fake_loaded(hermes=True)))
+    monkeypatch.setattr("api.demo.load_shown", lambda *_: fake_loaded(hermes=True))
     run_demo("fake", max_tokens=max_tokens)
 
 
