@@ -16,6 +16,7 @@ from engine.grammars.closing_hints import ClosingHints
 from engine.grammars.matcher import Matcher
 
 MARGIN = 16  # tokens; the search begins so much earlier than it must, so that one that finds nothing does no harm
+MAX_SHORTENED = 8  # times that a shorter way is looked for, before a caller is told the least budget
 MAX_SKIPPED = 12  # first tokens of the held way that another token may make needless
 MAX_NODES = 64  # of a search in the midst of a turn; a token for which no way is found so soon is vetoed
 MIN_NODES = 8  # each token that is vetoed halves the nodes for the next one at the same place, down to this
@@ -68,11 +69,22 @@ class Guard:
             return 0
         self.path = self.finder.path(matcher, room, self.hints, MAX_FIRST_NODES)
         if self.path is None:
-            self.path = self.finder.shortest(matcher, most, self.hints)
+            self.path = self._least(matcher, most)
         if self.path is None:
             return 0 if surely_fits else None
         self._known = len(self.path)
         return self._known
+
+    def _least(self, matcher: Matcher, most: int) -> tuple[int, ...] | None:
+        """The shortest way that is found. Less room leads a search to others, so that a shorter one may come of it."""
+        found = self.finder.shortest(matcher, most, self.hints)
+        for _ in range(MAX_SHORTENED if found else 0):
+            assert found is not None
+            shorter = self.finder.path(matcher, len(found) - 1, self.hints, MAX_FIRST_NODES)
+            if shorter is None:
+                break
+            found = shorter
+        return found
 
     def admits(self, matcher: Matcher, token: int, room: int) -> bool:
         """Whether the turn may go on by this token. room: tokens that may be written after it.

@@ -77,3 +77,17 @@ def test_a_history_with_reasoning_and_calls_goes_back_to_the_model() -> None:
         result = Message(Role.TOOL, "4", tool_call_id=call.id)
         again = engine.chat([USER, answer.message(), result], tools=[CALCULATE], max_tokens=5)
     assert again.usage.completion_tokens > 0
+
+
+def test_the_least_budget_that_is_named_is_the_least_that_is_taken() -> None:
+    """F1: less room leads a search to shorter ways, which count before a caller is told."""
+    schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": "\\d{2,}"}}, "required": ["a"]}
+    asked = {"tools": [Tool("f", "", schema)], "tool_choice": "required", "parallel_tool_calls": False}
+    with Engine(fake_loaded(hermes=True, reasons=True), config=COLD) as engine:
+        least = least_budget(engine, **asked)
+        for budget in range(2, least):
+            with pytest.raises(BudgetError) as caught:
+                engine.chat([USER], **asked, max_tokens=budget)
+            assert caught.value.least == least
+        (call,) = engine.chat([USER], **asked, max_tokens=least).tool_calls
+    jsonschema.validate(json.loads(call.arguments), schema)
