@@ -69,6 +69,7 @@ class Admission:
             special_ids=frozenset(loaded.tokenizer.unspellable.values()),
             hints=ClosingHints(anywhere=(*ends, *tool_format.arguments.text_ends)),
             ways_out=[loaded.tokenizer.encode(text) for text in self._ways_out()],
+            ends=[loaded.tokenizer.unspellable.get(text, -1) for text in (*ends, tool_format.calls_end)],
         )
         self._vetoes = VetoMaker(compiler, self.closing, loaded.tokenizer, tool_format, context_length)
 

@@ -14,10 +14,6 @@ from engine.grammars.schema_walk import child_path
 Groups = Mapping[str, str | None]  # None: the group took no part in the match
 
 
-class UnfitError(ValueError):
-    """A group matched what is no value of the type asked for."""
-
-
 class _LeftOut:
     """Stands for a value whose group took no part."""
 
@@ -27,23 +23,23 @@ LEFT_OUT = _LeftOut()
 
 def _integer(text: str) -> int:
     if re.fullmatch(r"[+-]?[0-9]{1,300}", text) is None:
-        raise UnfitError(f"{shown(text)} is no integer")
+        raise ValueError(f"{shown(text)} is no integer")
     return int(text)
 
 
 def _number(text: str) -> int | float:
     if re.fullmatch(r"[+-]?[0-9]{1,300}(\.[0-9]{1,300})?([eE][+-]?[0-9]{1,3})?", text) is None:
-        raise UnfitError(f"{shown(text)} is no number")
+        raise ValueError(f"{shown(text)} is no number")
     value = float(text)
     if not math.isfinite(value):
-        raise UnfitError(f"{shown(text)} is too large a number")
+        raise ValueError(f"{shown(text)} is too large a number")
     return _integer(text) if re.fullmatch(r"[+-]?[0-9]+", text) else value
 
 
 def _boolean(text: str) -> bool:
     words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
     if text.lower() not in words:
-        raise UnfitError(f"{shown(text)} is none of {', '.join(words)}")
+        raise ValueError(f"{shown(text)} is none of {', '.join(words)}")
     return words[text.lower()]
 
 
@@ -75,7 +71,7 @@ class Placeholder:
         return self.FITS[self.kind]
 
     def fill(self, groups: Groups) -> Any:
-        """Raises UnfitError."""
+        """Raises ValueError where a group matched no value of the type asked for."""
         text = groups[self.group]
         return LEFT_OUT if text is None else READERS[self.kind](text)
 
@@ -97,7 +93,7 @@ class Template:
     values: Mapping[str, Any]  # JSON in which a string with placeholders is a Placeholder or Filled
 
     def fill(self, groups: Groups) -> dict[str, Any]:
-        """The arguments. Raises UnfitError."""
+        """The arguments. Raises ValueError where a group matched no value of the type asked for."""
         arguments: dict[str, Any] = _filled(self.values, groups)
         return arguments
 

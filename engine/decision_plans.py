@@ -1,5 +1,7 @@
 """From a request to the place where its turn is decided, and to the prompt that a decision is calibrated against."""
 
+import itertools
+
 from engine.decision_point import DecisionPlan, DecisionPoint, Prior
 from engine.errors import RequestError
 from engine.grammars.call_paths import CallOpening, ToolPath, call_opening, tool_path
@@ -21,7 +23,7 @@ class DecisionPlans:
     def point(self, request: Request, opening: Opening, prior: Prior | None = None) -> DecisionPoint | None:
         """Where the request's turn is decided; None where nothing is asked that has a cost, or nothing is open.
 
-        Raises RequestError where the model's cache cannot take back what must be run.
+        Raises RequestError where the model's cache cannot take back what must be run, or names cannot be told apart.
         """
         plan = self._plan(request, prior)
         if plan is None:
@@ -51,11 +53,19 @@ class DecisionPlans:
             by_likelihood=by_likelihood,
             paths=self._paths(request) if by_likelihood or options.tool_probabilities else (),
         )
-        if not self._can_take_back and (plan.opening.stem or len(plan.paths) > 1):
+        if (reason := self._why_not(plan)) is not None:
             param = "tool_choice_by" if by_likelihood else ".".join(["decision", *options.given[:1]])
-            reason = "this model's cache cannot take back what is run to look at it"
             raise RequestError(f"{param} cannot be done: {reason}", param=param)
         return plan
+
+    def _why_not(self, plan: DecisionPlan) -> str | None:
+        if not self._can_take_back and (plan.opening.stem or len(plan.paths) > 1):
+            return "this model's cache cannot take back what is run to look at it"
+        names = sorted(path.name for path in plan.paths)
+        for name, following in itertools.pairwise(names if not self._family.before_arguments else ()):
+            if following.startswith(name):
+                return f"{name} is the beginning of {following}, and in the model's format nothing ends a tool's name"
+        return None
 
     @property
     def _is_free(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import regex
 
-from engine.argument_templates import Template, UnfitError, template_of
+from engine.argument_templates import Template, template_of
 from engine.checks import is_text, shown
 from engine.errors import ConfigError, SchemaError
 from engine.events import Event, Finished, Receipt, StopReason, ToolCallDelta, ToolCallEnd, ToolCallStart, Usage
@@ -139,7 +139,7 @@ class _Compiled:
             return None
         try:
             return self._template.fill(match.groupdict())
-        except UnfitError as fault:
+        except ValueError as fault:
             logger.info("the route %s does not fire: %s", self.route.name, fault)
             return None
 

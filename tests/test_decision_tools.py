@@ -1,10 +1,12 @@
 """The tool of a call: the probability of each, and the choice by whole names."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from engine.engine import Engine
+from engine.errors import RequestError
 from engine.events import Way
 from engine.model import LoadedModel
 from engine.types import (
@@ -102,3 +104,22 @@ def test_a_custom_tool_is_chosen_by_likelihood_too() -> None:
     tools = tuple(CustomTool(name, format=Grammar.regex("[a-z]{3}")) for name in ("note", "shout"))
     completion = answered(fake_loaded(), tool_choice="required", tool_choice_by="likelihood", tools=tools)
     assert completion.tool_calls[0].custom
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"decision": DecisionOptions(tool_probabilities=True)}, "decision.tool_probabilities"),
+        ({"tool_choice_by": "likelihood"}, "tool_choice_by"),
+    ],
+)
+def test_names_that_nothing_ends_are_not_compared_where_one_begins_another(
+    options: Mapping[str, Any], param: str
+) -> None:
+    tools = (Tool("get_time"), Tool("get_time_2"))
+    with (
+        Engine(fake_loaded(), tool_format="glm-4.7") as engine,
+        pytest.raises(RequestError, match="get_time is the beginning of get_time_2") as raised,
+    ):
+        engine.chat([USER], tools=tools, **options)
+    assert raised.value.param == param

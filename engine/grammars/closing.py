@@ -102,16 +102,19 @@ class ClosingSearch:
         num_more_nodes: int = NUM_MORE_NODES,
         hints: ClosingHints = NO_HINTS,
         ways_out: Sequence[Sequence[int]] = (),
+        ends: Collection[int] = (),
     ) -> None:
         """max_nodes: places a search may look at. num_more_nodes: of these, after a first path, for shorter ones.
 
         hints: of the model's family, such as what ends reasoning. ways_out: tokens that lead out of free text to what
         the turn must have, tried where the search alone finds nothing: there, it may lose itself in the text.
+        ends: special tokens that end a part of the turn, tried before other special ones, which begin the next part.
         """
         self._order = TokenOrder(token_bytes, eos_ids=eos_ids, special_ids=special_ids)
         self._eos_ids = frozenset(eos_ids)
         self._max_nodes, self._num_more_nodes = max_nodes, num_more_nodes
         self._hints = hints
+        self._ends = frozenset(ends)
         self._ways_out = tuple(tuple(each) for each in ways_out)
         self.num_searches = 0
         self.num_nodes = 0  # of the latest search
@@ -147,6 +150,7 @@ class ClosingSearch:
             self._hints + hints,
             max_nodes=max_nodes or self._max_nodes,
             num_more_nodes=self._num_more_nodes,
+            ends=self._ends,
         )
 
     def _search(
@@ -190,8 +194,9 @@ class _Search:
         *,
         max_nodes: int,
         num_more_nodes: int,
+        ends: frozenset[int],
     ) -> None:
-        self._order, self._eos_ids = order, eos_ids
+        self._order, self._eos_ids, self._ends = order, eos_ids, ends
         self._max_nodes, self._num_more_nodes = max_nodes, num_more_nodes
         self._strings = tuple(hint.encode() for hint in hints.strings if hint)
         self._anywhere = tuple(hint.encode() for hint in hints.anywhere if hint)
@@ -382,7 +387,10 @@ class _Search:
         return replace(begun, num_written=begun.num_written + len(self._order.token_bytes[token]))
 
     def _preferred(self, node: _Node, choices: Choices) -> Iterator[int]:
-        yield from choices.special
+        # What was tried in a place like this leads round in circles: to one more call, and one more.
+        yield from sorted(
+            choices.special, key=lambda token: (token not in self._ends, self._tries.get((node.place, token), 0))
+        )
         yield from choices.closers
         if node.is_stuck:
             yield from choices.longest

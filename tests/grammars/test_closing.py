@@ -399,3 +399,17 @@ def test_with_a_real_vocabulary_paths_are_short(
     assert path is not None
     assert len(path) <= longest
     assert takes(matcher, path)
+
+
+# --- Special tokens
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["not known", "known"])
+def test_parts_that_may_be_followed_by_more_of_them_are_ended(ends: bool) -> None:
+    """Calls, where one token begins the next and another ends them all: not one more, and one more, for ever."""
+    begin, end = sorted(set(tokenizer_of(HERMES).unspellable.values()) - set(tokenizer_of(HERMES).eos_ids))[:2]
+    matcher = after("", f'start: (<[{begin}]> "x")+ <[{end}]>', HERMES)
+    search = searcher(tokenizer_of(HERMES), **({"ends": [end]} if ends else {}))
+    assert search.shortest(matcher, UNBOUNDED) == (begin, *tokenizer_of(HERMES).encode("x"), end)
+    if ends:
+        assert search.path(matcher, 3, max_nodes=2) is not None
