@@ -366,8 +366,10 @@ def _has_shape(keyword: str, value: Any) -> bool:
     if keyword in LIST_OF_SCHEMAS:
         return _all_schemas(value)
     if keyword in MAP_OF_SCHEMAS:
-        members = list(value.values()) if isinstance(value, dict) else None
-        return _all_schemas([each for each in members or [] if not isinstance(each, list)]) and members is not None
+        may_list = keyword == "dependencies"  # names
+        return isinstance(value, dict) and _all_schemas(
+            [each for each in value.values() if not (may_list and isinstance(each, list))]
+        )
     if keyword == "dependentRequired":
         return isinstance(value, dict) and all(
             isinstance(each, list) and all(map(is_text, each)) for each in value.values()

@@ -51,6 +51,8 @@ def nested(levels: int, leaf: Any = STRING) -> Any:
         ({"anyOf": []}, ".anyOf"),
         ({"anyOf": [True, {"items": 5}]}, ".anyOf[1].items"),
         ({"multipleOf": 0}, ".multipleOf"),
+        ({"$defs": {"a": []}}, ".$defs"),
+        ({"dependentSchemas": {"a": ["b"]}}, ".dependentSchemas"),
         ({"maximum": "5"}, ".maximum"),
         ({"pattern": 5}, ".pattern"),
         ({"$ref": 5}, ".$ref"),
