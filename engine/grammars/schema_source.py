@@ -345,7 +345,7 @@ class _Writer:
         elif value in FORMATS:
             written["format"] = value
         elif self.options.strict_formats:
-            known = ", ".join(sorted(FORMATS))
+            known = ", ".join(sorted({*FORMATS, *NUMBER_FORMATS, "byte"}))
             raise unenforceable(place.path, f"the format {value!r} is not known; allowed are {known}")
         else:
             self.note(place.path, Enforcement.ANNOTATION, f"the format {value!r} is not one of the draft's")

@@ -228,6 +228,10 @@ def test_strict_formats_refuses_a_format_that_no_draft_knows_by_its_path() -> No
     with pytest.raises(SchemaError) as caught:
         check_schema(an_object({"a": {"format": "phone"}}), "r", strict_formats=True)
     assert caught.value.param == "r.properties.a.format"
+    allowed = str(caught.value).rpartition("allowed are ")[2].split(", ")
+    assert {"date", "int32", "byte"} <= {*allowed}
+    for name in allowed:
+        check_schema({"format": name}, "r", strict_formats=True)
     assert allows(an_object({"a": {"format": "int32"}}), {"a": 5}, strict_formats=True)
 
 
