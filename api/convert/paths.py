@@ -78,14 +78,17 @@ def json_path(steps: Sequence[str | int], body: object, *, missing: bool = False
     out. missing: the last step is the name of something that ought to be there. name: of what is wrong in the object
     that the steps lead to, if it has it; of a name that is no text, pydantic tells only whose it is.
     """
-    path, value = "", body
+    path, value, above = "", body, body
     for number, step in enumerate(steps, start=1):
         found, inner = _step(value, step)
+        if not found and not missing and number == len(steps) and _step(above, step)[0]:
+            # It stands beside the step before, which was no key either, but a union's member that is called like one.
+            return json_path([*steps[:-2], step], body)
         if found and missing and number == len(steps) > 1:
             # It is there, so the step before was no key, but a union's member that is called like one.
             return json_path([*steps[:-2], step], body, missing=True)
         if found:
-            path, value = _joined(path, step), inner
+            path, value, above = _joined(path, step), inner, value
         elif missing and number == len(steps):
             path = _joined(path, step)
     return path if name is None or not _step(value, name)[0] else _joined(path, name)

@@ -15,6 +15,7 @@ from engine.grammars.schema_limits import SchemaLimits
 from engine.grammars.schema_literals import is_whole, kind_of, values_of
 from engine.grammars.schema_logic import Alternative, Atom, Literal
 from engine.grammars.schema_members import contains_in_scope, items_of
+from engine.grammars.schema_numbers import MAX_EXCLUDED as MAX_EXCLUDED_NUMBERS
 from engine.grammars.schema_numbers import is_multiple_too_large, range_schemas
 from engine.grammars.schema_patterns import all_but
 from engine.grammars.schema_states import NEVER, State, state_of
@@ -111,6 +112,8 @@ def number_cases(given: CaseOf) -> list[Case]:
     if given.all("integer") and given.all("not integer"):
         return []
     given.vetoed += [atom.blame for atom in given.atoms_of("not integer")]
+    if len({*excluded}) > MAX_EXCLUDED_NUMBERS:
+        given.vetoed += [atom.blame for atom in given.atoms_of("not values")]
     atoms = given.atoms
     if is_multiple_too_large(atoms):
         multiples = given.atoms_of("multipleOf")

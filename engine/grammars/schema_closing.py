@@ -76,7 +76,8 @@ def _lacks_name_of(one: Any, other: Any) -> bool:
 
 
 def _target(schema: Any, root: Any) -> Any:
-    return _follow(root, schema["$ref"]) if isinstance(schema, dict) and "$ref" in schema else schema
+    reference = schema.get("$ref") if isinstance(schema, dict) else None
+    return _follow(root, reference) if isinstance(reference, str) else schema
 
 
 def _scalars(schema: Any) -> set[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema_rs
 
 from engine.checks import shown
-from engine.grammars.schema_walk import child_path, refusal
+from engine.grammars.schema_walk import child_path, refusal, words
 from engine.types import JsonObject
 
 
@@ -20,18 +20,37 @@ class Dialect:
     validator: type[Any]
     id_keyword: str = "$id"
     ref_stands_alone: bool = False  # what stands beside $ref is ignored
+    unknown: frozenset[str] = frozenset()  # keywords of other drafts that hold schemas; its metaschema checks none
 
 
 DRAFT_2020_12 = Dialect("2020-12", "https://json-schema.org/draft/2020-12/schema", jsonschema_rs.Draft202012Validator)
-DRAFT_2019_09 = Dialect("2019-09", "https://json-schema.org/draft/2019-09/schema", jsonschema_rs.Draft201909Validator)
-DRAFT_7 = Dialect("7", "http://json-schema.org/draft-07/schema", jsonschema_rs.Draft7Validator, ref_stands_alone=True)
-DRAFT_6 = Dialect("6", "http://json-schema.org/draft-06/schema", jsonschema_rs.Draft6Validator, ref_stands_alone=True)
+DRAFT_2019_09 = Dialect(
+    "2019-09",
+    "https://json-schema.org/draft/2019-09/schema",
+    jsonschema_rs.Draft201909Validator,
+    unknown=words("prefixItems"),
+)
+DRAFT_7 = Dialect(
+    "7",
+    "http://json-schema.org/draft-07/schema",
+    jsonschema_rs.Draft7Validator,
+    ref_stands_alone=True,
+    unknown=DRAFT_2019_09.unknown | words("$defs dependentSchemas unevaluatedItems unevaluatedProperties"),
+)
+DRAFT_6 = Dialect(
+    "6",
+    "http://json-schema.org/draft-06/schema",
+    jsonschema_rs.Draft6Validator,
+    ref_stands_alone=True,
+    unknown=DRAFT_7.unknown | words("if then else"),
+)
 DRAFT_4 = Dialect(
     "4",
     "http://json-schema.org/draft-04/schema",
     jsonschema_rs.Draft4Validator,
     id_keyword="id",
     ref_stands_alone=True,
+    unknown=DRAFT_6.unknown | words("contains propertyNames"),
 )
 DIALECTS = (DRAFT_2020_12, DRAFT_2019_09, DRAFT_7, DRAFT_6, DRAFT_4)
 UNDECLARED = (DRAFT_2020_12, DRAFT_7, DRAFT_4)  # what a schema may be that does not say
@@ -55,9 +74,14 @@ def dialect_of(schema: Any, path: str) -> Dialect:
             faults.append(fault)
         raise refusal(*faults[0])
     dialect = _declared(schema, path)
+    check_written(schema, path, dialect)
+    return dialect
+
+
+def check_written(schema: Any, path: str, dialect: Dialect) -> None:
+    """Raises SchemaError that names what is not written as the draft asks, by path."""
     if fault := _fault(schema, path, dialect):
         raise refusal(*fault)
-    return dialect
 
 
 def _declared(schema: JsonObject, path: str) -> Dialect:

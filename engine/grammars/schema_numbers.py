@@ -15,6 +15,7 @@ from engine.grammars.schema_logic import Atom
 
 # Of a number without a bound on that side. Readers hold all whole numbers up to 2**53 exactly as floats.
 LARGEST_NUMBER = 2**53
+MAX_DIGITS = 15  # of a decimal that is surely read as what is written; a longer one may be read as no multiple
 STEP = Decimal("1e-6")  # that an exclusive bound moves inward, at most
 MAX_FOR_STEP = 10**6  # a larger bound moves further: float64 holds no sum of it and the step in a short decimal
 LOWER, UPPER = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
@@ -33,13 +34,14 @@ def range_schemas(
     bounds = _bounds(atoms)
     if multiple == 1:
         multiple = None
+    largest = LARGEST_INTEGER if is_integer else LARGEST_NUMBER if multiple is None else _largest_of(multiple)
     found = []
     for each in _around(sorted(set(excluded))[:MAX_EXCLUDED], bounds):
         schema: dict[str, Any] = {"type": "integer" if is_integer else "number", **each}
         if multiple is not None and not is_integer:
             schema = _at_multiples(schema, multiple)
         schema = _whole(schema) if is_integer else _moved(schema, atoms, path_of, note)
-        missing = _missing(schema, is_integer=is_integer)
+        missing = _missing(schema, largest)
         if missing:
             text = " and ".join(f"{keyword} {bound}" for keyword, bound in missing.items())
             note(ReceiptEntry(path, Enforcement.NARROWED, f"numbers have {text}, and no exponent"))
@@ -59,6 +61,14 @@ def _at_multiples(schema: dict[str, Any], multiple: Any) -> dict[str, Any]:
             del moved[keyword]
             moved[plain] = _as_number(float(sign * first * step))
     return moved
+
+
+def _largest_of(multiple: float) -> float:
+    """The largest multiple of a fraction that is written."""
+    num_decimals = -int(Decimal(repr(multiple)).normalize().as_tuple().exponent)
+    step = _exact(multiple)
+    found = Fraction(10) ** (MAX_DIGITS - num_decimals) // step * step
+    return int(found) if found.denominator == 1 else float(found)
 
 
 def _few_multiples(schema: dict[str, Any]) -> dict[str, Any] | None:
@@ -86,9 +96,12 @@ def _multiple(atoms: Sequence[Atom]) -> Any:
 
 
 def is_multiple_too_large(atoms: Sequence[Atom]) -> bool:
-    """Whether the least common multiple of what is asked makes too large a grammar."""
+    """Whether the least common multiple of what is asked makes too large a grammar, or all numbers lie too far out."""
     multiple = _multiple(atoms)
-    return multiple is not None and is_too_large(multiple)
+    if multiple is None or is_too_large(multiple):
+        return multiple is not None
+    nearest = min((abs(bound) for bound in _bounds(atoms).values()), default=0)
+    return multiple % 1 != 0 and nearest > _largest_of(multiple) and not _holds(0, _bounds(atoms))
 
 
 def _bounds(atoms: Sequence[Atom]) -> dict[str, float]:
@@ -179,13 +192,12 @@ def _inward(bound: float, sign: int, width: float) -> float:
     return float(Decimal(repr(bound)) + sign * step)
 
 
-def _missing(schema: dict[str, Any], *, is_integer: bool) -> dict[str, int]:
-    """Bounds for the sides on which the number has none."""
-    largest = LARGEST_INTEGER if is_integer else LARGEST_NUMBER
-    sides: dict[str, int] = {}
-    if not schema.keys() & {*LOWER}:
+def _missing(schema: dict[str, Any], largest: float) -> dict[str, float]:
+    """Bounds for the sides on which the number has none, or one further from zero."""
+    sides: dict[str, float] = {}
+    if not schema.keys() & {*LOWER} or schema.get("minimum", 0) < -largest:
         sides["minimum"] = -largest
-    if not schema.keys() & {*UPPER}:
+    if not schema.keys() & {*UPPER} or schema.get("maximum", 0) > largest:
         sides["maximum"] = largest
     return sides
 

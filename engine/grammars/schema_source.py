@@ -13,7 +13,7 @@ from engine.checks import is_number, is_text, json_text, shown
 from engine.errors import SchemaError, UnenforceableError
 from engine.events import Enforcement, ReceiptEntry
 from engine.grammars.schema_closing import closed, combines, may_close, merges_definitions
-from engine.grammars.schema_dialects import DRAFT_2020_12, Dialect, dialect_of
+from engine.grammars.schema_dialects import DRAFT_2020_12, Dialect, check_written, dialect_of
 from engine.grammars.schema_formats import BASE64, FORMATS, NUMBER_FORMATS
 from engine.grammars.schema_limits import SchemaLimits
 from engine.grammars.schema_literals import MAX_EXACT, literal
@@ -135,7 +135,10 @@ class _Writer:
                 for key in keys:
                     path = child_path(path, key)
                 place = _Place(keys, path, child_pointer("/$defs", name), merged=self.merges)
-                root.setdefault("$defs", {})[name] = self.schema(self.references.at(keys), place)
+                found = self.references.at(keys)
+                if not isinstance(found, bool):
+                    check_written(found, path, self.dialect)
+                root.setdefault("$defs", {})[name] = self.schema(found, place)
             holder["$ref"] = "#" + quote(self.pointers[keys], safe="/~!$&'()*+,;=:@")
 
     def schema(self, schema: Any, place: _Place) -> Any:
@@ -143,6 +146,8 @@ class _Writer:
         self.origins[place.pointer] = place.path
         if isinstance(schema, bool):
             return schema
+        if not self.dialect.unknown.isdisjoint(place.keys[-2:]):  # a keyword, or one with a name or position in it
+            check_written(schema, place.path, self.dialect)
         written: dict[str, Any] = {}
         inner = replace(place, merged=place.merged or combines(schema))
         for keyword, value in self.without_ignored(schema, place).items():
@@ -340,7 +345,7 @@ class _Writer:
         elif value in FORMATS:
             written["format"] = value
         elif self.options.strict_formats:
-            known = ", ".join(sorted(FORMATS))
+            known = ", ".join(sorted({*FORMATS, *NUMBER_FORMATS, "byte"}))
             raise unenforceable(place.path, f"the format {value!r} is not known; allowed are {known}")
         else:
             self.note(place.path, Enforcement.ANNOTATION, f"the format {value!r} is not one of the draft's")
@@ -366,8 +371,10 @@ def _has_shape(keyword: str, value: Any) -> bool:
     if keyword in LIST_OF_SCHEMAS:
         return _all_schemas(value)
     if keyword in MAP_OF_SCHEMAS:
-        members = list(value.values()) if isinstance(value, dict) else None
-        return _all_schemas([each for each in members or [] if not isinstance(each, list)]) and members is not None
+        may_list = keyword == "dependencies"  # names
+        return isinstance(value, dict) and _all_schemas(
+            [each for each in value.values() if not (may_list and isinstance(each, list))]
+        )
     if keyword == "dependentRequired":
         return isinstance(value, dict) and all(
             isinstance(each, list) and all(map(is_text, each)) for each in value.values()

@@ -223,6 +223,8 @@ def test_the_engines_paths_read_as_the_client_wrote_them(engine: str, wire: str)
     [
         (("a", "b"), {"a": {"b": 1}}, False, "a.b"),
         (("a", 0, "function", "function", "name"), {"a": [{"function": {}}]}, True, "a[0].function.name"),
+        (("a", 0, "function", "b"), {"a": [{"function": {}, "b": 1}]}, False, "a[0].b"),
+        (("a", 0, "function", "function", "b"), {"a": [{"function": {"b": 1}}]}, False, "a[0].function.b"),
         (("a", "list[str]", 1), {"a": ["x", 5]}, False, "a[1]"),
         (("a", "str"), {"a": 5}, False, "a"),
         (("a",), {}, True, "a"),

@@ -3,6 +3,7 @@
 import json
 import math
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -51,9 +52,12 @@ def nested(levels: int, leaf: Any = STRING) -> Any:
         ({"anyOf": []}, ".anyOf"),
         ({"anyOf": [True, {"items": 5}]}, ".anyOf[1].items"),
         ({"multipleOf": 0}, ".multipleOf"),
+        ({"$defs": {"a": []}}, ".$defs"),
+        ({"dependentSchemas": {"a": ["b"]}}, ".dependentSchemas"),
         ({"maximum": "5"}, ".maximum"),
         ({"pattern": 5}, ".pattern"),
         ({"$ref": 5}, ".$ref"),
+        ({"oneOf": [{"$ref": True}, {"type": "null"}]}, ".oneOf[0].$ref"),
         (5, ""),
         (None, ""),
         ([], ""),
@@ -63,6 +67,28 @@ def nested(levels: int, leaf: Any = STRING) -> Any:
 def test_what_the_metaschema_refuses_is_refused_by_its_path(schema: Any, where: str) -> None:
     """F5."""
     assert refused_at(schema) == f"response{where}"
+
+
+@pytest.mark.parametrize("draft", [{}, *({"$schema": each.metaschema} for each in DIALECTS)], ids=str)
+@pytest.mark.parametrize(
+    ("keyword", "holds"),
+    [
+        *((each, lambda fault: fault) for each in sorted(ONE_SCHEMA - {"additionalItems"})),
+        *((each, lambda fault: [fault]) for each in sorted(LIST_OF_SCHEMAS)),
+        *((each, lambda fault: {"a": fault}) for each in sorted(MAP_OF_SCHEMAS)),
+    ],
+)
+def test_a_fault_below_any_keyword_is_refused_by_its_path_whether_or_not_the_draft_knows_the_keyword(
+    keyword: str, holds: Callable[[Any], Any], draft: Any
+) -> None:
+    """F5."""
+    schema = {**draft, "if": True, keyword: holds({"minLength": "x"})}
+    assert refused_at(schema).startswith(f"response.{keyword}")
+
+
+def test_a_fault_in_what_only_a_reference_leads_to_is_refused_by_its_path() -> None:
+    """F5."""
+    assert refused_at({"$ref": "#/components/a", "components": {"a": {"type": 5}}}) == "response.components.a.type"
 
 
 def test_a_type_that_there_is_not_is_told_which_there_are() -> None:

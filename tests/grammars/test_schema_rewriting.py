@@ -223,11 +223,23 @@ def test_lenient_takes_no_schema_that_is_none_or_that_nothing_satisfies(schema: 
         check_schema(schema, "r", lenient=True)
 
 
+@pytest.mark.parametrize(("count", "vetoed"), [(50, set()), (60, {"/not"})])
+def test_many_numbers_that_a_number_must_not_be_are_left_to_the_veto(count: int, vetoed: set[str]) -> None:
+    """F7."""
+    schema = {**INTEGER, "minimum": 0, "maximum": 70, "not": {"enum": list(range(count))}}
+    assert check_schema(schema, "r").vetoed == vetoed
+    assert [number for number in range(71) if allows(schema, number)] == list(range(count, 71))
+
+
 def test_strict_formats_refuses_a_format_that_no_draft_knows_by_its_path() -> None:
     """F7."""
     with pytest.raises(SchemaError) as caught:
         check_schema(an_object({"a": {"format": "phone"}}), "r", strict_formats=True)
     assert caught.value.param == "r.properties.a.format"
+    allowed = str(caught.value).rpartition("allowed are ")[2].split(", ")
+    assert {"date", "int32", "byte"} <= {*allowed}
+    for name in allowed:
+        check_schema({"format": name}, "r", strict_formats=True)
     assert allows(an_object({"a": {"format": "int32"}}), {"a": 5}, strict_formats=True)
 
 

@@ -116,7 +116,6 @@ def test_a_bound_that_had_to_move_stands_in_the_receipt_and_no_other_does() -> N
         {**NUMBER, "minimum": 0},
         {**INTEGER, "exclusiveMinimum": 0},
         {**INTEGER, "multipleOf": 2},
-        {**NUMBER, "multipleOf": 0.5},
         {"minimum": 0},
     ],
 )
@@ -127,6 +126,28 @@ def test_numbers_without_bounds_are_finite_and_no_longer_than_readers_take(schem
         assert not allows_text(checked, text), text
     assert all(allows_text(checked, text) for text in ("2", "120", str(largest)))
     assert narrowed(schema) == ["r"]
+
+
+@pytest.mark.parametrize("bounds", [{}, {"minimum": 0.5}, {"exclusiveMinimum": 0, "maximum": 1e15}])
+@pytest.mark.parametrize(
+    ("step", "large", "beyond"),
+    [(2.5, 99999999999997.5, "4551281164155102.5"), (1.1, 99999999999997.9, "3206129545428477.8")],
+)
+def test_multiples_of_a_fraction_are_no_longer_than_what_is_read_as_written(
+    step: float, large: float, beyond: str, bounds: Any
+) -> None:
+    """F7: read as float64, a longer one becomes a neighbour, which is no multiple."""
+    schema = {**NUMBER, "multipleOf": step, **bounds}
+    assert not jsonschema_rs.is_valid(schema, json.loads(beyond))
+    checked = check_schema(schema, "r")
+    assert (allows_text(checked, str(large)), allows_text(checked, beyond)) == (True, False)
+    assert jsonschema_rs.is_valid(schema, large)
+    assert narrowed(schema) == ["r"]
+
+
+def test_multiples_that_all_lie_further_out_than_that_are_left_to_the_veto() -> None:
+    assert check_schema({**NUMBER, "multipleOf": 0.05, "minimum": 10**15}, "r").vetoed == {"/multipleOf"}
+    assert check_schema({**NUMBER, "multipleOf": 0.05, "maximum": 10**15}, "r").vetoed == frozenset()
 
 
 def test_listed_numbers_and_bounded_numbers_stay_as_they_are() -> None:
