@@ -12,7 +12,7 @@ from engine.grammars.tool_formats import TOOL_FORMATS
 from engine.grammars.turn import build_turn
 from engine.tokenizer import Tokenizer
 from engine.types import CustomTool, Request, Tool, ToolCall, ToolChoice, ToolChoiceMode
-from tests.fakes import USER
+from tests.fakes import USER, fake_tokenizer
 from tests.families import FAMILIES, HOSTILE, Setting, reading_of
 from tests.recorded_turns import CLOCK, RECORDED, WEATHER, RecordedTurn
 
@@ -101,6 +101,27 @@ def spelled(tokenizer: Tokenizer, letter: str) -> list[int]:
         return tokens
     by_bytes = {tokenizer.token_bytes(token): token for token in range(tokenizer.num_tokens)}
     return [by_bytes[bytes([byte])] for byte in letter.encode()]
+
+
+class WithoutTokens(Setting):
+    """A vocabulary that has none of the families' tokens: theirs is a family that was asked for by name."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return fake_tokenizer()
+
+
+@each_family
+def test_strings_inside_of_objects_survive_where_markers_are_text(family: ToolFormat) -> None:
+    """F20: also a tagged family's own close tag, which only an argument that is a string cannot contain."""
+    parameters = {"type": "object", "properties": {"at": {"type": "object"}}}
+    setting = WithoutTokens(family, (Tool("store", "", parameters),), choice=ToolChoice.named("store"))
+    matcher, is_tagged = setting.matcher(), isinstance(family.arguments, TaggedArguments)
+    for text in [*hostile_strings(family), *([raw_end(family)] if is_tagged else [])]:
+        arguments = {"at": {"text": [text, 1]}}
+        tokens = setting.encode(family.write_call("store", json.dumps(arguments, ensure_ascii=False)))
+        assert matcher.validate(tokens) == len(tokens), text
+        assert reading_of(setting.read(tokens)).calls == (("store", arguments),), text
 
 
 @each_family
