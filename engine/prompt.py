@@ -3,9 +3,10 @@
 Special tokens that a message's text spells stay text: each is parted by a character that no text has, and cut there.
 """
 
+import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -100,7 +101,7 @@ class _Prompt:
         wire: list[WireMessage] = []
         ids: dict[str, str] = {}  # of the calls so far -> as the template is given them
         by_template = True  # the latest calls
-        for message in messages:
+        for message in _in_order_of_calls(messages):
             if message.role is Role.TOOL:
                 self._add_result(wire, message, ids, by_template=by_template)
                 continue
@@ -108,7 +109,9 @@ class _Prompt:
             form = self._skills.calls[len(calls) > 1, bool(content)]
             # Chat templates know functions only; calls of custom tools are text to them.
             by_template = form is not None and not any(call.custom for call in calls)
-            if not calls:
+            if message.role is Role.USER and wire and wire[-1].pop("is_result", False):
+                wire[-1]["content"] += f"\n{content or ''}"  # as results are: of two users' messages, we made one
+            elif not calls:
                 wire.append({"role": _role(message), "content": content or ""})
             elif form is None or not by_template:
                 wire.append({"role": _role(message), "content": (content or "") + self._family.write_calls(calls)})
@@ -190,6 +193,17 @@ class _Parted:
 
     def text(self, text: str) -> str:
         return self._tokens.sub(lambda found: f"{found[0][0]}{self.by}{found[0][1:]}", text)
+
+
+def _in_order_of_calls(messages: Iterable[Message]) -> Iterator[Message]:
+    """The results of one turn's calls in the calls' order: many templates show no ids, and a result by its place."""
+    order: dict[str | None, int] = {}
+    for is_result, group in itertools.groupby(messages, lambda message: message.role is Role.TOOL):
+        several = list(group)
+        if is_result and all(message.tool_call_id in order for message in several):
+            several.sort(key=lambda message: order[message.tool_call_id])
+        order = {call.id: place for place, call in enumerate(several[-1].tool_calls)}
+        yield from several
 
 
 def _check_options(request: Request, tokenizer: Tokenizer) -> None:

@@ -1,6 +1,8 @@
 """For every family: what its model writes is accepted and read, whatever the arguments' strings are."""
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 
@@ -12,10 +14,11 @@ from engine.grammars.tool_formats import TOOL_FORMATS
 from engine.grammars.turn import build_turn
 from engine.tokenizer import Tokenizer
 from engine.types import CustomTool, Request, Tool, ToolCall, ToolChoice, ToolChoiceMode
-from tests.fakes import USER
+from tests.fakes import USER, fake_tokenizer
 from tests.families import FAMILIES, HOSTILE, Setting, reading_of
-from tests.recorded_turns import CLOCK, RECORDED, WEATHER, RecordedTurn
+from tests.recorded_turns import CLOCK, PARIS, RECORDED, WEATHER, RecordedTurn
 
+PLACEHOLDER = "\ue000"
 each_family = pytest.mark.parametrize("family", TOOL_FORMATS, ids=lambda family: family.name)
 
 
@@ -37,12 +40,12 @@ def test_a_recorded_turn_is_accepted_token_for_token_and_read(turn: RecordedTurn
 @pytest.mark.parametrize("turn", RECORDED, ids=lambda turn: turn.family.name)
 def test_the_format_writes_calls_as_the_recorded_turn_has_them(turn: RecordedTurn) -> None:
     calls = tuple(ToolCall("id", name, json.dumps(arguments)) for name, arguments in turn.calls)
-    ids = turn.family.call_ids
-    written = turn.family.write_calls(calls)
+    family, ids = turn.family, turn.family.call_ids
     if ids is None:
-        assert turn.text.endswith(written)
-    else:
-        assert len(turn.text) >= len(written) > 0
+        assert turn.text.endswith(family.write_calls(calls))
+    else:  # the model's own ids in the place of ours
+        written = replace(family, call_ids=replace(ids, written=PLACEHOLDER)).write_calls(calls)
+        assert re.search(re.escape(written).replace(PLACEHOLDER, ids.pattern) + r"\Z", turn.text)
 
 
 def raw_end(family: ToolFormat) -> str:
@@ -86,9 +89,9 @@ def test_strings_of_markup_survive_as_arguments(family: ToolFormat) -> None:
 
 def spelled_call(setting: Setting, city: str) -> list[int]:
     """The call, with its string spelled by ordinary tokens."""
-    family, placeholder = setting.family, "\ue000"
-    whole = family.write_call("get_weather", json.dumps({"city": placeholder}, ensure_ascii=False))
-    before, _, after = whole.partition(placeholder)
+    family = setting.family
+    whole = family.write_call("get_weather", json.dumps({"city": PLACEHOLDER}, ensure_ascii=False))
+    before, _, after = whole.partition(PLACEHOLDER)
     inside = city if raw_end(family) else json.dumps(city, ensure_ascii=False)[1:-1]
     letters = [token for letter in inside for token in spelled(setting.tokenizer, letter)]
     return [*setting.encode(before), *letters, *setting.encode(after)]
@@ -101,6 +104,27 @@ def spelled(tokenizer: Tokenizer, letter: str) -> list[int]:
         return tokens
     by_bytes = {tokenizer.token_bytes(token): token for token in range(tokenizer.num_tokens)}
     return [by_bytes[bytes([byte])] for byte in letter.encode()]
+
+
+class WithoutTokens(Setting):
+    """A vocabulary that has none of the families' tokens: theirs is a family that was asked for by name."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return fake_tokenizer()
+
+
+@each_family
+def test_strings_inside_of_objects_survive_where_markers_are_text(family: ToolFormat) -> None:
+    """F20: also a tagged family's own close tag, which only an argument that is a string cannot contain."""
+    parameters = {"type": "object", "properties": {"at": {"type": "object"}}}
+    setting = WithoutTokens(family, (Tool("store", "", parameters),), choice=ToolChoice.named("store"))
+    matcher, is_tagged = setting.matcher(), isinstance(family.arguments, TaggedArguments)
+    for text in [*hostile_strings(family), *([raw_end(family)] if is_tagged else [])]:
+        arguments = {"at": {"text": [text, 1]}}
+        tokens = setting.encode(family.write_call("store", json.dumps(arguments, ensure_ascii=False)))
+        assert matcher.validate(tokens) == len(tokens), text
+        assert reading_of(setting.read(tokens)).calls == (("store", arguments),), text
 
 
 @each_family
@@ -123,11 +147,14 @@ def test_deltas_add_up_to_the_same_however_the_turn_is_cut(family: ToolFormat) -
 def test_a_call_that_is_cut_anywhere_is_not_complete_and_leaves_no_markup(family: ToolFormat) -> None:
     """F1, F12."""
     setting = Setting(family, (WEATHER,))
-    tokens = setting.encode(family.write_call("get_weather", '{"city": "Paris"}'))
+    text = family.write_call("get_weather", '{"city": "Paris"}')
+    tokens, call = setting.encode(text), text.removesuffix(family.calls_end)
     first = len(setting.encode(family.marker))
     for length in range(first, len(tokens)):
         reading = reading_of(setting.read(tokens[:length]))
         assert reading.said == "", length
+        is_whole = len(setting.tokenizer.decode(tokens[:length])) >= len(call)  # only the end of all calls is cut off
+        assert reading.calls == ((PARIS,) if is_whole else ()), length
 
 
 @each_family

@@ -76,6 +76,25 @@ def test_a_template_that_knows_no_tools_gets_the_tools_answer_from_the_user() ->
     assert "<|im_start|>user\n<tool_response>\n36\n</tool_response><|im_end|>" in text
 
 
+@FAMILIES
+def test_results_are_shown_in_the_order_of_their_calls(family: ToolFormat) -> None:
+    """A template that shows no ids tells by the place alone which call a result is of."""
+    calls = tuple(ToolCall(f"c{number}", "calculate", f'{{"expression": "{number}"}}') for number in range(3))
+    results = [Message(Role.TOOL, f"result {number}", tool_call_id=f"c{number}") for number in range(3)]
+    asked = (USER, Message(Role.ASSISTANT, None, calls))
+    in_order = text_of(Request(messages=(*asked, *results)), family)
+    assert text_of(Request(messages=(*asked, results[2], results[0], results[1])), family) == in_order
+    assert in_order.index("result 0") < in_order.index("result 1") < in_order.index("result 2")
+
+
+def test_a_user_who_speaks_behind_a_result_goes_on_in_its_message() -> None:
+    """Where the user gives the tools' answers: templates such as Gemma's refuse two messages of one role."""
+    call = ToolCall("c1", "calculate", '{"expression": "1"}')
+    history = (USER, Message(Role.ASSISTANT, None, (call,)), Message(Role.TOOL, "36", tool_call_id="c1"))
+    text = text_of(Request(messages=(*history, Message(Role.USER, "And now?"))), PLAIN)
+    assert "<|im_start|>user\n<tool_response>\n36\n</tool_response>\nAnd now?<|im_end|>" in text
+
+
 @pytest.mark.parametrize("hermes", [False, True], ids=["plain", "hermes"])
 @settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 2**31), parallel=st.booleans())

@@ -33,6 +33,7 @@ class Reasoning(Block):
     """How a family writes what it thinks before it answers."""
 
     history_key: str = "reasoning_content"  # of a message, where the chat template looks for it
+    has_own_end: bool = True  # whether nothing but reasoning ends so
 
     def is_in(self, chat_template: str | None) -> bool:
         """Whether models of this chat template reason so."""
@@ -44,7 +45,7 @@ class Reasoning(Block):
         end = prompt.rstrip()
         if end.endswith(self.begin.strip()):
             return Opening.INSIDE
-        is_over = end.endswith((self.end + self.after).rstrip())
+        is_over = end.endswith(("" if self.has_own_end else self.begin) + (self.end + self.after).rstrip())
         return Opening.BEFORE if may_open and not is_over else Opening.NONE
 
 

@@ -8,7 +8,7 @@ from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.matcher import Matcher
 from engine.grammars.reasoning_budget import ReasoningBudget, reasoning_tags
 from engine.grammars.tool_format import THINK, Opening, ToolFormat
-from engine.grammars.tool_formats import HERMES
+from engine.grammars.tool_formats import HARMONY, HERMES
 from engine.grammars.turn import build_turn
 from engine.grammars.turn_parser import ParsedEvent, TurnParser
 from engine.tokenizer import Tokenizer
@@ -153,6 +153,17 @@ def test_reasoning_adds_up_to_the_same_however_it_is_cut(family: ToolFormat) -> 
 )
 def test_the_prompts_end_tells_where_the_turn_begins(prompt: str, may_open: bool, opening: Opening) -> None:
     assert THINK.opening(prompt, may_open=may_open) is opening
+
+
+@pytest.mark.parametrize("role", ["user", "functions.clock to=assistant<|channel|>commentary"])
+def test_the_end_of_a_harmony_message_is_not_the_end_of_reasoning(role: str) -> None:
+    """gpt-oss's template ends any message as the model ends its analysis."""
+    assert HARMONY.reasoning is not None
+    prompt = f"<|start|>{role}<|message|>hi<|end|><|start|>assistant"
+    assert HARMONY.reasoning.opening(prompt, may_open=True) is Opening.BEFORE
+    thought_out = f"{prompt}<|channel|>analysis<|message|><|end|><|start|>assistant"
+    assert HARMONY.reasoning.opening(thought_out, may_open=True) is Opening.NONE
+    assert HARMONY.reasoning.opening(f"{prompt}<|channel|>analysis<|message|>", may_open=True) is Opening.INSIDE
 
 
 # --- The budget

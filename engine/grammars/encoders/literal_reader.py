@@ -37,9 +37,12 @@ class LiteralReader:
         written = "" if self.has_begun else self.begin
         self.has_begun = True
         while self.buffer:
-            if not self.open_quote and self.depth == 0 and self.buffer.startswith(self.close):
-                rest, self.buffer = self.buffer, ""
-                return Read(written + self.end, rest)
+            if not self.open_quote and self.depth == 0:
+                if self.buffer.startswith(self.close):
+                    rest, self.buffer = self.buffer, ""
+                    return Read(written + self.end, rest)
+                if self.close.startswith(self.buffer):
+                    break
             piece = self._string() if self.open_quote else self._outside()
             if piece is None:
                 break

@@ -153,10 +153,8 @@ class TaggedArguments:
     def reader(self, schema: JsonObject) -> "TaggedReader":
         return TaggedReader(self, _kinds_of_members(schema, "parameters"))
 
-    def value_reader(self) -> LiteralReader | None:
-        """A reader of one value that is no string; None where that is JSON already."""
-        if self.others == JSON:
-            return None
+    def value_reader(self) -> LiteralReader:
+        """A reader of one value that is no string, up to its end: a string inside of it may contain that."""
         return LiteralReader(self.others, equals=self.others.equals, close=self.value_end)
 
     def write(self, arguments: str) -> str:
@@ -210,7 +208,7 @@ class TaggedReader:
     key: str | None = None  # of the value that is being read
     num_written: int = 0
     is_open: bool = False  # a string's quote was written
-    other: LiteralReader | None = None  # of the value that is being read, where that is no string and no JSON
+    other: LiteralReader | None = None  # of the value that is being read, where that is no string
     buffer: str = field(default="")
 
     def copy(self) -> Self:
@@ -247,8 +245,20 @@ class TaggedReader:
 
     def _value(self) -> tuple[str, bool]:
         assert self.key is not None
-        end, found = self.style.value_end, self.kinds.get(self.key, frozenset({"string"}))
-        meanings = self.style.meanings(found)
+        found = self.kinds.get(self.key, frozenset({"string"}))
+        return self._string(self.style.meanings(found)) if "string" in found else self._other()
+
+    def _other(self) -> tuple[str, bool]:
+        assert self.other is not None
+        text, self.buffer = self.buffer, ""
+        read = self.other.feed(text)
+        if read.rest is None:
+            return read.json, False
+        self.key, self.buffer = None, read.rest.removeprefix(self.style.value_end)
+        return read.json, True
+
+    def _string(self, meanings: dict[str, str]) -> tuple[str, bool]:
+        end = self.style.value_end
         text, ended_here, rest = self.buffer.partition(end)
         if not ended_here:
             keep = held_back(text, end)
@@ -256,16 +266,14 @@ class TaggedReader:
             if not self.is_open and any(literal.startswith(text) for literal in meanings):
                 return "", False  # it may become one of them
         self.buffer = rest
-        written = self._written(text, meanings, is_string="string" in found, is_whole=bool(ended_here))
+        written = self._written(text, meanings, is_whole=bool(ended_here))
         if ended_here:
             self.key, self.is_open = None, False
         return written, bool(ended_here)
 
-    def _written(self, text: str, meanings: dict[str, str], *, is_string: bool, is_whole: bool) -> str:
+    def _written(self, text: str, meanings: dict[str, str], *, is_whole: bool) -> str:
         if is_whole and not self.is_open and text in meanings:
             return meanings[text]
-        if not is_string:
-            return text if self.other is None else self.other.feed(text + " " * is_whole).json
         begin = "" if self.is_open else '"'
         self.is_open = True
         return begin + escaped(text) + ('"' if is_whole else "")

@@ -145,7 +145,11 @@ HARMONY = ToolFormat(
     text_begin="<|channel|>final<|message|>",
     preamble=Block(begin="<|channel|>commentary<|message|>", end="<|end|>", after="<|start|>assistant"),
     reasoning=Reasoning(
-        begin="<|channel|>analysis<|message|>", end="<|end|>", after="<|start|>assistant", history_key="thinking"
+        begin="<|channel|>analysis<|message|>",
+        end="<|end|>",
+        after="<|start|>assistant",
+        history_key="thinking",
+        has_own_end=False,  # so ends every message before the turn
     ),
 )
 
