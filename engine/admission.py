@@ -20,7 +20,7 @@ from engine.grammars.closing_hints import ClosingHints
 from engine.grammars.encoders.json_arguments import JsonArguments
 from engine.grammars.matcher import GrammarCompiler, Matcher
 from engine.grammars.reasoning_budget import ReasoningBudget, reasoning_tags
-from engine.grammars.tool_format import Opening, ToolFormat
+from engine.grammars.tool_format import Opening, ToolFormat, split_at_id
 from engine.grammars.turn import Turn
 from engine.grammars.turn_cache import KnownTurn, Turns
 from engine.grammars.turn_parser import TurnParser
@@ -67,11 +67,16 @@ class Admission:
             [loaded.tokenizer.token_bytes(token) for token in range(loaded.tokenizer.num_tokens)],
             eos_ids=loaded.tokenizer.eos_ids,
             special_ids=frozenset(loaded.tokenizer.unspellable.values()),
-            hints=ClosingHints(anywhere=(*ends, *tool_format.arguments.text_ends)),
+            hints=ClosingHints((), (*ends, *tool_format.arguments.text_ends), self._ends_of_calls()),
             ways_out=[loaded.tokenizer.encode(text) for text in self._ways_out()],
             ends=[loaded.tokenizer.unspellable.get(text, -1) for text in (*ends, tool_format.calls_end)],
         )
         self._vetoes = VetoMaker(compiler, self.closing, loaded.tokenizer, tool_format, context_length)
+
+    def _ends_of_calls(self) -> tuple[str, ...]:
+        """Where nothing of a call but its end is missing, and behind it; no special tokens."""
+        end, calls_end = self._tool_format.end, self._tool_format.calls_end
+        return tuple(split_at_id(text)[0] for text in (f"{end}{calls_end}", calls_end)) if calls_end else ()
 
     def _ways_out(self) -> list[str]:
         """What leads to a call: the marker, at a turn's start and from inside of its reasoning."""

@@ -132,8 +132,9 @@ class Guard:
             return self.finder.path(after, room, self.hints, None)
         rejoined = self._rejoined(after.copy(), self.path)
         if rejoined is None:
-            max_nodes = max(MAX_NODES >> self._num_refused, MIN_NODES)
-            return self.finder.path(after, room, self.hints, max_nodes)
+            # Where the turn may end, nothing is open: this token may begin a call, whose end is looked for only once.
+            most = MAX_NODES if self.path else MAX_FIRST_NODES
+            return self.finder.path(after, room, self.hints, max(most >> self._num_refused, MIN_NODES))
         return rejoined if len(rejoined) <= room else None
 
     def _rejoined(self, after: Matcher, path: tuple[int, ...]) -> tuple[int, ...] | None:

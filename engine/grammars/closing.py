@@ -15,7 +15,7 @@ import numpy as np
 
 from engine.errors import MatcherError
 from engine.grammars.closing_hints import ClosingHints
-from engine.grammars.closing_tokens import Choices, TokenOrder
+from engine.grammars.closing_tokens import Choices, TokenOrder, kind_of
 from engine.grammars.matcher import Matcher
 
 MAX_NODES = 8192
@@ -200,6 +200,7 @@ class _Search:
         self._max_nodes, self._num_more_nodes = max_nodes, num_more_nodes
         self._strings = tuple(hint.encode() for hint in hints.strings if hint)
         self._anywhere = tuple(hint.encode() for hint in hints.anywhere if hint)
+        self._last_texts = tuple(text.encode() for text in hints.ends)
         self._row = np.zeros(order.num_words, dtype=np.int32)
         self._queue: list[tuple[float, int, _Node]] = []
         self._seen: set[tuple[int, int]] = set()
@@ -392,6 +393,7 @@ class _Search:
             choices.special, key=lambda token: (token not in self._ends, self._tries.get((node.place, token), 0))
         )
         yield from choices.closers
+        yield from (token for text in self._last_texts if (token := self._first_of(text, choices)) is not None)
         if node.is_stuck:
             yield from choices.longest
             return
@@ -439,11 +441,3 @@ def _tail(text: bytes, before: bytes | None) -> bytes | None:
 
 def _of_length(length: int) -> float:
     return PER_DOUBLING * math.log2(1 + length)
-
-
-def kind_of(byte: int) -> int:
-    """Letters alike, digits alike, bytes beyond ASCII alike; each sign by itself."""
-    char = chr(byte)
-    return (
-        ord("a") if char.islower() else ord("A") if char.isupper() else ord("0") if char.isdigit() else min(byte, 128)
-    )

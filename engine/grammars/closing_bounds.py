@@ -5,7 +5,6 @@ here makes the bound unknown, not smaller. Where values may be nested without en
 """
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +23,7 @@ from engine.grammars.closing_values import (
     string_leaf,
 )
 from engine.grammars.regex_shape import OPEN_CHARACTER, json_size, plain_size, shape_of
+from engine.grammars.schema_patterns import matches
 from engine.grammars.schema_walk import words
 
 SEPARATOR = 2  # ", " and ": " alike
@@ -237,7 +237,7 @@ class _Graph:
         """The properties that the object does not name."""
         patterns = schema.get("patternProperties", {})
         is_closed = others.leaf is NO_VALUE
-        if any(re.search(pattern, name) for pattern in patterns for name in schema.get("properties", {})):
+        if any(matches(pattern, name) for pattern in patterns for name in schema.get("properties", {})):
             raise _UnknownError
         if len(patterns) > 1 or any(value is False for value in patterns.values()):
             raise _UnknownError  # a name may match both, or have to avoid one

@@ -15,6 +15,7 @@ class ClosingHints:
 
     strings: tuple[str, ...] = ()  # whole JSON strings as they are written, without the first quote, with the last
     anywhere: tuple[str, ...] = ()  # what ends a stretch of almost free text, wherever in it that is written
+    ends: tuple[str, ...] = ()  # what ends a turn's calls; else one more call might follow, and one more
 
     def __add__(self, other: "ClosingHints") -> "ClosingHints":
         return together((self, other))
@@ -22,8 +23,15 @@ class ClosingHints:
 
 def together(hints: Sequence[ClosingHints]) -> ClosingHints:
     """All of them, each text once."""
-    strings = dict.fromkeys(text for each in hints for text in each.strings)
-    return ClosingHints(tuple(strings), tuple(dict.fromkeys(text for each in hints for text in each.anywhere)))
+    return ClosingHints(
+        strings=_once(text for each in hints for text in each.strings),
+        anywhere=_once(text for each in hints for text in each.anywhere),
+        ends=_once(text for each in hints for text in each.ends),
+    )
+
+
+def _once(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(texts))
 
 
 def schema_hints(schema: Any) -> ClosingHints:

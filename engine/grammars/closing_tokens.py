@@ -198,3 +198,11 @@ def _parts(text: bytes) -> Iterator[tuple[bytes, bool | None]]:
             return
         string, end, text = rest.partition(b'"')
         yield string, True if end else None
+
+
+def kind_of(byte: int) -> int:
+    """Letters alike, digits alike, bytes beyond ASCII alike; each sign by itself."""
+    char = chr(byte)
+    return (
+        ord("a") if char.islower() else ord("A") if char.isupper() else ord("0") if char.isdigit() else min(byte, 128)
+    )

@@ -277,3 +277,14 @@ def test_no_state_of_real_schemas_needs_more_than_their_bounds(search: ClosingSe
         num_checked += 1
     assert num_checked >= 20
     assert num_bounded >= 0.9 * num_checked
+
+
+def test_a_name_pattern_beyond_python_s_own_regexes_is_read_as_json_schema_means_it() -> None:
+    """`\\u{...}` stands in rewritten schemas, and Python's own library has no such escape."""
+    schema = {
+        "type": "object",
+        "properties": {"id": STRING},
+        "patternProperties": {"^[\\u{1F600}-\\u{1F64F}]": INTEGER},
+        "additionalProperties": False,
+    }
+    assert longest_closing(schema) is not None
