@@ -20,6 +20,7 @@ MAX_SHORTENED = 8  # times that a shorter way is looked for, before a caller is 
 MAX_SKIPPED = 12  # first tokens of the held way that another token may make needless
 MAX_NODES = 64  # of a search in the midst of a turn; a token for which no way is found so soon is vetoed
 MIN_NODES = 8  # each token that is vetoed halves the nodes for the next one at the same place, down to this
+MAX_NEW_NODES = 2048  # of the first search in text for a way behind what begins a call
 MAX_FIRST_NODES = 512  # of the first look for a way that fits; where there is none, the shortest is looked for
 OPENING = (b"{", b"[")
 
@@ -58,6 +59,7 @@ class Guard:
     _known: int = 0  # length of the completion that the last search found
     _num_opened: int = 0  # brackets written since then
     _num_refused: int = 0  # tokens, since one was taken
+    _is_in_vain: bool = False  # to look for a way through a part that begins where the turn may end
 
     def begin(self, matcher: Matcher, room: int, most: int) -> int | None:
         """The least budget of a turn that begins here; 0 where room is surely enough; None where no way was found.
@@ -132,10 +134,21 @@ class Guard:
             return self.finder.path(after, room, self.hints, None)
         rejoined = self._rejoined(after.copy(), self.path)
         if rejoined is None:
-            # Where the turn may end, nothing is open: this token may begin a call, whose end is looked for only once.
-            most = MAX_NODES if self.path else MAX_FIRST_NODES
-            return self.finder.path(after, room, self.hints, max(most >> self._num_refused, MIN_NODES))
+            if not self.path:
+                return self._way_of_new_part(after, room)
+            return self.finder.path(after, room, self.hints, max(MAX_NODES >> self._num_refused, MIN_NODES))
         return rejoined if len(rejoined) <= room else None
+
+    def _way_of_new_part(self, after: Matcher, room: int) -> tuple[int, ...] | None:
+        """Behind a token at which the turn could have ended, and now cannot: most often it begins a call.
+
+        So nothing is known of the way, and it is looked for at length; where that was in vain, not so again, since
+        there is only less room.
+        """
+        max_nodes = max(MAX_NODES >> self._num_refused, MIN_NODES) if self._is_in_vain else MAX_NEW_NODES
+        found = self.finder.path(after, room, self.hints, max_nodes)
+        self._is_in_vain = self._is_in_vain or found is None
+        return found
 
     def _rejoined(self, after: Matcher, path: tuple[int, ...]) -> tuple[int, ...] | None:
         """The path, but for some of its first tokens, behind what is forced now; None where it leads nowhere from here.
