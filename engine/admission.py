@@ -67,11 +67,18 @@ class Admission:
             [loaded.tokenizer.token_bytes(token) for token in range(loaded.tokenizer.num_tokens)],
             eos_ids=loaded.tokenizer.eos_ids,
             special_ids=frozenset(loaded.tokenizer.unspellable.values()),
-            hints=ClosingHints((), (*ends, *tool_format.arguments.text_ends), self._ends_of_calls()),
+            hints=self._hints(),
             ways_out=[loaded.tokenizer.encode(text) for text in self._ways_out()],
             ends=[loaded.tokenizer.unspellable.get(text, -1) for text in (*ends, tool_format.calls_end)],
         )
         self._vetoes = VetoMaker(compiler, self.closing, loaded.tokenizer, tool_format, context_length)
+
+    def _hints(self) -> ClosingHints:
+        reasoning, text_ends = self._tool_format.reasoning, self._tool_format.arguments.text_ends
+        ends = () if reasoning is None else (reasoning.end,)
+        if text_ends:  # between tags, a quote does not tell values from other text
+            return ClosingHints(anywhere=(*ends, *text_ends), ends=self._ends_of_calls())
+        return ClosingHints(outside=ends, ends=self._ends_of_calls())
 
     def _ends_of_calls(self) -> tuple[str, ...]:
         """Where nothing of a call but its end is missing, and behind it; no special tokens."""

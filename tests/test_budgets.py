@@ -91,3 +91,11 @@ def test_the_least_budget_that_is_named_is_the_least_that_is_taken() -> None:
             assert caught.value.least == least
         (call,) = engine.chat([USER], **asked, max_tokens=least).tool_calls
     jsonschema.validate(json.loads(call.arguments), schema)
+
+
+@pytest.mark.parametrize("pattern", ["abc", "TODO", "\\d{2,}"])
+def test_a_pattern_in_the_midst_of_a_string_needs_no_more_than_a_match_of_it(pattern: str) -> None:
+    """F1: what may stand around the match is left out where there is no room for it."""
+    with Engine(fake_loaded(), config=COLD) as engine:
+        least = least_budget(engine, response=Grammar.json_schema({"type": "string", "pattern": pattern}))
+    assert least <= 6  # most letters of the small vocabulary are a token each, and so are the quotes

@@ -200,6 +200,7 @@ class _Search:
         self._max_nodes, self._num_more_nodes = max_nodes, num_more_nodes
         self._strings = tuple(hint.encode() for hint in hints.strings if hint)
         self._anywhere = tuple(hint.encode() for hint in hints.anywhere if hint)
+        self._outside = tuple(hint.encode() for hint in hints.outside if hint)
         self._last_texts = tuple(text.encode() for text in hints.ends)
         self._row = np.zeros(order.num_words, dtype=np.int32)
         self._queue: list[tuple[float, int, _Node]] = []
@@ -365,7 +366,9 @@ class _Search:
             elif node.begun.rest or node.begun.place == node.place:
                 self._num_in_vain[node.begun.key] = self._num_in_vain.get(node.begun.key, 0) + 1
         if node.is_stuck:
-            for hint in self._anywhere:
+            # A path that has written a quote is in a value.
+            first, then = (self._anywhere, self._outside) if node.tail is not None else (self._outside, self._anywhere)
+            for hint in (*first, *then):
                 begun = _Begun(node.place, hint, 0)
                 token = self._first_of(hint, choices)
                 if token is not None and self._num_in_vain.get(begun.key, 0) < MAX_IN_VAIN:

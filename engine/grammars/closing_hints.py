@@ -15,6 +15,7 @@ class ClosingHints:
 
     strings: tuple[str, ...] = ()  # whole JSON strings as they are written, without the first quote, with the last
     anywhere: tuple[str, ...] = ()  # what ends a stretch of almost free text, wherever in it that is written
+    outside: tuple[str, ...] = ()  # the same of text that is no value, such as reasoning
     ends: tuple[str, ...] = ()  # what ends a turn's calls; else one more call might follow, and one more
 
     def __add__(self, other: "ClosingHints") -> "ClosingHints":
@@ -26,6 +27,7 @@ def together(hints: Sequence[ClosingHints]) -> ClosingHints:
     return ClosingHints(
         strings=_once(text for each in hints for text in each.strings),
         anywhere=_once(text for each in hints for text in each.anywhere),
+        outside=_once(text for each in hints for text in each.outside),
         ends=_once(text for each in hints for text in each.ends),
     )
 
