@@ -5,7 +5,7 @@ people wrote. Three questions, greedy: `required` (is the call right?), `auto` (
 `irrelevance`, where the same requests come with tools that do not help (does it stay text?). Each part is kept in --out
 as soon as it is there, and a run goes on from it.
 
-    python -m benchmarks.finetune --out benchmarks/results/finetune.json --adapter /tmp/adapter
+    python -m benchmarks.finetune --out benchmarks/results/finetune.json --adapter ADAPTER_FOLDER
 """
 
 import argparse

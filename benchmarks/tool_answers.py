@@ -122,8 +122,7 @@ class InProcess:
 
 def decision_of(completion: Completion) -> dict[str, Any] | None:
     """How sure the model was of calling, where the request asked for it; as the server tells it."""
-    decision = getattr(completion, "decision", None)
-    return None if decision is None else {"decision": asdict(decision)}
+    return None if completion.decision is None else {"decision": asdict(completion.decision)}
 
 
 class OverHttp:

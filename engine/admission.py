@@ -62,23 +62,28 @@ class Admission:
         self._skills = skills_of(loaded.tokenizer, tool_format)
         self._turns = Turns(tool_format, loaded.tokenizer.unspellable)
         self._decisions = DecisionPlans(tool_format, loaded.tokenizer, can_take_back=can_take_back)
-        ends = () if tool_format.reasoning is None else (tool_format.reasoning.end,)
         self.closing = ClosingSearch(
             [loaded.tokenizer.token_bytes(token) for token in range(loaded.tokenizer.num_tokens)],
             eos_ids=loaded.tokenizer.eos_ids,
             special_ids=frozenset(loaded.tokenizer.unspellable.values()),
             hints=self._hints(),
             ways_out=[loaded.tokenizer.encode(text) for text in self._ways_out()],
-            ends=[loaded.tokenizer.unspellable.get(text, -1) for text in (*ends, tool_format.calls_end)],
+            ends=[
+                loaded.tokenizer.unspellable[text]
+                for text in (*self._ends_of_reasoning(), tool_format.calls_end)
+                if text in loaded.tokenizer.unspellable
+            ],
         )
         self._vetoes = VetoMaker(compiler, self.closing, loaded.tokenizer, tool_format, context_length)
 
     def _hints(self) -> ClosingHints:
-        reasoning, text_ends = self._tool_format.reasoning, self._tool_format.arguments.text_ends
-        ends = () if reasoning is None else (reasoning.end,)
+        ends, text_ends = self._ends_of_reasoning(), self._tool_format.arguments.text_ends
         if text_ends:  # between tags, a quote does not tell values from other text
             return ClosingHints(anywhere=(*ends, *text_ends), ends=self._ends_of_calls())
         return ClosingHints(outside=ends, ends=self._ends_of_calls())
+
+    def _ends_of_reasoning(self) -> tuple[str, ...]:
+        return () if self._tool_format.reasoning is None else (self._tool_format.reasoning.end,)
 
     def _ends_of_calls(self) -> tuple[str, ...]:
         """Where nothing of a call but its end is missing, and behind it; no special tokens."""

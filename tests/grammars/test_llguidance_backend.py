@@ -27,8 +27,7 @@ def compiler() -> LLGuidanceCompiler:
     return LLGuidanceCompiler(TOKENIZER.backend_json(), eos_ids=[EOS_ID])
 
 
-def ids(text: str) -> list[int]:
-    return TOKENIZER.encode(text)
+ids = TOKENIZER.encode
 
 
 def row_of(matcher: LLGuidanceMatcher, num: int = WORDS) -> np.ndarray:
