@@ -10,8 +10,10 @@ from typing import Any
 from benchmarks.family_engine_walks import RESULTS as ENGINE_RESULTS
 from benchmarks.family_walks import RESULTS
 from engine.grammars.tool_format import THINK, ToolFormat
-from engine.grammars.tool_formats import TOOL_FORMATS
+from engine.grammars.tool_formats import TOOL_FORMATS, format_named
+from tests import second_reading
 from tests.families import OWN_VOCABULARY
+from tests.second_reading import OTHERWISE, ReadOtherwise
 
 PAGE = Path(__file__).parent.parent / "docs" / "families.md"
 HEAD = """# Tool formats by model family
@@ -42,6 +44,7 @@ FOOT = """
   (`benchmarks/results/family_engine_walks.json`). It names the tools that a family refuses, and counts what mlx-lm's
   parsers read otherwise: numbers of more than 53 bits, and values whose schema names no type.
 
+{otherwise}
 ## What is left to the chat template
 
 When an engine starts, it renders a few short conversations with the model's own template. Where tools, calls or results
@@ -87,7 +90,8 @@ def page(walks: dict[str, Any], through_engine: dict[str, Any]) -> str:
         *(_row(each, walks.get(each.name), through_engine.get(each.name)) for each in TOOL_FORMATS),
     ]
     read = "\n".join(f"- `{family.name}`: {family.source}" for family in TOOL_FORMATS)
-    return f"{HEAD}{chr(10).join(rows)}\n\n## Where each format was read\n\n{read}\n{FOOT}"
+    foot = FOOT.replace("{otherwise}", _otherwise())
+    return f"{HEAD}{chr(10).join(rows)}\n\n## Where each format was read\n\n{read}\n{foot}"
 
 
 def _row(family: ToolFormat, walks: dict[str, Any] | None, through_engine: dict[str, Any] | None) -> str:
@@ -126,6 +130,36 @@ def _verified(family: ToolFormat, walks: dict[str, Any] | None) -> str:
 
 def _of_engine(walks: dict[str, Any] | None) -> str:
     return "" if walks is None else f"; engine: {walks['calls']} calls, {walks['failures']} wrong"
+
+
+OTHERWISE_HEAD = """## Where mlx-lm's parsers read otherwise
+
+These calls are what the grammar lets through and our parser reads as they are meant. mlx-lm's parser for the family, to
+which the walks are compared where it can be asked, reads another call in them, or none. Who hands such a model's text
+to these parsers does well to give tools and arguments names of letters, digits and `_`.
+
+| families | a call with | for example | mlx-lm reads |
+|---|---|---|---|
+"""
+
+
+def _otherwise() -> str:
+    return OTHERWISE_HEAD + "".join(_row_of(case) for case in OTHERWISE)
+
+
+def _row_of(case: ReadOtherwise) -> str:
+    """One case, as the first of its families writes it."""
+    families = ", ".join(f"`{name}`" for name in case.families)
+    text = format_named(case.families[0]).write_calls((case.call,))
+    return f"| {families} | {case.what} | {_code(text)} | {_read_by_mlx_lm(case, text)} |\n"
+
+
+def _read_by_mlx_lm(case: ReadOtherwise, text: str) -> str:
+    try:
+        calls = second_reading.read(case.families[0], text, [case.tool])
+    except ValueError:
+        return "no call"
+    return ", ".join(_code(f"{name} {json.dumps(arguments, ensure_ascii=False)}") for name, arguments in calls)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """mlx-lm's own tool parsers, as a second reading of what a family's grammar lets through."""
 
 import importlib
+import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from engine.grammars.tool_descriptions import describe_tool
-from engine.types import Tool
+from engine.types import Tool, ToolCall
 
 MODULES = {
     "plain": "json_tools",
@@ -40,6 +42,58 @@ HARD = {
     "kimi_k2": r"<\|tool_call",
     "pythonic": r"<\|tool_call",
 }
+
+
+@dataclass(frozen=True)
+class ReadOtherwise:
+    """A call that we read as it is meant, and mlx-lm's parser does not. docs/families.md lists them."""
+
+    families: tuple[str, ...]
+    what: str  # of the call misleads the parser
+    arguments: dict[str, Any]
+    name: str = "get_weather"
+
+    def __str__(self) -> str:
+        return self.what
+
+    @property
+    def tool(self) -> Tool:
+        return Tool(self.name, "", {"type": "object", "properties": dict(map(_property, self.arguments.items()))})
+
+    @property
+    def call(self) -> ToolCall:
+        return ToolCall("id", self.name, json.dumps(self.arguments, ensure_ascii=False))
+
+
+def _property(argument: tuple[str, Any]) -> tuple[str, dict[str, str]]:
+    name, value = argument
+    return name, {"type": {str: "string", list: "array", dict: "object"}[type(value)]}
+
+
+CITY = {"city": "Paris"}
+PYTHONIC, JSON_TOOLS = ("llama4-pythonic", "lfm2"), ("smollm3", "hermes", "plain")
+OTHERWISE = (
+    ReadOtherwise(PYTHONIC, "a tool's name with `-`", CITY, "get-weather"),
+    ReadOtherwise(PYTHONIC, "an argument named as a word of Python, beside a list", {"from": "Paris", "days": [1, 2]}),
+    ReadOtherwise(PYTHONIC, "an argument's name that Python's NFKC changes", {"\ufb01le": "a.txt"}),
+    ReadOtherwise(("mistral",), "a tool's name with `.`", CITY, "weather.get"),
+    ReadOtherwise(("gemma4", "function-gemma"), "a tool's name with `.`", CITY, "weather.get"),
+    ReadOtherwise(("function-gemma",), "a tool's name with `-`", CITY, "get-weather"),
+    ReadOtherwise(
+        ("gemma4",), "an argument's name with a sign that is neither a letter nor a digit", {"a\u00b7b": "x"}
+    ),
+    ReadOtherwise(("function-gemma",), "a list", {"days": [1, 2]}),
+    ReadOtherwise(("function-gemma",), "an object", {"at": {"x": [1]}}),
+    ReadOtherwise(("function-gemma",), "a string with `}`", {"city": "{Paris}"}),
+    ReadOtherwise(("qwen3-coder",), "an argument's name with a blank", {"my city": "Paris"}),
+    ReadOtherwise(("qwen3-coder", *JSON_TOOLS), "a string with the tag that ends a call", {"city": "a</tool_call>b"}),
+    ReadOtherwise(("glm-4.7", "glm"), "a string with the tag that ends a call", {"city": "a</tool_call>b"}),
+    ReadOtherwise(("glm-4.7", "glm", "minimax"), "a string with blanks around it", {"city": " Paris "}),
+    ReadOtherwise(("minimax",), "a string with the tag that ends a call", {"city": "a</invoke>b"}),
+    ReadOtherwise(("gemma4",), "a string with the marker that ends a call", {"city": "a<tool_call|>b"}),
+    ReadOtherwise(("kimi-k2",), "a string with the marker that ends a call", {"city": "a<|tool_call_end|>b"}),
+    ReadOtherwise(("lfm2",), "a string with the marker that ends the calls", {"city": "a<|tool_call_end|>b"}),
+)
 
 
 def can_read(family: str, calls: Sequence[tuple[str, Any]]) -> bool:

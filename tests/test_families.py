@@ -1,5 +1,6 @@
 """For every family: what its model writes is accepted and read, whatever the arguments' strings are."""
 
+import contextlib
 import json
 import re
 from dataclasses import replace
@@ -14,6 +15,7 @@ from engine.grammars.tool_formats import TOOL_FORMATS
 from engine.grammars.turn import build_turn
 from engine.tokenizer import Tokenizer
 from engine.types import CustomTool, Request, Tool, ToolCall, ToolChoice, ToolChoiceMode
+from tests import second_reading
 from tests.fakes import USER, fake_tokenizer
 from tests.families import FAMILIES, HOSTILE, Setting, reading_of
 from tests.recorded_turns import CLOCK, PARIS, RECORDED, WEATHER, RecordedTurn
@@ -125,6 +127,24 @@ def test_strings_inside_of_objects_survive_where_markers_are_text(family: ToolFo
         tokens = setting.encode(family.write_call("store", json.dumps(arguments, ensure_ascii=False)))
         assert matcher.validate(tokens) == len(tokens), text
         assert reading_of(setting.read(tokens)).calls == (("store", arguments),), text
+
+
+@pytest.mark.parametrize(
+    ("case", "name"), [(case, name) for case in second_reading.OTHERWISE for name in case.families], ids=str
+)
+def test_calls_that_mlx_lm_reads_otherwise_are_read_as_they_are_meant(
+    case: second_reading.ReadOtherwise, name: str
+) -> None:
+    """What docs/families.md says of mlx-lm's parsers."""
+    setting = WithoutTokens(FAMILIES[name], (case.tool,), choice=ToolChoice.named(case.name))
+    text = FAMILIES[name].write_calls((case.call,))
+    tokens = setting.encode(text)
+    assert setting.matcher().validate(tokens) == len(tokens)
+    assert reading_of(setting.read(tokens)).calls == ((case.name, case.arguments),)
+    theirs: object = None
+    with contextlib.suppress(ValueError):
+        theirs = second_reading.read(name, text, [case.tool])
+    assert theirs != [(case.name, case.arguments)]
 
 
 @each_family
