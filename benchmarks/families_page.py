@@ -68,6 +68,13 @@ the two in the same way. `None` for a string that may be null is null to us; tho
 The model writes `<|channel|>commentary to=functions.NAME`, and the grammar takes this form alone; gpt-oss's template
 and openai-harmony show earlier calls as ` to=functions.NAME<|channel|>commentary`. openai-harmony reads both.
 
+## Ids that models write
+
+Kimi K2, Cogito on Llama and Mistral's formats up to v11 write an id with each call. The grammar takes any of the
+family's kind; callers get ids of ours in their place. In later turns a call is shown under an id of the family's kind:
+where that is a number, as in Kimi K2's `functions.NAME:INDEX`, it counts the calls of the whole conversation from 0 on,
+so that no two are alike. It is made anew from the messages: the ids that callers send back need not have that form.
+
 ## A case that goes wrong
 
 A turn of Qwen3-Coder in which an argument may be a string or an integer: `<parameter=id>\\n5\\n</parameter>` is both

@@ -100,7 +100,7 @@ class _Prompt:
     def _wire(self, messages: Iterable[Message]) -> list[WireMessage]:
         wire: list[WireMessage] = []
         ids: dict[str, str] = {}  # of the calls so far -> as the template is given them
-        by_template = True  # the latest calls
+        by_template, num_calls = True, 0  # of the latest calls; of those before them
         for message in _in_order_of_calls(messages):
             if message.role is Role.TOOL:
                 self._add_result(wire, message, ids, by_template=by_template)
@@ -114,10 +114,12 @@ class _Prompt:
             elif not calls:
                 wire.append({"role": _role(message), "content": content or ""})
             elif form is None or not by_template:
-                wire.append({"role": _role(message), "content": (content or "") + self._family.write_calls(calls)})
+                written = self._family.write_calls(calls, num_before=num_calls)
+                wire.append({"role": _role(message), "content": (content or "") + written})
             else:
-                wire.append(wire_calls(calls, content, form, self._family))
-                ids |= {call.id: history_id(call, index, self._family) for index, call in enumerate(calls)}
+                wire.append(wire_calls(calls, content, form, self._family, num_before=num_calls))
+                ids |= {call.id: history_id(call, index, self._family) for index, call in enumerate(calls, num_calls)}
+            num_calls += len(calls)
             # Where text before calls is a block of its own, templates take one of the two beside calls.
             if message.reasoning is not None and not (calls and content and self._family.preamble):
                 key = self._family.reasoning.history_key if self._family.reasoning else "reasoning_content"

@@ -112,8 +112,13 @@ class _Probe:
             return ""
 
 
-def wire_calls(calls: tuple[ToolCall, ...], text: str | None, form: Form, family: ToolFormat) -> WireMessage:
-    """An assistant's message with calls of functions, in the shape of the OpenAI API."""
+def wire_calls(
+    calls: tuple[ToolCall, ...], text: str | None, form: Form, family: ToolFormat, *, num_before: int = 0
+) -> WireMessage:
+    """An assistant's message with calls of functions, in the shape of the OpenAI API.
+
+    num_before: calls that earlier turns of the conversation have.
+    """
     wire: WireMessage = {"role": "assistant", "content": text or form.no_content}
     wire["tool_calls"] = [
         {
@@ -124,7 +129,7 @@ def wire_calls(calls: tuple[ToolCall, ...], text: str | None, form: Form, family
                 "arguments": call.parsed_arguments() if form.as_object else call.arguments,
             },
         }
-        for index, call in enumerate(calls)
+        for index, call in enumerate(calls, num_before)
     ]
     return wire
 

@@ -1,6 +1,7 @@
 """What the model reads: the same for the same request, and its own earlier turns as it wrote them."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from engine.engine import Engine
 from engine.errors import RequestError
 from engine.grammars.example import example_arguments
 from engine.grammars.tool_format import ToolFormat
-from engine.grammars.tool_formats import HERMES, PLAIN
+from engine.grammars.tool_formats import HERMES, PLAIN, format_named
 from engine.prompt import render_prompt, render_text
 from engine.types import (
     CustomTool,
@@ -26,9 +27,11 @@ from engine.types import (
     ToolChoiceMode,
 )
 from tests.fakes import CALCULATE, REQUIRED, SEARCH, USER, fake_loaded, fake_tokenizer
+from tests.families import small_vocabulary
 
 FAMILIES = pytest.mark.parametrize("family", [PLAIN, HERMES], ids=lambda family: family.name)
 
+NO_CALLS = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}<assistant>"
 HISTORY = (
     Message(Role.SYSTEM, "Be brief."),
     Message(Role.USER, "What is 12 * 3?"),
@@ -85,6 +88,34 @@ def test_results_are_shown_in_the_order_of_their_calls(family: ToolFormat) -> No
     in_order = text_of(Request(messages=(*asked, *results)), family)
     assert text_of(Request(messages=(*asked, results[2], results[0], results[1])), family) == in_order
     assert in_order.index("result 0") < in_order.index("result 1") < in_order.index("result 2")
+
+
+KIMI_SHAPE = (  # of Kimi K2's template: a call is shown by its id alone, and so is what it came to
+    "{% for message in messages %}<{{ message.role }}>"
+    "{% if message.tool_calls %}<|tool_calls_section_begin|>{% for call in message.tool_calls %}"
+    "<|tool_call_begin|>{{ call.id }}<|tool_call_argument_begin|>{{ call.function.arguments | tojson }}"
+    "<|tool_call_end|>{% endfor %}<|tool_calls_section_end|>"
+    "{% elif message.role == 'tool' %}## Return of {{ message.tool_call_id }}: {{ message.content }}"
+    "{% else %}{{ message.content }}{% endif %}{% endfor %}<assistant>"
+)
+
+
+@pytest.mark.parametrize("template", [KIMI_SHAPE, NO_CALLS], ids=["by the template", "by the format"])
+def test_ids_that_number_calls_count_the_calls_of_the_whole_conversation(template: str) -> None:
+    """Kimi K2 knows a call by `functions.NAME:INDEX`: two of one id in a conversation would be one to it."""
+    calls = tuple(ToolCall(f"c{number}", "calculate", "{}") for number in range(3))
+    history = (
+        USER,
+        Message(Role.ASSISTANT, None, calls[:2]),
+        *(Message(Role.TOOL, f"<{call.id}>", tool_call_id=call.id) for call in calls[:2]),
+        Message(Role.ASSISTANT, None, calls[2:]),
+        Message(Role.TOOL, "<c2>", tool_call_id="c2"),
+    )
+    tokenizer = small_vocabulary("kimi-k2").with_template(template)
+    text = render_text(Request(messages=history), format_named("kimi-k2"), tokenizer)
+    assert re.findall(r"<\|tool_call_begin\|>functions\.calculate:(\d)<", text) == ["0", "1", "2"]
+    by_template = ["functions.calculate:0: <c0>", "functions.calculate:1: <c1>", "functions.calculate:2: <c2>"]
+    assert re.findall(r"## Return of (.*?>)", text) == (by_template if template == KIMI_SHAPE else [])
 
 
 def test_a_user_who_speaks_behind_a_result_goes_on_in_its_message() -> None:

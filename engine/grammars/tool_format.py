@@ -62,14 +62,14 @@ THINK = Reasoning(begin="<think>", end="</think>", after="\n\n")
 
 @dataclass(frozen=True, slots=True)
 class CallIds:
-    """The ids of calls in a family that writes them."""
+    """The ids of calls in a family that writes them. An index counts a conversation's calls, from 0 on."""
 
     pattern: str  # a regex of what the model writes in the place of {id}
     written: str  # by us, in that place; {name}, {index} and {digest} are filled in
     history: str  # likewise, of a message for the chat template
 
     def of(self, name: str, index: int) -> str:
-        """What stands in the place of {id} in the turn's call number `index`."""
+        """What stands in the place of {id} in this call."""
         return self.written.format(name=name, index=index, digest=_digest(f"{name}{index}"))
 
     def of_history(self, call: ToolCall, index: int) -> str:
@@ -143,11 +143,14 @@ class ToolFormat:
         """A whole call of a custom tool, alone in its turn, as the model would write it."""
         return self._whole([self._input(name, text, 0)])
 
-    def write_calls(self, calls: tuple[ToolCall, ...]) -> str:
-        """A turn's calls as the model would write them; nothing where there are none."""
+    def write_calls(self, calls: tuple[ToolCall, ...], *, num_before: int = 0) -> str:
+        """A turn's calls as the model would write them; nothing where there are none.
+
+        num_before: calls that earlier turns of the conversation have.
+        """
         written = [
             (self._input if call.custom else self._call)(call.name, call.arguments, index)
-            for index, call in enumerate(calls)
+            for index, call in enumerate(calls, num_before)
         ]
         return self._whole(written) if calls else ""
 
