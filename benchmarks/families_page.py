@@ -4,6 +4,7 @@ python -m benchmarks.families_page
 """
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,17 @@ writes them, and the system message describes the tools.
 
 Special tokens that a message's text spells are not the tokens: the prompt is cut inside of them before it is encoded.
 
+## Where there is no chat template
+
+A family is then seen from its tokens, and several may have the same: a vocabulary of Qwen 3 or 3.5 is taken for
+`hermes`, although Qwen3-Coder has the former and Qwen 3.5 writes its calls as `qwen3-coder`; DeepSeek's is taken for
+`deepseek-v3` and GLM's for `glm`. Ask for another family by its name.
+
+{template_only}
+
+So are R1's distillates `deepseek-v3`: their vocabularies, Qwen's and Llama's, lack the tokens that open and end calls,
+which are written and read as text.
+
 ## Python's words between tags
 
 Qwen3-Coder's and Seed-OSS's templates show an argument that is no string as Python does: `None`, `True`,
@@ -97,7 +109,7 @@ def page(walks: dict[str, Any], through_engine: dict[str, Any]) -> str:
         *(_row(each, walks.get(each.name), through_engine.get(each.name)) for each in TOOL_FORMATS),
     ]
     read = "\n".join(f"- `{family.name}`: {family.source}" for family in TOOL_FORMATS)
-    foot = FOOT.replace("{otherwise}", _otherwise())
+    foot = FOOT.replace("{otherwise}", _otherwise()).replace("{template_only}", _template_only())
     return f"{HEAD}{chr(10).join(rows)}\n\n## Where each format was read\n\n{read}\n{foot}"
 
 
@@ -137,6 +149,13 @@ def _verified(family: ToolFormat, walks: dict[str, Any] | None) -> str:
 
 def _of_engine(walks: dict[str, Any] | None) -> str:
     return "" if walks is None else f"; engine: {walks['calls']} calls, {walks['failures']} wrong"
+
+
+def _template_only() -> str:
+    """The families that no token and no version of a vocabulary tells."""
+    seen = (each for each in TOOL_FORMATS if each.template_signs)
+    *names, last = (f"`{each.name}`" for each in seen if not (each.tokens or each.tekken_versions))
+    return textwrap.fill(f"{', '.join(names)} and {last} are seen from a chat template alone.", 120)
 
 
 OTHERWISE_HEAD = """## Where mlx-lm's parsers read otherwise

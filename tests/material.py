@@ -146,12 +146,32 @@ _failures: dict[NpmPackage | WheelAsset, str] = {}
 
 @functools.cache
 def real_tokenizer(name: str) -> Tokenizer:
-    """One of LENML, "tekken" or "qwen3.5", without a chat template of its own where the package has none."""
+    """One of LENML, "tekken", "qwen3.5" or "r1-qwen", without a chat template where the package has none."""
+    if name == "r1-qwen":
+        return _distillate_of_r1()
     if name == "tekken":
         return _saved("tekken", needed(TEKKEN), _tekken13_backend, bos_token="<s>", eos_token="</s>")
     if name == "qwen3.5":
         return _saved("qwen3.5", needed(QWEN35), _qwen35_backend, eos_token="<|im_end|>")
     return Tokenizer.from_folder(needed(LENML[name]))
+
+
+# R1's distillates have Qwen's and Llama's vocabularies with some special tokens named as R1's. R1's tokens of calls are
+# not among them: vLLM's issue 19001.
+R1_NAMES = {
+    "<|endoftext|>": "<｜end▁of▁sentence｜>",
+    "<|im_start|>": "<｜User｜>",
+    "<|im_end|>": "<｜Assistant｜>",
+    "<|object_ref_start|>": "<｜begin▁of▁sentence｜>",
+}
+
+
+def _distillate_of_r1() -> Tokenizer:
+    source = real_tokenizer("qwen3").backend_json()
+    for name, new in R1_NAMES.items():
+        source = source.replace(json.dumps(name), json.dumps(new, ensure_ascii=False))
+    special = {"bos_token": "<｜begin▁of▁sentence｜>", "eos_token": "<｜end▁of▁sentence｜>"}
+    return Tokenizer(PreTrainedTokenizerFast(tokenizer_object=Backend.from_str(source), **special))
 
 
 def _saved(name: str, source: Path, build, **special: str) -> Tokenizer:  # type: ignore[no-untyped-def]

@@ -67,7 +67,7 @@ class Model:
     num_calls: int = 2
 
     def __str__(self) -> str:
-        return self.template or self.vocabulary
+        return f"{self.vocabulary}, {self.template}" if self.template else self.vocabulary
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -103,11 +103,13 @@ MODELS = [
     Model("qwen3", "qwq:32b", "hermes"),
     Model("qwen3", "qwen3-coder:30b", "qwen3-coder"),
     Model("qwen3", "qwen3-coder:30b*", "qwen3-coder"),
+    Model("qwen3.5", "qwen3-coder:30b*", "qwen3-coder"),
     Model("llama3", "llama3.1:8b", "llama3-json", num_calls=1),
     Model("llama3", "llama3.2:3b", "llama3-json", num_calls=1),
     Model("llama3", "cogito:3b", "cogito-llama"),
     Model("deepseek_v3", "deepseek-v3.1:latest", "deepseek-v3.1"),
     Model("deepseek_v3", None, "deepseek-v3", num_calls=0),  # it leaves out the end of a single call's section
+    Model("r1-qwen", "deepseek-r1:8b", "deepseek-v3", num_calls=0),  # likewise; the markers are no tokens here
 ]
 WRITTEN = [  # whose calls the format writes into the template: that shows none, or none as the model would write them
     Model("gemma3", None, "plain", num_calls=0),
@@ -129,6 +131,8 @@ OTHERS = {  # detected by the template alone
     "granite3-guardian:2b": "plain",
     "llama4:latest": "llama3-json",
     "phi4-mini:3.8b": "phi4-mini",
+    "deepseek-r1:8b": "deepseek-v3",
+    "deepseek-r1:latest": "deepseek-v3",
     "gemma3:1b": "plain",
     "smollm2:135m": "plain",
     "mistral:7b-instruct-fp16": "plain",
@@ -152,6 +156,11 @@ def test_a_vocabulary_is_detected_where_no_template_shows_its_family() -> None:
     assert detect(None, real_tokenizer("gptoss").added).family.name == "harmony"
     assert detect(None, real_tokenizer("tekken").added).family.name == "mistral"
     assert detect("{{ messages }}", real_tokenizer("qwen3").added).family.name == "hermes"
+
+
+def test_a_vocabulary_alone_does_not_tell_qwen_3_5_from_qwen_3() -> None:
+    """docs/families.md says so: the same added tokens, another format. Its chat template tells, as in MODELS."""
+    assert detect(None, real_tokenizer("qwen3.5").added).family.name == "hermes"
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ HARMONY = ToolFormat(
 
 DEEPSEEK_V3 = ToolFormat(
     name="deepseek-v3",
-    models="DeepSeek V3 and R1, and R1's distillates where their vocabulary has the tokens",
+    models="DeepSeek V3 and R1, and by their chat template R1's distillates, in whose vocabulary the markers are text",
     source="the chat templates of DeepSeek-V3 and DeepSeek-R1",
     template_signs=("<｜tool▁calls▁begin｜>", "```json"),
     tokens=(

@@ -7,7 +7,7 @@ from engine.grammars.tool_format import Reasoning, ToolFormat
 QWEN3_CODER = ToolFormat(
     name="qwen3-coder",
     models="Qwen3-Coder, Qwen 3.5 and later",
-    source="Qwen3-Coder-30B-A3B-Instruct's chat template and tool parser",
+    source="Qwen3-Coder-30B-A3B-Instruct's chat template and tool parser, and Qwen 3.5's chat template",
     template_signs=("<tool_call>", "<function=", "<parameter="),
     marker="<tool_call>",
     before_name="\n<function=",
