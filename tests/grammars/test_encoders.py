@@ -177,13 +177,17 @@ def test_an_argument_may_refer_to_the_arguments(family: ToolFormat) -> None:
 PYTHONS: list[tuple[Any, str, Any]] = [  # a schema, a value as templates write it, what it means
     (STRING, "'Paris'", "Paris"),
     (STRING, "'it\\'s \"so\"\\n'", 'it\'s "so"\n'),
+    (STRING, "'a\x7f'", "a\x7f"),
     ({**STRING, "maxLength": 2}, "'ab'", "ab"),
+    ({**STRING, "maxLength": 2}, "'a\x7f'", "a\x7f"),
     ({**STRING, "pattern": "^a+$"}, "'aa'", "aa"),
+    ({**STRING, "pattern": "^a.$"}, "'a\x7f'", "a\x7f"),
     ({"enum": ["a", "b"]}, "'b'", "b"),
     ({"type": ["boolean", "null"]}, "true", True),
     ({"type": ["boolean", "null"]}, "None", None),
     ({"type": ["boolean", "null"]}, "null", None),
     ({"type": "object"}, "{'a': [True, 'x'], \"b\": null}", {"a": [True, "x"], "b": None}),
+    ({"type": "object"}, "{'\x7f': 'a\x7f', \"\x7fb\": 1}", {"\x7f": "a\x7f", "\x7fb": 1}),
     ({"type": "array"}, "['a', \"b\", 1.5, {}]", ["a", "b", 1.5, {}]),
 ]
 
@@ -195,6 +199,14 @@ def test_python_is_read_with_either_quotes_and_either_words(schema: Any, written
     tokens = setting.encode(f"<|tool_call_start|>[f(p={written})]<|tool_call_end|>")
     assert setting.accepts(tokens)
     assert reading_of(setting.read(tokens)).calls == (("f", {"p": value}),)
+
+
+@pytest.mark.parametrize("family", [TAGGED, GEMMAS], ids=["tagged", "gemma"])
+@pytest.mark.parametrize("schema", [STRING, {**STRING, "maxLength": 3}, {**STRING, "pattern": "^a.c$"}], ids=str)
+def test_a_string_that_is_written_as_it_is_may_have_a_control_character(family: ToolFormat, schema: Any) -> None:
+    """F23. JSON's strings leave them out: docs/schemas.md."""
+    for text in ("a\x7fc", "a\x01c", "a\x00c"):
+        assert holds(family, an_object({"p": schema}, required=["p"]), {"p": text})
 
 
 @pytest.mark.parametrize("wrong", ["'abc'", "'a", "'a\"", "'\\x41'", "'\n'"])

@@ -33,7 +33,7 @@ KEYWORDS = {
 }
 # What the schema of any value says of its own parts; the rule of any value stands for these.
 ANY_INSIDE = {**ANY_VALUE, "items": True, "additionalProperties": True}
-PLAIN_CHARACTER = r"[^'\\\x00-\x1f\x7f]|\\['\\nrt]"  # of a string in single quotes, as Python's repr writes it
+PLAIN_CHARACTER = r"[^'\\\x00-\x1f]|\\['\\nrt]"  # of a string in single quotes, as Python's repr writes it
 
 
 class LiteralGrammar:
@@ -157,7 +157,7 @@ class LiteralGrammar:
             terminal = raw_string(schema, "'", path)
         except SchemaError:
             return ""
-        return self._quoted(rf"{terminal} & /[^'\\\x00-\x1f\x7f]*/", "'")
+        return self._quoted(rf"{terminal} & /[^'\\\x00-\x1f]*/", "'")
 
     def _quoted(self, terminal: str, quote: str) -> str:
         rule = self._reserve()

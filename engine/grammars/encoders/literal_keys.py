@@ -10,7 +10,7 @@ from engine.grammars.literals import regex_literal, string_literal
 from engine.grammars.schema_walk import refusal
 
 NAME = "[A-Za-z_][A-Za-z0-9_]*"
-PLAIN = r"[^\"\\\x00-\x1f\x7f]*"
+PLAIN = r"[^\"\\\x00-\x1f]*"
 
 
 @dataclass(frozen=True, slots=True)
