@@ -3,6 +3,7 @@
 python -m benchmarks.families_page
 """
 
+import argparse
 import json
 import textwrap
 from pathlib import Path
@@ -95,6 +96,7 @@ A turn of Qwen3-Coder in which an argument may be a string or an integer: `<para
 
 
 def main() -> None:
+    argparse.ArgumentParser(description="Writes docs/families.md.").parse_args()
     walks: dict[str, Any] = json.loads(RESULTS.read_text())
     through_engine: dict[str, Any] = json.loads(ENGINE_RESULTS.read_text())
     PAGE.write_text(page(walks, through_engine))

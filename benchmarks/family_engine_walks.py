@@ -18,6 +18,7 @@ from typing import Any
 import jsonschema_rs
 import numpy as np
 
+from benchmarks.family_walks import chosen_families
 from benchmarks.random_model import RandomModel
 from engine.config import EngineConfig
 from engine.engine import Engine
@@ -45,7 +46,7 @@ TEMPLATE = "{% for message in messages %}{{ message.role }}: {{ message.content 
 
 
 def main() -> None:
-    names = sys.argv[1:] or [family.name for family in TOOL_FORMATS]
+    names = chosen_families("Walks at random through the whole engine, family by family.", sys.argv[1:])
     rows: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     for family in TOOL_FORMATS:
         if family.name in names:

@@ -7,11 +7,12 @@ does 5 a mode: seeded, so that a walk that fails fails again. benchmarks/family_
 engine, with more tools.
 """
 
+import argparse
 import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ NUM_WALKS = 100  # a mode
 
 
 def main() -> None:
-    names = sys.argv[1:] or [family.name for family in TOOL_FORMATS]
+    names = chosen_families("Walks at random through families' grammars.", sys.argv[1:])
     rows: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     for family in TOOL_FORMATS:
         if family.name not in names:
@@ -39,6 +40,20 @@ def main() -> None:
             rows[family.name]["never_seen"] = missing
         RESULTS.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
         print(family.name, rows[family.name], flush=True)
+
+
+def chosen_families(description: str, arguments: Sequence[str]) -> list[str]:
+    """The names on the command line, in the order of TOOL_FORMATS; all where there are none.
+
+    Raises SystemExit for a name that no family has, and says which there are.
+    """
+    parser, names = argparse.ArgumentParser(description=description), [family.name for family in TOOL_FORMATS]
+    parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of {', '.join(names)} (all)")
+    chosen = parser.parse_args(arguments).families
+    for name in chosen:
+        if name not in names:
+            parser.error(f"no family is named {name!r}; there are {', '.join(names)}")
+    return [name for name in names if name in chosen] if chosen else names
 
 
 def walks(mode: str, setting: Setting, failures: Counter[str]) -> Iterator[Walk]:

@@ -3,10 +3,12 @@
 import json
 from dataclasses import replace
 
+import pytest
+
 from benchmarks.families_page import PAGE, page
 from benchmarks.family_engine_walks import RESULTS as ENGINE_RESULTS
 from benchmarks.family_engine_walks import judged, request_of
-from benchmarks.family_walks import NUM_WALKS, RESULTS
+from benchmarks.family_walks import NUM_WALKS, RESULTS, chosen_families
 from engine.errors import GenerationError, RequestError
 from engine.events import Completion, Receipt, StopReason, Usage
 from engine.grammars.tool_formats import HERMES, TOOL_FORMATS
@@ -43,6 +45,22 @@ def test_a_walk_that_breaks_a_rule_is_counted() -> None:
 def answer(*calls: ToolCall) -> Completion:
     usage = Usage(prompt_tokens=1, completion_tokens=1, forced_tokens=0, forward_passes=1)
     return Completion(None, calls, StopReason.EOS, usage, 0, Receipt(()), ())
+
+
+def test_walks_are_of_the_families_that_are_named() -> None:
+    every = [family.name for family in TOOL_FORMATS]
+    assert chosen_families("walks", []) == every
+    assert chosen_families("walks", ["plain", "hermes"]) == ["hermes", "plain"]
+
+
+@pytest.mark.parametrize("arguments", [["hermes", "helpless"], ["--helpless"], ["Hermes"]], ids=" ".join)
+def test_walks_of_a_family_that_is_none_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        chosen_families("walks", arguments)
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert arguments[-1] in said
+    assert arguments[-1].startswith("-") or all(family.name in said for family in TOOL_FORMATS)
 
 
 def test_every_family_has_committed_walks() -> None:
