@@ -88,6 +88,12 @@ family's kind; callers get ids of ours in their place. In later turns a call is 
 where that is a number, as in Kimi K2's `functions.NAME:INDEX`, it counts the calls of the whole conversation from 0 on,
 so that no two are alike. It is made anew from the messages: the ids that callers send back need not have that form.
 
+## Adding a family
+
+A family is one object in `engine/grammars/families`, its name in the rows of `engine/grammars/tool_formats.py`, and one
+recorded turn in `tests/recorded_turns.py`. Grammar, parser, prompt, `toolmask inspect`, this page and the tests read
+these alone. `git log -p -S'name="cogito-llama"' -- engine tests` shows all that the last one took.
+
 ## A case that goes wrong
 
 A turn of Qwen3-Coder in which an argument may be a string or an integer: `<parameter=id>\\n5\\n</parameter>` is both

@@ -30,6 +30,7 @@ OWN_VOCABULARY = {
     "plain": "gemma3",
     "hermes": "qwen3",
     "qwen3-coder": "qwen3",
+    "cogito-llama": "llama3",
     "llama3-json": "llama3",
     "llama4-pythonic": "llama2",
     "mistral-v7": "tekken",

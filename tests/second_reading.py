@@ -27,6 +27,7 @@ MODULES = {
     "lfm2": "pythonic",
     "llama4-pythonic": "pythonic",
 }
+MISREAD = {"mistral-v11": "mistral"}  # whose parser finds the marker, and reads none of the calls as it is meant
 ONE_AT_A_TIME = ("json_tools", "qwen3_coder", "glm47", "function_gemma", "gemma4")  # read what is between two tags
 # What these parsers themselves get wrong, and are not asked: their own tags inside of strings, which they look for
 # first; blanks around strings, which they take off; and, where they guess a type, strings that look like other values.
@@ -76,6 +77,7 @@ OTHERWISE = (
     ReadOtherwise(PYTHONIC, "a tool's name with `-`", CITY, "get-weather"),
     ReadOtherwise(PYTHONIC, "an argument named as a word of Python, beside a list", {"from": "Paris", "days": [1, 2]}),
     ReadOtherwise(PYTHONIC, "an argument's name that Python's NFKC changes", {"\ufb01le": "a.txt"}),
+    ReadOtherwise(("mistral-v11",), "an id, as all of this family have", CITY),
     ReadOtherwise(("mistral",), "a tool's name with `.`", CITY, "weather.get"),
     ReadOtherwise(("gemma4", "function-gemma"), "a tool's name with `.`", CITY, "weather.get"),
     ReadOtherwise(("function-gemma",), "a tool's name with `-`", CITY, "get-weather"),
@@ -120,12 +122,12 @@ def _strings(value: Any) -> list[str]:
 
 def read(family: str, text: str, tools: Sequence[Tool]) -> list[tuple[str, Any]]:
     """The calls in a turn's text, as mlx-lm's server finds and parses them."""
-    module = importlib.import_module(f"mlx_lm.tool_parsers.{MODULES[family]}")
+    module = importlib.import_module(f"mlx_lm.tool_parsers.{(MODULES | MISREAD)[family]}")
     described = [describe_tool(tool) for tool in tools]
     begin, end = module.tool_call_start, module.tool_call_end
     if family == "llama4-pythonic":
         pieces = [text]
-    elif MODULES[family] in ONE_AT_A_TIME:
+    elif MODULES.get(family) in ONE_AT_A_TIME:
         pieces = [piece.partition(end)[0] for piece in text.split(begin)[1:]]
     else:
         pieces = [text.partition(begin)[2].partition(end)[0] if end else text.partition(begin)[2].replace(begin, "\n")]

@@ -13,6 +13,7 @@ from engine.grammars.encoders.tagged import TaggedArguments
 from engine.grammars.tool_format import Opening, ToolFormat
 from engine.grammars.tool_formats import TOOL_FORMATS
 from engine.grammars.turn import build_turn
+from engine.grammars.turn_parser import ParsedEvent
 from engine.tokenizer import Tokenizer
 from engine.types import CustomTool, Request, Tool, ToolCall, ToolChoice, ToolChoiceMode
 from tests import second_reading
@@ -37,6 +38,28 @@ def test_a_recorded_turn_is_accepted_token_for_token_and_read(turn: RecordedTurn
     reading = reading_of(setting.read(tokens))
     assert reading.calls == turn.calls
     assert (reading.said, reading.thought) == (turn.said, turn.thought)
+
+
+@pytest.mark.parametrize("turn", RECORDED, ids=lambda turn: turn.family.name)
+def test_every_end_of_turn_ends_a_turn_of_calls_and_none_of_them_a_call(turn: RecordedTurn) -> None:
+    """F1."""
+    setting = Setting(turn.family, (WEATHER, CLOCK), opening=turn.opening)
+    tokens, matcher = setting.encode(turn.text), setting.matcher()
+    ends, decode = setting.tokenizer.eos_ids, setting.tokenizer.decode
+    inside = next(at for at in range(len(tokens)) if "Paris" in decode(tokens[:at]))
+    matcher.accept(tokens[:inside])
+    assert [matcher.validate([end]) for end in ends] == [0] * len(ends)
+    matcher.accept(tokens[inside:])
+    # Where nothing else can follow, the turn is over without any.
+    assert matcher.is_terminated or [matcher.validate([end]) for end in ends] == [1] * len(ends)
+
+
+@pytest.mark.parametrize("turn", RECORDED, ids=lambda turn: turn.family.name)
+def test_deltas_of_a_recorded_turn_add_up_to_it_however_it_is_cut(turn: RecordedTurn) -> None:
+    """F12: text, reasoning and several calls."""
+    setting = Setting(turn.family, (WEATHER, CLOCK), opening=turn.opening)
+    reading = reading_of(letter_by_letter(setting, turn.text))
+    assert (reading.calls, reading.said, reading.thought) == (turn.calls, turn.said, turn.thought)
 
 
 @pytest.mark.parametrize("turn", RECORDED, ids=lambda turn: turn.family.name)
@@ -153,14 +176,18 @@ def test_deltas_add_up_to_the_same_however_the_turn_is_cut(family: ToolFormat) -
     setting = Setting(family, (WEATHER,), choice=ToolChoice.named("get_weather"))
     arguments = {"city": 'A "b" \\ c\n<d> 日本 😀', "days": -30}
     text = family.write_call("get_weather", json.dumps(arguments, ensure_ascii=False))
-    unspellable = setting.tokenizer.unspellable
-    parser, events = setting.parser(), []
-    position = 0
-    while position < len(text):  # a character at a time, tokens whole
+    assert reading_of(letter_by_letter(setting, text)).calls == (("get_weather", arguments),)
+
+
+def letter_by_letter(setting: Setting, text: str) -> list[ParsedEvent]:
+    """What the parser says of the text that comes a character at a time, tokens whole."""
+    unspellable, parser = setting.tokenizer.unspellable, setting.parser()
+    events, position = list[ParsedEvent](), 0
+    while position < len(text):
         token = next((each for each in unspellable if text.startswith(each, position)), text[position])
         events += parser.feed(token, special=token in unspellable)
         position += len(token)
-    assert reading_of([*events, *parser.finish()]).calls == (("get_weather", arguments),)
+    return [*events, *parser.finish()]
 
 
 @each_family
