@@ -32,7 +32,7 @@ from benchmarks.environment import environment, peak_memory, size_of
 from benchmarks.models import load_model
 from benchmarks.script import engine_options, progress_bar, script_parser
 from benchmarks.tool_accuracy_report import show, summaries
-from benchmarks.tool_answers import Answerer, InProcess, Mode, OverHttp, Written, invalid_calls
+from benchmarks.tool_answers import Answerer, Asked, InProcess, Mode, OverHttp, Written, invalid_calls
 from benchmarks.tool_cases import Half, ToolCase, bfcl_cases, default_counts, own_cases
 from engine.config import EngineConfig
 from engine.engine import Engine
@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     option_help = "of the requests' toolmask options, the value as JSON; repeatable"
     parser.add_argument("--option", action="append", default=[], type=_option, metavar="NAME=JSON", help=option_help)
     parser.add_argument("--max-tokens", type=int, default=192, help="of an answer (%(default)s)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="of an answer, drawn with --seed (%(default)s)")
     parser.add_argument("--batch", type=int, default=16, help="requests at once (%(default)s)")
     parser.add_argument("--base-url", help="of an OpenAI-compatible server that is asked instead of an own engine")
     parser.add_argument("--api-key", default="none", help="for that server")
@@ -98,16 +99,16 @@ def chosen_cases(options: argparse.Namespace) -> list[ToolCase]:
 @contextmanager
 def _answerer(options: argparse.Namespace) -> Iterator[tuple[Answerer, dict[str, Any]]]:
     """Who answers, and what is known of the model."""
-    chosen = dict(options.option)
+    asked = Asked(options.max_tokens, dict(options.option), options.temperature, options.seed)
     if options.base_url is not None:
         headers = {"authorization": f"Bearer {options.api_key}"}
         with httpx.Client(base_url=options.base_url, headers=headers) as http:
-            yield OverHttp(http, options.model, options.max_tokens, chosen), {"model": options.model}
+            yield OverHttp(http, options.model, asked), {"model": options.model}
         return
     loaded = load_model(options.model, seed=options.seed)
     config = EngineConfig(**{"max_running": options.batch, **engine_options(options)})
     with Engine(loaded, config=config) as engine:
-        yield InProcess(engine, options.max_tokens, chosen), {**environment(loaded), **size_of(loaded)}
+        yield InProcess(engine, asked), {**environment(loaded), **size_of(loaded)}
 
 
 # Results.
@@ -120,19 +121,20 @@ def _settings(options: argparse.Namespace, model: Mapping[str, Any], mode: Mode)
         "options": dict(options.option),
         "engine_options": engine_options(options),
         "max_tokens": options.max_tokens,
+        "temperature": options.temperature,
         "seed": options.seed,
         "batch": options.batch,
         "over_http": options.base_url is not None,
     }
 
 
-KEY = ("model", "mode", "options", "engine_options", "max_tokens", "seed", "over_http")
+KEY = ("model", "mode", "options", "engine_options", "max_tokens", "temperature", "seed", "over_http")
 
 
 def run_of(results: Results, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The run of these settings, begun now or before."""
     runs: list[dict[str, Any]] = results["runs"]
-    found = next((run for run in runs if all(run[name] == settings[name] for name in KEY)), None)
+    found = next((run for run in runs if all(run.get(name, 0) == settings[name] for name in KEY)), None)
     if found is None:
         found = {"seconds": 0.0, "peak_bytes": 0, "mlx_peak_bytes": 0, "answers": {}}
         runs.append(found)

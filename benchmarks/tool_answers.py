@@ -14,7 +14,7 @@ import concurrent.futures
 import enum
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import httpx
@@ -60,13 +60,23 @@ class Written:
     toolmask: Mapping[str, Any] | None = None  # what the server says beyond that
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What all requests have in common."""
+
+    max_tokens: int
+    options: Mapping[str, Any] = field(default_factory=dict)  # under `toolmask`
+    temperature: float = 0
+    seed: int = 0  # where the temperature is above 0
+
+
 class Answerer(Protocol):
     """Answers a batch of cases; in their order."""
 
     def answer(self, cases: Sequence[ToolCase], mode: Mode) -> list[Written]: ...
 
 
-def chat_body(case: ToolCase, mode: Mode, model: str, max_tokens: int, options: Mapping[str, Any]) -> dict[str, Any]:
+def chat_body(case: ToolCase, mode: Mode, model: str, asked: Asked) -> dict[str, Any]:
     """The chat request. Where a case wants one call, one is asked for: an application knows that of its requests."""
     return {
         "model": model,
@@ -74,17 +84,18 @@ def chat_body(case: ToolCase, mode: Mode, model: str, max_tokens: int, options: 
         "tools": [describe_tool(tool) for tool in case.tools],
         "tool_choice": "auto" if mode is Mode.FREE else mode.value,
         "parallel_tool_calls": case.is_parallel,
-        "max_tokens": max_tokens,
-        "temperature": 0,
-        **({"toolmask": dict(options)} if options else {}),
+        "max_tokens": asked.max_tokens,
+        "temperature": asked.temperature,
+        **({"seed": asked.seed} if asked.temperature else {}),
+        **({"toolmask": dict(asked.options)} if asked.options else {}),
     }
 
 
 class InProcess:
     """An engine in this process."""
 
-    def __init__(self, engine: Engine, max_tokens: int, options: Mapping[str, Any]) -> None:
-        self._engine, self._max_tokens, self._options = engine, max_tokens, options
+    def __init__(self, engine: Engine, asked: Asked) -> None:
+        self._engine, self._asked = engine, asked
 
     def answer(self, cases: Sequence[ToolCase], mode: Mode) -> list[Written]:
         started = [self._start(case, mode) for case in cases]
@@ -95,13 +106,16 @@ class InProcess:
 
     def _start(self, case: ToolCase, mode: Mode) -> Any:
         """A generation, or what refused the request."""
-        body = chat_body(case, mode, self._engine.loaded.name, self._max_tokens, self._options)
+        body = chat_body(case, mode, self._engine.loaded.name, self._asked)
         try:
             request = to_request(ChatRequest.model_validate(body), {})
             if mode is Mode.FREE:
                 prompt = tuple(self._engine.render_prompt(request))
-                request = Request(prompt=prompt, max_tokens=self._max_tokens)
-            return self._engine.submit(request)
+                return self._engine.submit(
+                    Request(prompt=prompt, sampling=request.sampling, max_tokens=request.max_tokens)
+                )
+            best_of = self._asked.options.get("best_of")
+            return self._engine.submit(request) if best_of is None else self._engine.submit_best(request, best_of)
         except (RequestError, WireError) as error:
             return Written(refusal=str(error))
 
@@ -128,16 +142,16 @@ def decision_of(completion: Completion) -> dict[str, Any] | None:
 class OverHttp:
     """An OpenAI-compatible server."""
 
-    def __init__(self, http: httpx.Client, model: str, max_tokens: int, options: Mapping[str, Any]) -> None:
+    def __init__(self, http: httpx.Client, model: str, asked: Asked) -> None:
         """http: its base URL is the API's, such as http://127.0.0.1:8000/v1."""
-        self._http, self._model, self._max_tokens, self._options = http, model, max_tokens, options
+        self._http, self._model, self._asked = http, model, asked
 
     def answer(self, cases: Sequence[ToolCase], mode: Mode) -> list[Written]:
         with concurrent.futures.ThreadPoolExecutor(len(cases)) as pool:
             return list(pool.map(lambda case: self._answer(case, mode), cases))
 
     def _answer(self, case: ToolCase, mode: Mode) -> Written:
-        body = chat_body(case, mode, self._model, self._max_tokens, self._options)
+        body = chat_body(case, mode, self._model, self._asked)
         if mode is Mode.FREE:
             shown = {"role": "system", "content": instructions(PLAIN, case.tools)}
             body = {name: body[name] for name in ("model", "max_tokens", "temperature")}

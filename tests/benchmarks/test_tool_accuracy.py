@@ -16,7 +16,7 @@ from benchmarks.bfcl_checker import fault_of
 from benchmarks.intervals import bootstrap_balanced, wilson
 from benchmarks.tool_accuracy import ask_all, ask_batch, judged, main, read_results, run_of
 from benchmarks.tool_accuracy_report import show, speed, summaries
-from benchmarks.tool_answers import InProcess, Mode, OverHttp, Written, invalid_calls, read_calls
+from benchmarks.tool_answers import Asked, InProcess, Mode, OverHttp, Written, invalid_calls, read_calls
 from benchmarks.tool_cases import Half, ToolCase, bfcl_cases, half_of, own_cases, own_fault, shuffled
 from engine.config import default_cache_dir
 from engine.engine import Engine
@@ -38,6 +38,7 @@ SETTINGS: dict[str, Any] = {
     "options": {},
     "engine_options": {},
     "max_tokens": 60,
+    "temperature": 0,
     "seed": 0,
     "batch": 2,
     "over_http": True,
@@ -250,22 +251,34 @@ def test_free_text_is_read_by_the_familys_own_parser(family: Any, text: str, exp
 def test_in_process_and_over_http_the_same_is_answered(mode: Mode) -> None:
     loaded = fake_that_writes(call_text("calculate", '{"expression": "2 * 3"}'))
     with Engine(loaded) as engine:
-        (own,) = InProcess(engine, 90, {}).answer([own_case()], mode)
+        (own,) = InProcess(engine, Asked(90)).answer([own_case()], mode)
     with served(loaded) as server:
         server.http.base_url = f"{server.url}/v1/"
-        (other,) = OverHttp(server.http, "fake", 90, {}).answer([own_case()], mode)
+        (other,) = OverHttp(server.http, "fake", Asked(90)).answer([own_case()], mode)
     assert own.calls == other.calls == (RIGHT,)
     assert own.completion_tokens == other.completion_tokens > 0
 
 
 def test_options_reach_the_request_and_a_bad_one_is_a_refusal() -> None:
     with Engine(fake_that_writes("Six.")) as engine:
-        bad = InProcess(engine, 60, {"tool_display": {"style": "json"}, "tool_retrieval": 0})
+        bad = InProcess(engine, Asked(60, {"tool_display": {"style": "json"}, "tool_retrieval": 0}))
         with pytest.raises(ValueError, match="tool_retrieval"):
             bad.answer([own_case()], Mode.AUTO)
-        (tight,) = InProcess(engine, 2, {}).answer([own_case()], Mode.REQUIRED)
+        (tight,) = InProcess(engine, Asked(2)).answer([own_case()], Mode.REQUIRED)
     assert tight.refusal is not None
     assert "max_tokens" in tight.refusal
+
+
+def test_best_of_draws_so_many_samples_and_at_temperature_0_it_is_refused() -> None:
+    with Engine(fake_that_writes(call_text("calculate", '{"expression": "2 * 3"}'))) as engine:
+        asked = Asked(90, {"best_of": 3}, temperature=0.7, seed=1)
+        (alone,) = InProcess(engine, replace(asked, options={})).answer([own_case()], Mode.REQUIRED)
+        (best,) = InProcess(engine, asked).answer([own_case()], Mode.REQUIRED)
+        (greedy,) = InProcess(engine, replace(asked, temperature=0)).answer([own_case()], Mode.REQUIRED)
+    assert best.calls == alone.calls == (RIGHT,)
+    assert best.completion_tokens == 3 * alone.completion_tokens
+    assert greedy.refusal is not None
+    assert "temperature" in greedy.refusal
 
 
 # Runs.
@@ -287,8 +300,9 @@ def test_another_mode_or_option_is_another_run() -> None:
     run_of(results, SETTINGS)
     run_of(results, {**SETTINGS, "mode": "auto"})
     run_of(results, {**SETTINGS, "options": {"tool_retrieval": 3}})
+    run_of(results, {**SETTINGS, "temperature": 0.7})
     run_of(results, {**SETTINGS, "batch": 4})  # how many at once changes no answer
-    assert len(results["runs"]) == 3
+    assert len(results["runs"]) == 4
 
 
 def test_each_batch_is_saved_at_once(tmp_path: Path) -> None:
