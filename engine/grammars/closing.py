@@ -368,13 +368,20 @@ class _Search:
         if node.is_stuck:
             # A path that has written a quote is in a value.
             first, then = (self._anywhere, self._outside) if node.tail is not None else (self._outside, self._anywhere)
-            for hint in (*first, *then):
-                begun = _Begun(node.place, hint, 0)
-                token = self._first_of(hint, choices)
-                if token is not None and self._num_in_vain.get(begun.key, 0) < MAX_IN_VAIN:
-                    yield token, self._written(begun, token)
-        elif node.tail or (node.tail is not None and not choices.closers):
+            yield from self._begun(node, (*first, *then), choices)
+            return
+        if node.tail or (node.tail is not None and not choices.closers):
             yield from ((token, None) for token in self._of_strings(node.tail, choices))
+        if not choices.closers:  # of two patterns of one string, the one binds its text, and the other its end
+            yield from self._begun(node, self._anywhere, choices)
+
+    def _begun(self, node: _Node, hints: Sequence[bytes], choices: Choices) -> Iterator[tuple[int, _Begun | None]]:
+        """The tokens with which a hint begins here that did not lead back to a place like this."""
+        for hint in hints:
+            begun = _Begun(node.place, hint, 0)
+            token = self._first_of(hint, choices)
+            if token is not None and self._num_in_vain.get(begun.key, 0) < MAX_IN_VAIN:
+                yield token, self._written(begun, token)
 
     def _of_strings(self, tail: bytes, choices: Choices) -> Iterator[int]:
         """The tokens that go on with a hinted string of which the tail is written."""

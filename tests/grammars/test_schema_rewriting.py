@@ -89,6 +89,7 @@ REWRITTEN: list[tuple[str, Any, list[Any], list[Any]]] = [
     ("int32", {**INTEGER, "format": "int32"}, [2**31 - 1, -(2**31)], [2**31, -(2**31) - 1]),
     ("int64 of a number", {"type": "number", "format": "int64"}, [2**53, 0], [0.5]),
     ("float", {"type": "number", "format": "float"}, [0.5], ["a"]),
+    ("a format and a pattern", {**STRING, "format": "uri", "pattern": "\\.pdf$"}, ["a:b.pdf"], ["a:b", "b.pdf"]),
     ("byte", {**STRING, "format": "byte"}, ["", "YQ==", "YWJj"], ["a", "YQ", "?==="]),
 ]
 
@@ -124,6 +125,20 @@ VETOED: list[tuple[str, Any, set[str], list[Any], list[Any]]] = [
         {"/properties/a~1b~0/uniqueItems"},
         [{}],
         [{"a/b~": [1, 1]}],
+    ),
+    (
+        "lengths of an email",
+        {**STRING, "format": "email", "pattern": "@example\\.com$"},
+        {"/format"},
+        ["a.b@example.com"],
+        ["a" * 65 + "@example.com"],
+    ),
+    (
+        "lengths beside two patterns",
+        {**STRING, "pattern": "@.*\\.edu$", "maxLength": 10, "allOf": [{"pattern": "^[^@]+@[^@]+$"}]},
+        {"/maxLength"},
+        ["a@b.edu"],
+        ["abcdefg@b.edu"],
     ),
     ("a long maxLength", {**STRING, "maxLength": 20_000}, {"/maxLength"}, ["x" * 15_000], ["x" * 20_001]),
 ]
