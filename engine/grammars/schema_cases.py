@@ -29,7 +29,7 @@ class Wish(NamedTuple):
     keyword: str  # its pointer
     num_values: int
     state: State = State()  # of items
-    pattern: str | None = None  # of an object's names; "" for any; None: they are items
+    names: str | None = None  # a schema of an object's names, as JSON text; None: they are items
 
 
 @dataclass(slots=True)

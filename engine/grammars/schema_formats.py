@@ -84,6 +84,14 @@ OWN_FORMATS = {
     "regex": OwnFormat(_REGEX, "letters, digits, classes and * + ? only; no groups and no alternatives"),
 }
 
+# The library's formats where it takes patterns only: as names of properties.
+_OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+NAME_FORMATS = {
+    "uuid": OwnFormat("^[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$", "nothing is left out"),
+    "ipv4": OwnFormat(rf"^(?:{_OCTET}\.){{3}}{_OCTET}$", "nothing is left out"),
+    "uri": OwnFormat(f"^{_URL}$", f"as names of properties: {_HTTP_ONLY}"),
+}
+
 FORMATS = LIBRARY_FORMATS | OWN_FORMATS.keys()
 
 # Formats of OpenAPI, as keywords that mean the same. Of a number they are bounds; other values they allow.
