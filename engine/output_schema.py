@@ -19,6 +19,27 @@ _HOST = r"(?:[a-z0-9]{1,20}(?:-[a-z0-9]{1,20})?\.){0,5}[a-z]{2,20}"
 _AFTER_HOST = r"(?::[1-9][0-9]{0,3})?(?:/[A-Za-z0-9._~/-]{0,500})?(?:\?[A-Za-z0-9._~/=&+-]{0,500})?"
 _WHOLE_NUMBER = "^(?:0|-?[1-9][0-9]{0,17})$"
 
+_OCTET, _GROUP = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])", "[1-9a-f][0-9a-f]{0,3}"
+# Networks have nothing set behind their prefix: those of whole octets, and of 64 bits.
+_NETWORK = (
+    rf"^(?:{_OCTET}\.0\.0\.0/8|(?:{_OCTET}\.){{2}}0\.0/16|(?:{_OCTET}\.){{3}}0/24|(?:{_OCTET}\.){{3}}{_OCTET}/32)$"
+)
+_NETWORK_6 = f"^{_GROUP}(?::{_GROUP}){{0,3}}::/64$"
+_INTERFACE = rf"^(?:{_OCTET}\.){{3}}{_OCTET}(?:/(?:[12]?[0-9]|3[0-2]))?$"
+_INTERFACE_6 = f"^{_GROUP}(?::{_GROUP}){{0,3}}::{_GROUP}(?:/64)?$"
+
+# Formats of pydantic's own that are no annotations.
+_OWN_FORMATS: dict[str, list[JsonSchemaValue]] = {
+    "ipvanyaddress": [{"format": "ipv4"}, {"format": "ipv6"}],
+    "ipv4network": [{"pattern": _NETWORK}],
+    "ipv6network": [{"pattern": _NETWORK_6}],
+    "ipvanynetwork": [{"pattern": _NETWORK}, {"pattern": _NETWORK_6}],
+    "ipv4interface": [{"pattern": _INTERFACE}],
+    "ipv6interface": [{"pattern": _INTERFACE_6}],
+    "ipvanyinterface": [{"pattern": _INTERFACE}, {"pattern": _INTERFACE_6}],
+    "base64": [{"format": "byte"}],
+}
+
 
 class TypeSchema(GenerateJsonSchema):
     """Raises PydanticInvalidForJsonSchema where a type's values cannot be told by any schema."""
@@ -27,6 +48,10 @@ class TypeSchema(GenerateJsonSchema):
         """A default that JSON cannot write needs not be written; a branch of a union is not left out in silence."""
         if kind == "skipped-choice":
             _refuse(detail)
+
+    def generate_inner(self, schema: Any) -> JsonSchemaValue:
+        """With formats that are enforced in place of those that only pydantic knows."""
+        return _in_known_formats(super().generate_inner(schema))
 
     # Objects: a property that validation drops is not written either.
 
@@ -114,6 +139,10 @@ class TypeSchema(GenerateJsonSchema):
         """Refused: lengths are counted in bytes, and encodings are not checked."""
         return self.handle_invalid_for_json_schema(schema, "bytes")
 
+    def json_schema(self, schema: core_schema.JsonSchema) -> JsonSchemaValue:
+        """Refused: a string in which a JSON text is quoted."""
+        return self.handle_invalid_for_json_schema(schema, "JSON inside of a string (take the type that it is read as)")
+
     def complex_schema(self, schema: core_schema.ComplexSchema) -> JsonSchemaValue:
         """Refused: no format says what a complex number is."""
         return self.handle_invalid_for_json_schema(schema, "complex numbers")
@@ -129,6 +158,15 @@ class TypeSchema(GenerateJsonSchema):
 
 def _refuse(reason: str) -> NoReturn:
     raise PydanticInvalidForJsonSchema(reason)
+
+
+def _in_known_formats(schema: JsonSchemaValue) -> JsonSchemaValue:
+    options = _OWN_FORMATS.get(schema.get("format", ""), [])
+    if schema.get("type") != "string" or not options:
+        return schema
+    left = {keyword: value for keyword, value in schema.items() if keyword not in ("type", "format")}
+    strings = [{"type": "string", **option} for option in options]
+    return {**left, **strings[0]} if len(strings) == 1 else {**left, "anyOf": strings}
 
 
 def _closed(schema: JsonSchemaValue) -> JsonSchemaValue:

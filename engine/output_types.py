@@ -73,7 +73,15 @@ def python_output(python_type: type[T]) -> OutputType[T]:
         adapter = TypeAdapter(python_type)
         schema = adapter.json_schema(schema_generator=TypeSchema)
     # What pydantic raises for what is no type at all has no common base: an empty Literal is an AssertionError.
-    except (PydanticUserError, PydanticUndefinedAnnotation, TypeError, LookupError, AssertionError) as error:
+    # An ImportError is of a package that pydantic needs for the type.
+    except (
+        PydanticUserError,
+        PydanticUndefinedAnnotation,
+        TypeError,
+        LookupError,
+        AssertionError,
+        ImportError,
+    ) as error:
         raise _unsupported(python_type, _reason(error)) from error
     return OutputType(Grammar.json_schema(schema), adapter.validate_json, partial_json)
 
@@ -99,7 +107,7 @@ def _refuse_what_is_no_type(python_type: object) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, PydanticSchemaGenerationError):  # its text is about pydantic's own options
         return "pydantic has no schema for it"
-    return error.message if isinstance(error, PydanticUserError) else str(error)
+    return (error.message if isinstance(error, PydanticUserError) else str(error)).rstrip(".")
 
 
 def _unsupported(output_type: object, reason: str) -> RequestError:

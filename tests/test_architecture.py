@@ -20,7 +20,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.marks engine.grammars.recent engine.grammars.regex_ways engine.grammars.schema_formats "
         "engine.grammars.schema_logic engine.grammars.schema_patterns engine.sampling engine.work",
         "engine engine.checks engine.grammars.json_stream engine.grammars.lark_source engine.grammars.regex_shape "
-        "engine.grammars.schema_limits engine.tekken",
+        "engine.grammars.schema_lengths engine.grammars.schema_limits engine.tekken",
         "engine.config engine.tool_display",
         "engine.types",
         "engine.catalog engine.events engine.finetuning.phrases engine.gguf engine.grammars.example "

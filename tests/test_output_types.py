@@ -4,9 +4,13 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import ipaddress
 import json
+import sys
+import typing
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 
 import pytest
@@ -15,8 +19,13 @@ from pydantic import (
     AnyUrl,
     BaseModel,
     ConfigDict,
+    EmailStr,
     Field,
     HttpUrl,
+    IPvAnyAddress,
+    IPvAnyInterface,
+    IPvAnyNetwork,
+    Json,
     NaiveDatetime,
     PostgresDsn,
     TypeAdapter,
@@ -96,6 +105,8 @@ class Pair(NamedTuple):
 
 PYTHON_TYPES: list[Any] = [
     *(int, float, bool, str, decimal.Decimal, uuid.UUID, AnyUrl, HttpUrl, type(None), object, Any),
+    *(IPvAnyAddress, IPvAnyNetwork, IPvAnyInterface, ipaddress.IPv4Address, ipaddress.IPv6Address),
+    *(ipaddress.IPv4Network, ipaddress.IPv6Network, ipaddress.IPv4Interface, ipaddress.IPv6Interface),
     *(datetime.date, datetime.time, datetime.datetime, datetime.timedelta),
     *(list[int], list[str], list, set[int], frozenset[str], tuple[int, str], tuple[bool, ...], tuple[()]),
     *(dict[str, int], dict[int, bool], dict[Color, int], dict[Literal["a", "b"], int], dict[str, list[Color]], dict),
@@ -197,6 +208,8 @@ class Plain:
         (OfDates, "OfDates", "is not a string, number, boolean or null"),
         (dict[datetime.date, int], "dict[datetime.date, int]", "keys can be strings"),
         (NaiveDatetime, "NaiveDatetime", "times without a zone"),
+        (Json, "Json", "JSON inside of a string"),
+        (list[Json[int]], "Json", "JSON inside of a string"),
     ],
 )
 def test_what_cannot_be_enforced_is_refused_by_its_name(output_type: Any, name: str, reason: str) -> None:
@@ -208,6 +221,22 @@ def test_what_cannot_be_enforced_is_refused_by_its_name(output_type: Any, name: 
     assert name in beginning
     assert reason in beginning
     assert "a JSON schema as a mapping" in allowed
+
+
+class OldDict(typing.TypedDict):
+    a: int
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="from 3.12 on pydantic reads typing.TypedDict")
+def test_before_python_3_12_a_typed_dict_is_one_of_typing_extensions() -> None:
+    with pytest.raises(RequestError, match=r"OldDict, which cannot be enforced: .*typing_extensions\.TypedDict"):
+        python_output(OldDict)
+
+
+@pytest.mark.skipif(find_spec("email_validator") is not None, reason="then pydantic reads them")
+def test_a_type_for_which_pydantic_needs_a_package_is_refused_by_the_packages_name() -> None:
+    with pytest.raises(RequestError, match="email-validator is not installed"):
+        python_output(EmailStr)
 
 
 def test_a_rule_that_no_schema_says_is_checked_when_the_value_is_read() -> None:

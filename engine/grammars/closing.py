@@ -366,22 +366,26 @@ class _Search:
             elif node.begun.rest or node.begun.place == node.place:
                 self._num_in_vain[node.begun.key] = self._num_in_vain.get(node.begun.key, 0) + 1
         if node.is_stuck:
-            # A path that has written a quote is in a value.
-            first, then = (self._anywhere, self._outside) if node.tail is not None else (self._outside, self._anywhere)
-            for hint in (*first, *then):
-                begun = _Begun(node.place, hint, 0)
-                token = self._first_of(hint, choices)
-                if token is not None and self._num_in_vain.get(begun.key, 0) < MAX_IN_VAIN:
-                    yield token, self._written(begun, token)
+            is_in_value = node.tail is not None  # the path has written a quote
+            first, then = (self._anywhere, self._outside) if is_in_value else (self._outside, self._anywhere)
+            yield from self._begun(node, (*first, *then), choices)
         elif node.tail or (node.tail is not None and not choices.closers):
             yield from ((token, None) for token in self._of_strings(node.tail, choices))
+        if not node.is_stuck and not choices.closers:  # of a string's two patterns, one may bind its text, one its end
+            yield from self._begun(node, self._anywhere, choices)
+
+    def _begun(self, node: _Node, hints: Sequence[bytes], choices: Choices) -> Iterator[tuple[int, _Begun | None]]:
+        """The tokens with which a hint begins here that did not lead back to a place like this."""
+        for hint in hints:
+            begun = _Begun(node.place, hint, 0)
+            token = self._first_of(hint, choices)
+            if token is not None and self._num_in_vain.get(begun.key, 0) < MAX_IN_VAIN:
+                yield token, self._written(begun, token)
 
     def _of_strings(self, tail: bytes, choices: Choices) -> Iterator[int]:
         """The tokens that go on with a hinted string of which the tail is written."""
-        for hint in self._strings:
-            token = self._first_of(hint[len(tail) :], choices) if hint.startswith(tail) else None
-            if token is not None:
-                yield token
+        found = (self._first_of(hint[len(tail) :], choices) for hint in self._strings if hint.startswith(tail))
+        yield from (token for token in found if token is not None)
 
     def _first_of(self, text: bytes, choices: Choices) -> int | None:
         """The longest allowed token with which the text begins."""

@@ -9,7 +9,7 @@ What the grammar admits is never more than the source, but for the keywords that
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -110,9 +110,18 @@ def _checked(source: Source, path: str, limits: SchemaLimits) -> CheckedSchema:
     except RecursionError:
         raise refusal(path, "its schemas are nested too deep, or refer to each other in too long a row") from None
     order = [ReceiptEntry(path, Enforcement.NARROWED, KEY_ORDER)] if emitted.has_order else []
-    entries = tuple(dict.fromkeys((*source.entries, *order, *emitted.entries)))
+    entries = tuple(dict.fromkeys((*source.entries, *order, *_each_place_once(emitted.entries))))
     vetoed = frozenset(emitted.vetoed)
     return CheckedSchema(emitted.schema, entries, source.patterns, source.schema, vetoed, examples)
+
+
+def _each_place_once(entries: Iterable[ReceiptEntry]) -> Iterator[ReceiptEntry]:
+    """The branches of a oneOf say each for itself what became of a place that is above them."""
+    details: dict[tuple[str, Enforcement], list[str]] = {}
+    for entry in entries:
+        details.setdefault((entry.path, entry.enforcement), []).append(entry.detail)
+    for (path, enforcement), found in details.items():
+        yield ReceiptEntry(path, enforcement, "; ".join(dict.fromkeys(found)))
 
 
 def _names_no_properties(schema: JsonObject) -> bool:

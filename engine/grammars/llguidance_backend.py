@@ -187,12 +187,22 @@ class LLGuidanceCompiler:
         llguidance.numpy.fill_next_token_bitmask_par(self._executor, rows, scratch)
 
 
-@functools.lru_cache(maxsize=4096)
 def is_satisfiable(schema_text: str) -> bool:
     """Whether some value may satisfy a JSON schema of strings, for all that the library tells in a few milliseconds."""
-    return "Unsatisfiable schema" not in LLMatcher.validate_grammar(f"start: %json {schema_text}")
+    return "Unsatisfiable schema" not in _report(schema_text)
 
 
+def is_too_complex(schema_text: str) -> bool:
+    """Whether the library would refuse a JSON schema of strings: it cannot tell whether they have a value in common."""
+    return CANNOT_TELL in _report(schema_text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _report(schema_text: str) -> str:
+    return str(LLMatcher.validate_grammar(f"start: %json {schema_text}"))
+
+
+CANNOT_TELL = "Unable to determine if regex is empty"
 NO_TEXT = "no text satisfies it"
 
 # Reasons that speak of the library's insides: how each begins, and what it means to whoever wrote the grammar.
@@ -212,6 +222,7 @@ PLAIN_WORDS = (
         "it is too large; fewer names, rules or values help",
     ),
     (r"(invalid regex .*)?lookarounds", r"\b is not supported, nor are ^ and $ inside of a pattern"),
+    (CANNOT_TELL, "its patterns are too complex together; simplify them"),
     ("lexer error", "it has a character that does not belong there, or a text, a pattern or an escape without an end"),
     ("Empty grammar", "it is empty"),
 )

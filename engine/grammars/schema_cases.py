@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from engine.events import Enforcement, ReceiptEntry
-from engine.grammars.llguidance_backend import is_satisfiable
+from engine.grammars.llguidance_backend import is_satisfiable, is_too_complex
 from engine.grammars.schema_formats import LIBRARY_FORMATS, OWN_FORMATS
 from engine.grammars.schema_limits import SchemaLimits
 from engine.grammars.schema_literals import is_whole, kind_of, values_of
@@ -29,7 +29,7 @@ class Wish(NamedTuple):
     keyword: str  # its pointer
     num_values: int
     state: State = State()  # of items
-    pattern: str | None = None  # of an object's names; "" for any; None: they are items
+    names: str | None = None  # a schema of an object's names, as JSON text; None: they are items
 
 
 @dataclass(slots=True)
@@ -127,30 +127,60 @@ def number_cases(given: CaseOf) -> list[Case]:
 def string_cases(given: CaseOf) -> list[Case]:
     low, high = given.most("minLength"), given.least("maxLength")
     rules: list[dict[str, Any]] = [{"pattern": each} for each in dict.fromkeys(given.all("pattern"))]
+    rules += _exclusions(given)
+    formats, longest = _formats(given, is_alone=not rules)
+    rules = formats + rules
+    if high is not None and high > given.limits.max_length:
+        given.vetoed += [atom.blame for atom in given.atoms_of("maxLength")]
+        high = None
+    if longest is not None:
+        high = longest if high is None else min(high, longest)
+    if high is not None and low > high:
+        return []
+    rules = [rule for position, rule in enumerate(rules) if rule not in rules[:position]]
+    schema = _string_schema(rules, low, high)
+    if len(rules) > 1 and is_too_complex(json.dumps(schema)):
+        schema = _simpler(given, rules)
+    if len(rules) > 1 and not is_satisfiable(json.dumps(schema)):
+        return []
+    return [given.case(schema)]
+
+
+def _formats(given: CaseOf, *, is_alone: bool) -> tuple[list[dict[str, Any]], int | None]:
+    """The formats' rules, and how long they let the string be. is_alone: whether no patterns stand beside them."""
+    rules: list[dict[str, Any]] = []
+    longest: list[int] = []
+    is_alone &= len({*given.all("format")}) < 2
     for atom in given.atoms_of("format"):
         if atom.value in LIBRARY_FORMATS:
             rules.append({"format": atom.value})
             continue
         own = OWN_FORMATS[str(atom.value)]
         given.narrowed(given.path_of(atom.blame), own.narrowing)
+        if own.uncounted is not None and not is_alone:
+            rules.append({"pattern": own.uncounted})
+            given.vetoed.append(atom.blame)
+            continue
         rules.append({"pattern": own.pattern})
-        high = min(own.max_length or 10**9, 10**9 if high is None else high) if own.max_length else high
-    rules += _exclusions(given)
-    if high is not None and high > given.limits.max_length:
-        given.vetoed += [atom.blame for atom in given.atoms_of("maxLength")]
-        high = None
-    if high is not None and low > high:
-        return []
+        longest += [own.max_length] if own.max_length else []
+    return rules, min(longest, default=None)
+
+
+def _string_schema(rules: Sequence[Mapping[str, Any]], low: int, high: int | None) -> dict[str, Any]:
+    first, *others = rules or [{}]
     schema: dict[str, Any] = {"type": "string"}
-    schema |= ({"minLength": low} if low else {}) | ({} if high is None else {"maxLength": high})
-    rules = [rule for position, rule in enumerate(rules) if rule not in rules[:position]]
-    if len(rules) == 1:
-        schema |= rules[0]
-    elif rules:
-        schema = {"allOf": [{**schema, **rules[0]}, *({"type": "string", **rule} for rule in rules[1:])]}
-    if len(rules) > 1 and not is_satisfiable(json.dumps(schema)):
-        return []
-    return [given.case(schema)]
+    schema |= ({"minLength": low} if low else {}) | ({} if high is None else {"maxLength": high}) | dict(first)
+    return {"allOf": [schema, *({"type": "string", **rule} for rule in others)]} if others else schema
+
+
+def _simpler(given: CaseOf, rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The grammar of strings whose rules are too complex together: the veto holds lengths, then all but one rule."""
+    given.vetoed += [atom.blame for atom in given.atoms_of("minLength", "maxLength")]
+    schema = _string_schema(rules, 0, None)
+    if not is_too_complex(json.dumps(schema)):
+        return schema
+    given.vetoed += [atom.blame for atom in given.atoms_of("format", "pattern", "not values")]
+    return _string_schema(rules[:1], 0, None)
 
 
 def _exclusions(given: CaseOf) -> list[dict[str, Any]]:

@@ -65,9 +65,8 @@ def emit(tableau: Tableau, path: str) -> Emitted:
 def examples_for(tableau: Tableau, wishes: Iterable[Wish], path: str) -> Iterator[ExampleSchema]:
     """The schemas of what is worth to know."""
     for wish in itertools.islice(wishes, MAX_WISHES):
-        if wish.pattern is not None:
-            schema: dict[str, Any] = {"type": "string"} | ({"pattern": wish.pattern} if wish.pattern else {})
-            yield ExampleSchema(wish.keyword, wish.num_values, schema)
+        if wish.names is not None:
+            yield ExampleSchema(wish.keyword, wish.num_values, json.loads(wish.names))
             continue
         try:
             schema = _Emission(tableau, wish.state, path).emit().schema

@@ -4,16 +4,20 @@ Each pattern admits less than its format, and its row says what is left out.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
 class OwnFormat:
-    """A format as a pattern. narrowing: what of the format cannot be written."""
+    """A format as a pattern. narrowing: what of the format cannot be written.
+
+    uncounted: the same without lengths. Beside another pattern, counting makes more states than the grammar may have.
+    """
 
     pattern: str
     narrowing: str
     max_length: int | None = None
+    uncounted: str | None = None
 
 
 # The grammar library's own patterns of these are as strict as validators.
@@ -37,6 +41,11 @@ _HOSTNAME = rf"{_LABEL}(?:\.{_LABEL})*"
 _ATOM = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
 _LOCAL = rf"{_ATOM}(?:\.?{_ATOM}){{0,31}}"
 
+# No length is bounded: a pattern of these admits too much.
+_WORD = "[A-Za-z0-9]+"
+_LABELS = f"{_WORD}(?:[.-]{_WORD})*"
+_ATOMS = rf"{_ATOM}+(?:\.{_ATOM}+)*"
+
 _NO_LEAP_SECOND = "no leap second, at most 9 decimals, T and Z in capitals"
 _PLAIN_LABELS = "labels of at most 31 letters or digits, no two hyphens in a row"
 
@@ -44,8 +53,9 @@ _EMAIL = OwnFormat(
     f"^{_LOCAL}@{_HOSTNAME}$",
     f"at most 32 characters and the dots between them before the @, nothing quoted; {_PLAIN_LABELS}",
     max_length=254,
+    uncounted=f"^{_ATOMS}@{_LABELS}$",
 )
-_HOST = OwnFormat(f"^{_HOSTNAME}$", _PLAIN_LABELS, max_length=253)
+_HOST = OwnFormat(f"^{_HOSTNAME}$", _PLAIN_LABELS, max_length=253, uncounted=f"^{_LABELS}$")
 
 _SEGMENT = "[A-Za-z0-9._~!$&'()*+,;=@-]"  # nothing is percent-encoded
 _TAIL = rf"(?:/{_SEGMENT}*)*(?:\?(?:{_SEGMENT}|/)*)?(?:#(?:{_SEGMENT}|/)*)?"
@@ -62,9 +72,9 @@ OWN_FORMATS = {
     "time": OwnFormat(f"^{_TIME}$", _NO_LEAP_SECOND),
     "date-time": OwnFormat(f"^{_DATE}T{_TIME}$", f"years 0001 to 9999, {_NO_LEAP_SECOND}"),
     "hostname": _HOST,
-    "idn-hostname": OwnFormat(_HOST.pattern, f"ASCII only; {_HOST.narrowing}", _HOST.max_length),
+    "idn-hostname": replace(_HOST, narrowing=f"ASCII only; {_HOST.narrowing}"),
     "email": _EMAIL,
-    "idn-email": OwnFormat(_EMAIL.pattern, f"ASCII only; {_EMAIL.narrowing}", _EMAIL.max_length),
+    "idn-email": replace(_EMAIL, narrowing=f"ASCII only; {_EMAIL.narrowing}"),
     "iri": OwnFormat(f"^{_URL}$", _HTTP_ONLY),
     "uri-reference": OwnFormat(_REFERENCE, _HTTP_ONLY),
     "iri-reference": OwnFormat(_REFERENCE, _HTTP_ONLY),
@@ -72,6 +82,14 @@ OWN_FORMATS = {
     "json-pointer": OwnFormat(f"^{_POINTER}$", "nothing is left out"),
     "relative-json-pointer": OwnFormat(f"^(?:0|[1-9][0-9]{{0,8}})(?:#|{_POINTER})$", "at most 9 digits"),
     "regex": OwnFormat(_REGEX, "letters, digits, classes and * + ? only; no groups and no alternatives"),
+}
+
+# The library's formats where it takes patterns only: as names of properties.
+_OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+NAME_FORMATS = {
+    "uuid": OwnFormat("^[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$", "nothing is left out"),
+    "ipv4": OwnFormat(rf"^(?:{_OCTET}\.){{3}}{_OCTET}$", "nothing is left out"),
+    "uri": OwnFormat(f"^{_URL}$", f"as names of properties: {_HTTP_ONLY}"),
 }
 
 FORMATS = LIBRARY_FORMATS | OWN_FORMATS.keys()

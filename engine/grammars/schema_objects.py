@@ -2,12 +2,14 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from engine.grammars.llguidance_backend import is_satisfiable
 from engine.grammars.schema_cases import Case, CaseOf, Wish
+from engine.grammars.schema_formats import NAME_FORMATS
+from engine.grammars.schema_lengths import with_lengths
 from engine.grammars.schema_logic import Literal
 from engine.grammars.schema_members import Members, members_of
 from engine.grammars.schema_patterns import either, of_length
@@ -25,6 +27,7 @@ class _Shape:
     other: State
     required: list[str]
     groups: dict[str, list[str]]  # of patterns that are put together: the single ones
+    has_wishes: bool = False  # for names that the grammar does not show
 
     def parts(self, pattern: str) -> list[str]:
         return self.groups.get(pattern, [pattern])
@@ -155,21 +158,59 @@ class _NameRule:
             shape.patterns, shape.other = {}, NEVER
             return
         pattern = self._pattern()
-        if pattern is None or shape.patterns:
-            self._given.vetoed.append(self._atom.blame)
-        elif pattern != "" and shape.other != NEVER:
+        is_held = pattern is not None and (pattern == "" or not shape.patterns)
+        pattern = self._wider_pattern() if pattern is None else pattern
+        if pattern and not shape.patterns and shape.other != NEVER:
             shape.patterns, shape.other = {pattern: shape.other}, NEVER
-        if pattern != "":
-            self._given.vetoed += self.cases[0].vetoed
+            self._note(pattern)
+        vetoed = [pointer for case in self.cases for pointer in case.vetoed]
+        if vetoed or not is_held:
+            self._given.vetoed += [*([] if is_held else [self._atom.blame]), *vetoed]
+            self._wish(shape)
+
+    def _note(self, pattern: str) -> None:
+        """Say what of a format cannot be a name."""
+        for own in NAME_FORMATS.values():
+            if own.pattern == pattern:
+                self._given.narrowed(self._given.path_of(self._atom.blame), own.narrowing)
+
+    def _wish(self, shape: _Shape) -> None:
+        """Names that this takes, where the grammar does not show them."""
+        schemas = [case.schema for case in self.cases]
+        names = json.dumps(schemas[0] if len(schemas) == 1 else {"anyOf": schemas})
+        self._given.wishes.append(Wish(self._atom.blame, max(self._given.most("minProperties"), 1), names=names))
+        shape.has_wishes = True
 
     def _pattern(self) -> str | None:
-        if len(self.cases) != 1 or self.cases[0].schema.keys() - {"type", "pattern", "minLength", "maxLength"}:
+        """All that the grammar is to hold; "" where any name will do; None where no single pattern says it."""
+        if len(self.cases) != 1 or self.cases[0].schema.keys() - {
+            "type",
+            "pattern",
+            "format",
+            "minLength",
+            "maxLength",
+        }:
             return None
         schema = self.cases[0].schema
         low, high = schema.get("minLength", 0), schema.get("maxLength")
-        if "pattern" in schema:
-            return str(schema["pattern"]) if not low and high is None else None
-        return of_length(low, high) if low or high is not None else ""
+        is_bounded = low > 0 or high is not None
+        if "pattern" not in schema and "format" not in schema:
+            return of_length(low, high) if is_bounded else ""
+        pattern = _name_pattern(schema)
+        return with_lengths(pattern, low, high) if pattern and is_bounded else pattern
+
+    def _wider_pattern(self) -> str | None:
+        """One of several things that are asked; of a format's pattern, which admits less, only where it is alone."""
+        if len(self.cases) != 1:
+            return None
+        rules = self.cases[0].schema.get("allOf", [self.cases[0].schema])
+        rules = [rule for rule in rules if len(rules) == 1 or "format" not in rule]
+        return next(filter(None, map(_name_pattern, rules)), None)
+
+
+def _name_pattern(schema: Mapping[str, Any]) -> str | None:
+    own = NAME_FORMATS.get(schema.get("format", ""))
+    return own.pattern if own is not None else schema.get("pattern")
 
 
 def _counted(given: CaseOf, shape: _Shape) -> list[Case]:
@@ -192,7 +233,8 @@ def _counted(given: CaseOf, shape: _Shape) -> list[Case]:
         return [_case(given, shape, ((), (), 0, None))]
     if low > 1 and shape.has_others:  # of two unnamed properties, the second may have the first one's name
         given.vetoed += [atom.blame for atom in given.atoms_of("minProperties")]
-        _wish_names(given, shape)
+        if not shape.has_wishes:
+            _wish_names(given, shape)
     return [_case(given, shape, way) for way in ways]
 
 
@@ -201,8 +243,8 @@ def _wish_names(given: CaseOf, shape: _Shape) -> None:
     patterns = [each for pattern, state in shape.patterns.items() if state != NEVER for each in shape.parts(pattern)]
     count = given.most("minProperties")
     for atom in given.atoms_of("minProperties"):
-        for pattern in [""] if shape.other != NEVER else patterns:
-            given.wishes.append(Wish(atom.blame, count, pattern=pattern))
+        for more in [{}] if shape.other != NEVER else [{"pattern": each} for each in patterns]:
+            given.wishes.append(Wish(atom.blame, count, names=json.dumps({"type": "string", **more})))
 
 
 Way = tuple[tuple[str, ...], tuple[str, ...], int, int | None]

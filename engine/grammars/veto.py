@@ -83,7 +83,8 @@ class Veto:
     def names(self, place: Place) -> Iterator[str]:
         """Examples of names that an object's members may have; none where any others do as well."""
         for where in place.schemas:
-            yield from self._examples.get(child(where, "minProperties"), ())
+            for keyword in ("propertyNames", "minProperties"):
+                yield from self._examples.get(child(where, keyword), ())
 
     def _matches(self, pattern: str, name: str) -> bool:
         # By the validator's regexes: Python's are of another dialect.

@@ -78,6 +78,8 @@ PLACES: list[tuple[str, Any]] = [
     ("", {**STRING, "pattern": "^[0-9a-f]{64}$"}),
     ('"w', {**STRING, "pattern": "wifi"}),
     ("", {**STRING, "pattern": "^.*,.*@$"}),
+    ("", {**STRING, "format": "uri", "pattern": "\\.pdf$"}),
+    ('"http:/', {**STRING, "format": "uri", "pattern": "\\.pdf$"}),
     ("", {**STRING, "minLength": 500}),
     ("", {**STRING, "maxLength": 100_000}),
     ("[", {"type": "array", "items": {"enum": ["alpha", "beta", "alphabet"]}, "minItems": 3}),

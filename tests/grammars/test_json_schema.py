@@ -373,3 +373,9 @@ def test_what_asserts_nothing_is_named_in_the_receipt() -> None:
 def test_a_format_that_no_draft_knows_is_an_annotation(name: str) -> None:
     """F7."""
     assert allows({"type": "string", "format": name}, "anything")
+
+
+def test_what_several_branches_narrow_at_one_place_is_one_entry() -> None:
+    checked = check_schema({"oneOf": [{**INTEGER, "minimum": 5}, {**INTEGER, "maximum": 2}]}, "r")
+    (entry,) = [entry for entry in checked.entries if entry.path == "r"]
+    assert entry.detail.count("numbers have") == 2

@@ -63,6 +63,18 @@ REWRITTEN: list[tuple[str, Any, list[Any], list[Any]]] = [
     ("maxProperties", an_object(AB, maxProperties=1), [{}, {"a": 1}, {"c": 1}], [{"a": 1, "b": 1}, {"a": 1, "c": 1}]),
     ("propertyNames", {"type": "object", "propertyNames": {"pattern": "^x"}}, [{}, {"x1": 1}], [{"a": 1}]),
     ("propertyNames of lengths", an_object(AB, propertyNames={"maxLength": 1}), [{"a": 1}, {"c": 1}], [{"cc": 1}]),
+    (
+        "propertyNames of a pattern and lengths",
+        {"type": "object", "propertyNames": {"pattern": "^[a-z][a-z_]*$", "minLength": 2, "maxLength": 3}},
+        [{}, {"ab": 1}, {"a_b": 1}],
+        [{"a": 1}, {"abcd": 1}, {"_b": 1}],
+    ),
+    (
+        "propertyNames of a format",
+        {"type": "object", "propertyNames": {"format": "ipv4"}},
+        [{"10.0.0.255": 1}],
+        [{"10.0.0.256": 1}, {"a": 1}],
+    ),
     ("propertyNames of an enum", {"type": "object", "propertyNames": {"enum": ["a", "b"]}}, [{"a": 1}], [{"c": 1}]),
     (
         "patterns that overlap",
@@ -89,6 +101,7 @@ REWRITTEN: list[tuple[str, Any, list[Any], list[Any]]] = [
     ("int32", {**INTEGER, "format": "int32"}, [2**31 - 1, -(2**31)], [2**31, -(2**31) - 1]),
     ("int64 of a number", {"type": "number", "format": "int64"}, [2**53, 0], [0.5]),
     ("float", {"type": "number", "format": "float"}, [0.5], ["a"]),
+    ("a format and a pattern", {**STRING, "format": "uri", "pattern": "\\.pdf$"}, ["a:b.pdf"], ["a:b", "b.pdf"]),
     ("byte", {**STRING, "format": "byte"}, ["", "YQ==", "YWJj"], ["a", "YQ", "?==="]),
 ]
 
@@ -124,6 +137,48 @@ VETOED: list[tuple[str, Any, set[str], list[Any], list[Any]]] = [
         {"/properties/a~1b~0/uniqueItems"},
         [{}],
         [{"a/b~": [1, 1]}],
+    ),
+    (
+        "propertyNames that are not",
+        {"type": "object", "propertyNames": {"not": {"pattern": "^a"}}},
+        {"/propertyNames/not"},
+        [{"b": 1}],
+        [{"ab": 1}],
+    ),
+    (
+        "propertyNames of a long maxLength",
+        {"type": "object", "propertyNames": {"maxLength": 20_000}},
+        {"/propertyNames/maxLength"},
+        [{"b": 1}],
+        [{"b" * 20_001: 1}],
+    ),
+    (
+        "propertyNames with a condition",
+        {"type": "object", "propertyNames": {"if": {"pattern": "^a"}, "then": {"maxLength": 1}}},
+        {"/propertyNames/if"},
+        [{"a": 1, "bb": 1}],
+        [{"ab": 1}],
+    ),
+    (
+        "propertyNames of a pattern and lengths that no one pattern says",
+        {"type": "object", "propertyNames": {"pattern": "^[a-z]+(-[a-z]+)*$", "maxLength": 4}},
+        {"/propertyNames"},
+        [{"a-b": 1}],
+        [{"a-bcd": 1}],
+    ),
+    (
+        "lengths of an email",
+        {**STRING, "format": "email", "pattern": "@example\\.com$"},
+        {"/format"},
+        ["a.b@example.com"],
+        ["a" * 65 + "@example.com"],
+    ),
+    (
+        "lengths beside two patterns",
+        {**STRING, "pattern": "@.*\\.edu$", "maxLength": 10, "allOf": [{"pattern": "^[^@]+@[^@]+$"}]},
+        {"/maxLength"},
+        ["a@b.edu"],
+        ["abcdefg@b.edu"],
     ),
     ("a long maxLength", {**STRING, "maxLength": 20_000}, {"/maxLength"}, ["x" * 15_000], ["x" * 20_001]),
 ]
