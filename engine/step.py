@@ -209,12 +209,10 @@ class Stepper:
                 row.sequence.pending = row.sequence.pending[len(row.tokens) - len(row.drafts) :]
 
     def _look_ahead(self, rows: Rows[StepRow], tokens: mx.array) -> None:
-        """Where all rows are free, launch their next pass; tokens: (B,), theirs, which nobody has read yet.
+        """Launch the next pass of rows that are all free; tokens: (B,), theirs, which nobody has read yet.
 
         A row that then ends has run one pass too many. Prompts do not start it, so that a short answer costs none.
         """
-        if not all(row.sequence.may_look_ahead and len(row.tokens) <= 1 for row in rows):
-            return
         going_on = [index for index, row in enumerate(rows) if row.sequence.tokens_left > 1]
         groups = [_cache(rows[index]).group for index in going_on]
         for members in plan_passes([1] * len(going_on), groups, self._pass_cost):
@@ -240,7 +238,7 @@ class Stepper:
         for row in rows:
             if row.sequence.at_decision:
                 self._decider.look(row)
-        if self._looks_ahead:
+        if self._looks_ahead and all(row.sequence.may_look_ahead and len(row.tokens) <= 1 for row in rows):
             with self.work.timed("forward_s"):
                 self._look_ahead(rows, tokens)
         drawn = self._drawer.read(tokens, *(row.marker for row in rows if row.marker is not None))
