@@ -41,6 +41,7 @@ from benchmarks.script import (
     script_parser,
     sizes,
     table_of,
+    until_stopped,
     warn_of_few,
 )
 from engine.model import MLXModel
@@ -53,18 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     loaded = load_model(options.model, seed=options.seed)
     cases = decode_cases(options.seed)
-    work = [(size, number) for size in options.batches for number in range(options.groups)]
+    work = [
+        (size, number) for number in range(options.groups) for size in options.batches
+    ]  # a stop leaves some of each
     runs: dict[int, list[Mapping[str, BatchRun]]] = {size: [] for size in options.batches}
     options_of_engine = engine_options(options)
     batches = Batches(loaded, max(options.batches), options.max_tokens, options_of_engine)
     with batches, progress_bar() as progress:
         batches.warm_up(cases[0])
-        for size, number in progress.track(work, description="groups"):
+        for size, number in until_stopped(progress.track(work, description="groups")):
             runs[size].append(batches.run_all(_group(cases, size, number), number))
     assert isinstance(loaded.model, MLXModel)
     products = product_seconds(loaded.model.module, options.batches)
     asked = {"seed": options.seed, "max_tokens": options.max_tokens, "engine_options": options_of_engine}
-    rows = [summary(size, runs[size], products, options.seed) for size in options.batches]
+    rows = [summary(size, runs[size], products, options.seed) for size in options.batches if runs[size]]
     result = {"benchmark": "batch", **environment(loaded), **asked, "rows": rows, "targets": targets(rows)}
     hand_over(result, options, lambda console: show(result, console))
 

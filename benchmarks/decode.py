@@ -32,7 +32,7 @@ from benchmarks.decode_report import Round, show, summary
 from benchmarks.environment import environment
 from benchmarks.modes import Bench
 from benchmarks.runs import Mode, Run
-from benchmarks.script import engine_options
+from benchmarks.script import engine_options, until_stopped, write_result
 from engine.config import default_cache_dir
 from engine.model import load
 
@@ -48,10 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cases = decode_cases(options.seed)[: options.cases]
         progress.update(task, description="decoding", total=len(cases) * options.repeats)
         with Bench(loaded, options.max_tokens, engine_options(options)) as bench:
-            rounds = list(progress.track(decode_all(bench, cases, options.repeats), task_id=task))
+            rounds = list(until_stopped(progress.track(decode_all(bench, cases, options.repeats), task_id=task)))
+            drafted = bench.drafts
     asked = {"seed": options.seed, "cases": len(cases), "repeats": options.repeats, "max_tokens": options.max_tokens}
     asked |= {"engine_options": engine_options(options)}
     result = {"benchmark": "decode", **environment(loaded), **asked, **summary(rounds, bench.barred_ids, options.seed)}
+    result |= {"drafts": asdict(drafted)}
     _report(result, rounds, options)
 
 
@@ -91,7 +93,7 @@ def _report(result: dict[str, Any], rounds: Sequence[Round], options: argparse.N
     show(result, console)
     if options.out is not None:
         runs = [_without_tokens(run) for one in rounds for run in one.values()]
-        options.out.write_text(json.dumps({**result, "runs": runs}, indent=1) + "\n")
+        write_result({**result, "runs": runs}, options.out)
     if options.json:
         print(json.dumps(result), flush=True)
 

@@ -129,6 +129,8 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     for name, found in result["same_tokens"].items():
         missing = f"; not in {', '.join(found['not_in'])}" if found["not_in"] else ""
         console.print(f"same tokens, {name}: {found['rounds']} of {result['pairs']} rounds{missing}")
+    if guessed := result["drafts"]["guessed"]:
+        console.print(f"{guessed} guessed tokens, {result['drafts']['right'] / guessed:.1%} of them right")
     for target, holds in result["targets"].items():
         console.print(f"{target}: [bold]{holds}[/bold]")
     if result["pairs"] < MIN_PAIRS:

@@ -26,7 +26,16 @@ from benchmarks.environment import environment
 from benchmarks.host_clock import PARTS, HostClock, HostStep, steady
 from benchmarks.intervals import Interval, bootstrap_median, verdict
 from benchmarks.models import load_model
-from benchmarks.script import engine_options, hand_over, interval_text, progress_bar, script_parser, sizes, table_of
+from benchmarks.script import (
+    engine_options,
+    hand_over,
+    interval_text,
+    progress_bar,
+    script_parser,
+    sizes,
+    table_of,
+    until_stopped,
+)
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.model import LoadedModel
@@ -51,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with progress_bar() as progress:
         rows = [
             measure(loaded, kind, size, options.steps, options)
-            for kind, size in progress.track(work, description="batches")
+            for kind, size in until_stopped(progress.track(work, description="batches"))
         ]
     asked = {"seed": options.seed, "steps": options.steps, "engine_options": engine_options(options)}
     result = {"benchmark": "host_step", **environment(loaded), **asked, "rows": rows, "targets": targets(rows)}

@@ -32,7 +32,15 @@ from benchmarks.host_step import MESSAGE, WRITE
 from benchmarks.intervals import Interval, bootstrap_median, verdict
 from benchmarks.models import load_model
 from benchmarks.process_memory import MEASURE, bytes_beside_mlx, reexec_with_malloc
-from benchmarks.script import engine_options, hand_over, interval_text, progress_bar, script_parser, table_of
+from benchmarks.script import (
+    engine_options,
+    hand_over,
+    interval_text,
+    progress_bar,
+    script_parser,
+    table_of,
+    until_stopped,
+)
 from benchmarks.tool_sets import draw_tools, tool_pool
 from engine.config import EngineConfig
 from engine.engine import Engine
@@ -52,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     loaded = load_model(options.model, seed=options.seed)
     with progress_bar() as progress:
-        rows = [measure(loaded, state, options, progress) for state in STATES]
+        rows = [measure(loaded, state, options, progress) for state in until_stopped(STATES)]
     asked = {
         "measure": MEASURE,
         "seed": options.seed,

@@ -31,6 +31,7 @@ from benchmarks.script import (
     progress_bar,
     script_parser,
     table_of,
+    until_stopped,
     warn_of_few,
 )
 from benchmarks.tracing import EndlessTokenizer, PassRecorder, TracedToken, TracingTokenizer, wait_until_idle
@@ -49,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     loaded = load_model(options.model, seed=options.seed)
     with _Sides(loaded, options) as sides, progress_bar() as progress:
         sides.measure("free", 0), sides.measure("constrained", 0)  # warms up
-        pairs = [sides.pair(number) for number in progress.track(range(options.pairs), description="pairs")]
+        pairs = [
+            sides.pair(number) for number in until_stopped(progress.track(range(options.pairs), description="pairs"))
+        ]
     asked = {"seed": options.seed, "tokens": options.tokens, "engine_options": engine_options(options)}
     result = {"benchmark": "long_string", **environment(loaded), **asked, **summary(pairs, options.seed)}
     hand_over(result, options, lambda console: show(result, console))
@@ -110,7 +113,7 @@ class _Sides:
         return Request(prompt=tuple(self._engines["constrained"].render_prompt(required)))
 
     def _decode(self, side: str, request: Request) -> list[TracedToken]:
-        """The sampled tokens: what is forced at the start comes before the first pass."""
+        """The sampled tokens."""
         tokenizer = self._tokenizers[side]
         tokenizer.trace = trace = []
         self._recorder.clear()
@@ -118,13 +121,16 @@ class _Sides:
         with self._recorder.installed(self._module):
             generation = self._engines[side].submit(request)
             for _ in generation:
-                if len(trace) > self._num_tokens + BYTES_PER_TOKEN:  # the opening's tokens among them
+                if len(self._sampled(trace)) >= self._num_tokens:
                     break
             generation.cancel()
             list(generation)
-        launched_s = self._recorder.passes[0].launched_s
-        sampled = [token for token in trace if token.stamp.wall_s > launched_s]
-        return sampled[: self._num_tokens]
+        return self._sampled(trace)[: self._num_tokens]
+
+    def _sampled(self, trace: Sequence[TracedToken]) -> list[TracedToken]:
+        """Those behind the opening, which is forced before the first pass."""
+        passes = self._recorder.passes
+        return [token for token in trace if token.stamp.wall_s > passes[0].launched_s] if passes else []
 
 
 def summary(pairs: Sequence[dict[str, float]], seed: int) -> dict[str, Any]:

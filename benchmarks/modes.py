@@ -10,7 +10,7 @@ itself, which would flatter fast-forward.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
 import mlx.core as mx
@@ -41,6 +41,14 @@ DECODING = EngineConfig(drafts=False, prompt_cache_memory=0)
 ONE_BY_ONE = replace(DECODING, fast_forward=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """What was guessed in constrained_ff, also while the cases' tokens were counted."""
+
+    guessed: int  # tokens
+    right: int  # of them
+
+
 class Bench:
     """One model object and what runs it."""
 
@@ -69,6 +77,11 @@ class Bench:
     def __exit__(self, *error: object) -> None:
         for engine in self._engines.values():
             engine.close()
+
+    @property
+    def drafts(self) -> Drafts:
+        work = self._engines[Mode.CONSTRAINED_FF].load_now().work
+        return Drafts(work.num_drafted, work.num_accepted)
 
     def run(self, mode: Mode, case: Case, num_tokens: int) -> Run:
         """Decode once. num_tokens: how many a free mode writes; the others stop by themselves."""

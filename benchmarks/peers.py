@@ -38,6 +38,7 @@ from benchmarks.script import (
     progress_bar,
     script_parser,
     table_of,
+    until_stopped,
     warn_of_few,
 )
 
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     refused: dict[str, list[str]] = {}
     with Loops(loaded, options.max_tokens, engine_options(options)) as loops, progress_bar() as progress:
         task = progress.add_task("cases", total=len(cases))
-        rounds = list(progress.track(decode_all(loops, cases, refused), task_id=task))
+        rounds = list(until_stopped(progress.track(decode_all(loops, cases, refused), task_id=task)))
     asked = {"seed": options.seed, "max_tokens": options.max_tokens, "engine_options": engine_options(options)}
     found = summary(rounds, options.seed)
     missing = {"not_measured": loops.not_measured, "refused": refused}

@@ -4,8 +4,8 @@
     python benchmarks/report.py FOLDER --out FOLDER   of other results
 
 Reads one JSON file a benchmark, named after it, as `--out` wrote it; decode_drafts.json is benchmarks/decode.py with
-drafts switched on. What is missing is called not measured. The plots need matplotlib, which the extra `bench` installs;
-`--no-plots` does without.
+drafts switched on. What is missing is called not measured, and the files that it would stand in are named. The plots
+need matplotlib, which the extra `bench` installs; `--no-plots` does without.
 """
 
 import argparse
@@ -28,6 +28,7 @@ BENCHMARKS = (
     "long_string",
     "tools_overhead",
     "host_step",
+    "overlap",
     "idle_memory",
     "batch",
     "ttft",
@@ -64,7 +65,17 @@ def _parser() -> argparse.ArgumentParser:
 def read_results(folder: Path) -> dict[str, dict[str, Any]]:
     """The results that are there, by benchmark."""
     paths = {name: folder / f"{name}.json" for name in BENCHMARKS}
-    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.is_file()}
+    return {name: _read(path) for name, path in paths.items() if path.is_file()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text())
+    except ValueError as error:
+        raise SystemExit(f"{path} is no JSON: {error}") from error
+    if not isinstance(result, dict) or "benchmark" not in result:
+        raise SystemExit(f"{path} is no result of a benchmark: it has no key 'benchmark'")
+    return result
 
 
 def markdown(results: Results, plots: Sequence[str] = ()) -> str:
@@ -76,11 +87,17 @@ def markdown(results: Results, plots: Sequence[str] = ()) -> str:
         _table(("what", "target", "measured", "verdict"), [list(row) for row in judged(results)]),
         "An interval is the 95 % bootstrap interval of the median. A target holds where the interval excludes its "
         "failure; one that spans the limit decides nothing.",
+        *_missing(results),
         *(_section(title, results[name], rows) for name, (title, rows) in SECTIONS.items() if name in results),
     ]
     if plots:
         sections += ["## Plots", *(f"![{Path(name).stem.replace('_', ' ')}]({name})" for name in plots)]
     return "\n\n".join(sections) + "\n"
+
+
+def _missing(results: Results) -> list[str]:
+    names = [f"`{name}.json`" for name in BENCHMARKS if name not in results]
+    return [f"Not there, so not measured: {', '.join(names)}."] if names else []
 
 
 def _environments(results: Results) -> str:
@@ -110,13 +127,26 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _decode(result: Mapping[str, Any]) -> list[list[str]]:
-    rows = [["mode", "tokens", "forced share", "forward passes", "ms a token", "time a token, to mlx-lm's"]]
+    columns = ["mode", "tokens", "forced share", "forward passes", "guesses, right of all", "ms a token"]
+    rows = [[*columns, "time a token, to mlx-lm's"]]
     for mode, counts in result["counts"].items():
         ratio = result["ratios"].get(mode)
         share, passes = f"{counts['forced_share']:.1%}", str(counts["forward_passes"])
         ms = interval_text(result["ms_per_token"][mode], 1)
-        rows.append([mode, str(counts["tokens"]), share, passes, ms, "1" if ratio is None else interval_text(ratio)])
+        guesses = _guesses(result) if mode == "constrained_ff" else ""
+        speed = "1" if ratio is None else interval_text(ratio)
+        rows.append([mode, str(counts["tokens"]), share, passes, guesses, ms, speed])
     return rows
+
+
+def _guesses(result: Mapping[str, Any]) -> str:
+    drafts = result.get("drafts", {"guessed": 0})
+    return f"{drafts['right']} of {drafts['guessed']}" if drafts["guessed"] else ""
+
+
+def _long_string(result: Mapping[str, Any]) -> list[list[str]]:
+    sides = [[side, interval_text(found, 2)] for side, found in result["ms_per_token"].items()]
+    return [["", "ms a token"], *sides, ["constrained / free, tokens per second", interval_text(result["speed_ratio"])]]
 
 
 def _tools_overhead(result: Mapping[str, Any]) -> list[list[str]]:
@@ -137,6 +167,22 @@ def _host_step(result: Mapping[str, Any]) -> list[list[str]]:
         parts = [f"{row['ms_by_part'][part]['median']:.3f}" for part in ("forward", "mask", "sample", "python")]
         rows.append([row["kind"], str(row["batch"]), *parts, interval_text(row["besides_forward_ms"])])
     return rows
+
+
+def _overlap(result: Mapping[str, Any]) -> list[list[str]]:
+    rows = {
+        "launching a pass of one token": "launch_ms",
+        "waiting for its token": "wait_ms",
+        f"waiting, after {result['work_ms']:g} ms of work": "wait_after_work_ms",
+        "the whole pass": "whole_ms",
+        "what the work adds to it": "exposed_ms",
+    }
+    return [["", "wall ms"], *([words, interval_text(result[key], 1)] for words, key in rows.items())]
+
+
+def _idle_memory(result: Mapping[str, Any]) -> list[list[str]]:
+    rows = [[row["state"], str(row["sequences"]), interval_text(row["kilobytes"], 1)] for row in result["rows"]]
+    return [["sequences that are", "measured", "kB each, beside keys and values"], *rows]
 
 
 def _batch(result: Mapping[str, Any]) -> list[list[str]]:
@@ -178,8 +224,12 @@ def _servers(result: Mapping[str, Any]) -> list[list[str]]:
 
 SECTIONS = {
     "decode": ("One call, beside mlx-lm on the same model object", _decode),
+    "decode_drafts": ("The same with drafts", _decode),
+    "long_string": ("A constraint that forces nothing", _long_string),
     "tools_overhead": ("What more tools cost, 128,256 tokens of vocabulary", _tools_overhead),
     "host_step": ("CPU time of the decoding thread per step", _host_step),
+    "overlap": ("Host work behind a forward pass", _overlap),
+    "idle_memory": ("Memory of a sequence", _idle_memory),
     "batch": ("Many calls at once", _batch),
     "ttft": ("Time to the first token", _ttft),
     "peers": ("Time per call by loop", _peers),

@@ -1,11 +1,14 @@
-"""What every benchmark script shares: its options, its progress bar, and how it hands its result over."""
+"""What every benchmark script shares: its options, its progress bar, its way to stop, and where its result goes."""
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,6 +18,9 @@ from benchmarks.intervals import MIN_PAIRS, Interval
 from engine.config import EngineConfig
 
 TABLE_WIDTH = 130
+T = TypeVar("T")
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -61,6 +67,33 @@ def progress_bar() -> Progress:
     return Progress(*columns, console=Console(stderr=True))
 
 
+def until_stopped(work: Iterable[T]) -> Iterator[T]:
+    """The work, up to what is under way at Ctrl-C or SIGTERM, so that the result has what was measured by then.
+
+    The first piece is always done. A second signal ends the program. For the main thread.
+    """
+    is_stopped = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        nonlocal is_stopped
+        is_stopped = True
+        put_back()
+
+    def put_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, stop) for number in STOPPING}
+    try:
+        for one in work:
+            yield one
+            if is_stopped:
+                return
+    finally:
+        put_back()
+
+
 def hand_over(result: Mapping[str, Any], options: argparse.Namespace, show: Callable[[Console], None]) -> None:
     """Tables for people, the file of --out, and the line of --json."""
     console = Console(soft_wrap=True)
@@ -68,10 +101,17 @@ def hand_over(result: Mapping[str, Any], options: argparse.Namespace, show: Call
         console.width = TABLE_WIDTH
     show(console)
     if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+        write_result(result, options.out)
     if options.json:
         print(json.dumps(result), flush=True)
+
+
+def write_result(result: Mapping[str, Any], path: Path) -> None:
+    """In one move: whoever reads the file finds the whole of it, or what was there before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(result, indent=1) + "\n")
+    os.replace(part, path)
 
 
 def warn_of_few(console: Console, num_pairs: int) -> None:

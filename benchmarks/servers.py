@@ -34,7 +34,16 @@ from benchmarks.bfcl import Case, decode_cases
 from benchmarks.environment import environment
 from benchmarks.intervals import bootstrap_median
 from benchmarks.models import load_model, write_folder
-from benchmarks.script import hand_over, interval_text, progress_bar, script_parser, sizes, table_of, warn_of_few
+from benchmarks.script import (
+    hand_over,
+    interval_text,
+    progress_bar,
+    script_parser,
+    sizes,
+    table_of,
+    until_stopped,
+    warn_of_few,
+)
 from engine.requests import to_messages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,11 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         model = write_folder(loaded, Path(folder) / "model")
         urls = {name: stack.enter_context(_serving(name, model)) for name in SERVERS}
-        work = [(size, number) for size in options.clients for number in range(options.rounds)]
+        work = [
+            (size, number) for number in range(options.rounds) for size in options.clients
+        ]  # a stop leaves some of each
         for server, kind in ASKED:  # warms up
             _ask_all(urls[server], str(model), kind, cases[:1], options.max_tokens)
         with progress_bar() as progress:
-            for size, number in progress.track(work, description="rounds"):
+            for size, number in until_stopped(progress.track(work, description="rounds")):
                 group = [cases[(size * number + index) % len(cases)] for index in range(size)]
                 for server, kind in ASKED if number % 2 == 0 else reversed(ASKED):
                     answers = _ask_all(urls[server], str(model), kind, group, options.max_tokens)
@@ -94,7 +105,8 @@ def _serving(name: str, model: Path) -> Iterator[str]:
     command = [sys.executable, "-c", program, *SERVERS[name], "--model", str(model), "--port", str(port)]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+        # A session of its own: Ctrl-C is for this program, which then ends its servers.
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
         try:
             url = f"http://127.0.0.1:{port}/v1"
             _wait_for(url, str(model), process)

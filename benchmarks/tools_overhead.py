@@ -31,7 +31,16 @@ from benchmarks.environment import environment
 from benchmarks.host_clock import HostClock, HostStep, steady
 from benchmarks.intervals import Interval, bootstrap_median, verdict
 from benchmarks.models import load_model
-from benchmarks.script import engine_options, hand_over, interval_text, progress_bar, script_parser, sizes, table_of
+from benchmarks.script import (
+    engine_options,
+    hand_over,
+    interval_text,
+    progress_bar,
+    script_parser,
+    sizes,
+    table_of,
+    until_stopped,
+)
 from benchmarks.tool_sets import draw_tools, renamed, tool_pool
 from engine.config import EngineConfig
 from engine.engine import Engine
@@ -52,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = EngineConfig(**{"max_running": 1, "drafts": False, **engine_options(options)})
     pool = tool_pool()
     with progress_bar() as progress, Engine(loaded, config=config) as engine:
-        rows = [measure(engine, pool, count, options, progress) for count in (0, *options.tools)]
+        counts = until_stopped((0, *options.tools))
+        rows = [measure(engine, pool, count, options, progress) for count in counts]
     asked = {"seed": options.seed, "repeats": options.repeats, "engine_options": engine_options(options)}
     result = {"benchmark": "tools_overhead", **environment(loaded), **asked, "rows": rows, "targets": targets(rows)}
     hand_over(result, options, lambda console: show(result, console))

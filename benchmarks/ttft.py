@@ -33,6 +33,7 @@ from benchmarks.script import (
     progress_bar,
     script_parser,
     table_of,
+    until_stopped,
     warn_of_few,
 )
 from benchmarks.tool_sets import draw_tools, renamed, tool_pool
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with Engine(loaded, config=EngineConfig(**engine_options(options))) as engine, progress_bar() as progress:
         _first_token(engine, draw_tools(pool, 1, options.seed), QUESTIONS[0])  # warms up
         pairs = []
-        for number in progress.track(range(options.pairs), description="pairs"):
+        for number in until_stopped(progress.track(range(options.pairs), description="pairs")):
             tools = renamed(draw_tools(pool, options.tools, options.seed + number), f"p{number}")
             cold, warm = (_first_token(engine, tools, question) for question in QUESTIONS)
             pairs.append((cold, warm))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import mlx.core as mx
 import numpy as np
@@ -68,11 +69,10 @@ class Drawer:
     def launch(self, rows: Rows[StepRow]) -> mx.array:
         """The tokens of all positions of all rows, (N,), lazily. The device computes the logits meanwhile."""
         with self._work.timed("mask_s"):
-            self._fill_bitmasks(rows)
+            bitmask = self._fill_bitmasks(rows)
         with self._work.timed("sample_s"):
             positions = [(row, position) for row in rows for position in range(row.num_draws)]
-            logits = [row.logits[row.num_logits - row.num_draws :] for row in rows if row.logits is not None]
-            bitmask = np.concatenate([row.bitmask for row in rows if row.bitmask is not None])
+            logits = [_drawn_logits(row) for row in rows]
             return _sample(logits, bitmask, [self._sampling_row(*position) for position in positions])
 
     def read(self, tokens: mx.array, *others: mx.array) -> list[int]:
@@ -80,7 +80,7 @@ class Drawer:
         with self._work.timed("sample_s"):
             self._work.num_waits += 1
             mx.eval(tokens, *others)
-            return [int(token) for token in np.array(tokens)]
+            return cast("list[int]", tokens.tolist())
 
     def admit(self, row: StepRow, position: int) -> None:
         """Make what is drawn at a position a token that the sequence may take: it is to be taken next.
@@ -154,7 +154,8 @@ class Drawer:
         """The mask of a sequence without a grammar."""
         return self._free_row if sequence.request.prompt is None else self._raw_row
 
-    def _fill_bitmasks(self, rows: Rows[StepRow]) -> None:
+    def _fill_bitmasks(self, rows: Rows[StepRow]) -> Bitmask:
+        """The masks of all positions of all rows, (N, W); each row has a view of its own."""
         bitmask = np.empty((sum(row.num_draws for row in rows), num_words(self._vocab_size)), dtype=np.int32)
         places: list[tuple[StepRow, int]] = []
         constrained: list[tuple[Matcher, int]] = []
@@ -171,6 +172,7 @@ class Drawer:
             row, position = places[index]
             row.errors[position] = error
             bitmask[index] = self._free_row  # its token is thrown away
+        return bitmask
 
     def logprobs(self, row: StepRow, token: int | None) -> list[TokenLogprob]:
         """Of the row's unscored output tokens, and of the one that was drawn, where they were asked for."""
@@ -200,6 +202,12 @@ def _states(matcher: Matcher, drafts: Rows[int]) -> list[Matcher]:
         following.accept([token])
         states.append(following)
     return states
+
+
+def _drawn_logits(row: StepRow) -> mx.array:
+    """(num_draws, V). A slice of all rows would cost the host an operation."""
+    assert row.logits is not None
+    return row.logits if row.num_draws == row.num_logits else row.logits[row.num_logits - row.num_draws :]
 
 
 def _sample(logits: list[mx.array], bitmask: Bitmask, rows: Rows[SamplingRow]) -> mx.array:

@@ -154,6 +154,8 @@ class Run:
         return True
 
     def _deliver_logprobs(self) -> None:
+        if not self._logprobs:
+            return
         num_reasoning = max(self._output.num_reasoning_tokens - self._num_logprobs, 0)
         self._num_logprobs += len(self._logprobs)
         reasoning, others = self._logprobs[:num_reasoning], self._logprobs[num_reasoning:]

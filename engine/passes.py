@@ -14,6 +14,8 @@ PASS_COST_GPU = 128
 
 def plan_passes(widths: Sequence[int], groups: Sequence[Hashable], pass_cost: int) -> list[list[int]]:
     """Indices of the rows of each pass, every row in one. widths: a row's tokens; groups: who may go with whom."""
+    if len(widths) == 1:
+        return [[0]]
     members: dict[Hashable, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)

@@ -63,7 +63,7 @@ class Scheduler:
         self._admit()
         self._num_turns += 1
         prompts = [sequence for sequence in self.running if sequence.is_prefilling]
-        decoding = [sequence for sequence in self.running if not sequence.is_prefilling]
+        decoding = [sequence for sequence in self.running if not sequence.is_prefilling] if prompts else [*self.running]
         self._prompt_was_last = bool(prompts) and not (self._prompt_was_last and decoding)
         max_chunk = min(self.prefill_chunk, self.shared_prefill_chunk) if decoding else self.prefill_chunk
         if self._prompt_was_last:

@@ -159,9 +159,11 @@ class Sequence:
 
         Behind a token of a grammar others may be forced; penalties and logprobs ask for the token itself.
         """
-        plain = self.sampling.repetition_penalty == 1 and not self.sampling.presence_penalty
-        plain = plain and not self.sampling.frequency_penalty and self.sampling.top_logprobs is None
-        return plain and self.matcher is None and self.stop_reason is None
+        if self.matcher is not None or self.stop_reason is not None:
+            return False
+        sampling = self.sampling
+        has_penalty = sampling.repetition_penalty != 1 or sampling.presence_penalty or sampling.frequency_penalty
+        return not has_penalty and sampling.top_logprobs is None
 
     @property
     def may_draft(self) -> bool:
@@ -229,12 +231,13 @@ class Sequence:
         forced = tokens[: self.tokens_left]
         if self.point is not None:
             forced = self.point.follow(forced)
-        self.matcher.accept(forced)
-        if self.guard is not None:
-            self.guard.follow(self.matcher, forced, self.tokens_left - len(forced))
-        self.pending += forced
-        self.output += forced
-        self.num_forced += len(forced)
+        if forced:  # at most steps nothing is
+            self.matcher.accept(forced)
+            if self.guard is not None:
+                self.guard.follow(self.matcher, forced, self.tokens_left - len(forced))
+            self.pending += forced
+            self.output += forced
+            self.num_forced += len(forced)
         return not self._stopped_by_length_or_grammar()
 
     def _stopped_by_length_or_grammar(self) -> bool:

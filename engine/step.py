@@ -97,6 +97,9 @@ class Stepper:
         if self.prefixes is None:
             return
         unread = [sequence for sequence in sequences if sequence.cache is None]
+        if not unread:
+            self._last_asked = ()
+            return
         asked = (self.prefixes.num_kept, *map(id, unread))
         if asked == self._last_asked:  # nothing new to be known, and nobody new to ask
             return
@@ -195,21 +198,21 @@ class Stepper:
             unread = [array for row in together if row.num_logits == 0 for array in _cache(row).arrays()]
             mx.async_eval(logits, *unread)
             self._count_pass(together, [widths[index] for index in members])
+            first = 0
             for row in together:
-                row.logits, logits = logits[: row.num_logits], logits[row.num_logits :]
+                row.logits = _rows_of(logits, first, row.num_logits)
+                first += row.num_logits
                 if row.scored:
-                    row.open_logits = mx.concatenate([row.logits[-1:], logits[: len(row.scored)]])
-                    logits = logits[len(row.scored) :]
+                    row.open_logits = mx.concatenate([row.logits[-1:], logits[first : first + len(row.scored)]])
+                    first += len(row.scored)
                     _cache(row).trim(len(row.scored))
                 row.sequence.pending = row.sequence.pending[len(row.tokens) - len(row.drafts) :]
 
     def _look_ahead(self, rows: Rows[StepRow], tokens: mx.array) -> None:
-        """Where all rows are free, launch their next pass; tokens: (B,), theirs, which nobody has read yet.
+        """Launch the next pass of rows that are all free; tokens: (B,), theirs, which nobody has read yet.
 
         A row that then ends has run one pass too many. Prompts do not start it, so that a short answer costs none.
         """
-        if not all(row.sequence.may_look_ahead and len(row.tokens) <= 1 for row in rows):
-            return
         going_on = [index for index, row in enumerate(rows) if row.sequence.tokens_left > 1]
         groups = [_cache(rows[index]).group for index in going_on]
         for members in plan_passes([1] * len(going_on), groups, self._pass_cost):
@@ -235,7 +238,7 @@ class Stepper:
         for row in rows:
             if row.sequence.at_decision:
                 self._decider.look(row)
-        if self._looks_ahead:
+        if self._looks_ahead and all(row.sequence.may_look_ahead and len(row.tokens) <= 1 for row in rows):
             with self.work.timed("forward_s"):
                 self._look_ahead(rows, tokens)
         drawn = self._drawer.read(tokens, *(row.marker for row in rows if row.marker is not None))
@@ -325,6 +328,11 @@ def _prefix_cache(max_bytes: int, memory: Memory) -> PrefixCache | SnapshotCache
 def _cache(row: StepRow) -> Cache:
     assert row.sequence.cache is not None
     return row.sequence.cache
+
+
+def _rows_of(logits: mx.array, first: int, num_rows: int) -> mx.array:
+    """So many rows from the first on. All of them are the array itself: a slice would cost the host an operation."""
+    return logits if num_rows == logits.shape[0] else logits[first : first + num_rows]
 
 
 def _chunk(row: StepRow) -> Chunk:

@@ -60,6 +60,8 @@ class LLGuidanceMatcher:
     def forced_tokens(self) -> list[int]:
         tokens = self._matcher.compute_ff_tokens()
         self._raise_on_error()
+        if not tokens:  # as at most steps
+            return tokens
         num_legal = self.validate(tokens)
         if num_legal < len(tokens):
             tokens = [*tokens[:num_legal], *self._spellings.of(tokens[num_legal])]
@@ -121,17 +123,20 @@ class _Spellings:
         self._spellings = {token: tokenizer.greedy_tokenize(tokenizer.decode_str([token])) for token in special}
         is_special = np.zeros((tokenizer.vocab_size + 31) // 32 * 32, dtype=bool)
         is_special[special] = True
-        self._special = np.packbits(is_special, bitorder="little").view(np.int32)  # as a mask
+        packed = np.packbits(is_special, bitorder="little").view(np.int32)  # as a mask
+        self._words = np.flatnonzero(packed)  # most often few: special tokens stand together
+        self._special = packed[self._words]
 
     def of(self, token: int) -> list[int]:
         return self._spellings[token]
 
     def among(self, mask: NDArray[np.int32]) -> list[int]:
         """The special tokens that the mask allows."""
-        allowed = mask[: self._special.size] & self._special
+        allowed = mask.take(self._words) & self._special
         if not allowed.any():  # as at nearly every step
             return []
-        return [int(token) for token in np.flatnonzero(np.unpackbits(allowed.view(np.uint8), bitorder="little"))]
+        bits = np.unpackbits(allowed.view(np.uint8), bitorder="little").reshape(-1, 32)
+        return [int(self._words[word]) * 32 + int(bit) for word, bit in np.argwhere(bits)]
 
 
 class LLGuidanceCompiler:

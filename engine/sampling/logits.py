@@ -86,8 +86,9 @@ def add_gumbel_noise(logits: mx.array, keys: Sequence[int]) -> mx.array:
 
     keys: B numbers of 64 bits. Gumbel-max: Maddison et al., "A* Sampling", arXiv:1411.0030, section 2.
     """
-    shape = (logits.shape[-1],)
-    noise = mx.stack([mx.random.gumbel(shape, key=mx.random.key(key)) for key in keys])
+    shape = (1, logits.shape[-1])
+    rows = [mx.random.gumbel(shape, key=mx.random.key(key)) for key in keys]
+    noise = rows[0] if len(rows) == 1 else mx.concatenate(rows)
     # A uniform number of exactly 0 gives -inf, which would drop an allowed token; the next one gives -3.1.
     return logits + mx.maximum(noise, -4.0)
 

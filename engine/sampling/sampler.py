@@ -216,7 +216,7 @@ _AFTER_MASK = (  # of rows that are not greedy
 
 
 def _column(values: list[float]) -> mx.array:
-    return mx.array(values, dtype=mx.float32)[:, None]
+    return mx.array([[value] for value in values], dtype=mx.float32)
 
 
 def _token_ids(rows: Sequence[ArrayLike], logits: mx.array) -> mx.array:

@@ -139,10 +139,50 @@ def ttft(ratio: float = 0.05) -> dict[str, Any]:
     }
 
 
+def decode(ratio: float = 0.45, guessed: int = 0) -> dict[str, Any]:
+    modes = {"mlx_lm_free": 1.0, "toolmask_free": 0.97, "constrained": 1.02, "constrained_ff": ratio}
+    counts = {
+        mode: {"tokens": 1377, "forced_tokens": 848 if mode == "constrained_ff" else 0, "forced_share": 0.6158}
+        for mode in modes
+    }
+    for mode in modes:
+        counts[mode]["forward_passes"] = counts[mode]["tokens"] - counts[mode]["forced_tokens"]
+    return {
+        "benchmark": "decode",
+        **ENVIRONMENT,
+        "pairs": 30,
+        "counts": counts,
+        "ratios": {mode: interval(one, 0.02) for mode, one in modes.items() if mode != "mlx_lm_free"},
+        "ms_per_token": {mode: interval(60 * one) for mode, one in modes.items()},
+        "drafts": {"guessed": guessed, "right": guessed // 5},
+    }
+
+
+def long_string(ratio: float = 1.0) -> dict[str, Any]:
+    ms = {"free": interval(60.0), "constrained": interval(60.0 / ratio)}
+    found = {"ms_per_token": ms, "speed_ratio": interval(ratio, 0.01)}
+    return {"benchmark": "long_string", **ENVIRONMENT, "pairs": 15, "tokens": 64, **found}
+
+
+def idle_memory(kilobytes: float = 40.0) -> dict[str, Any]:
+    rows = [
+        {"state": state, "sequences": 384, "kilobytes": interval(kilobytes), "groups": [kilobytes] * 6}
+        for state in ("waiting", "running")
+    ]
+    return {"benchmark": "idle_memory", **ENVIRONMENT, "rows": rows}
+
+
+def overlap() -> dict[str, Any]:
+    ms = {"launch_ms": 57.0, "wait_ms": 5.4, "wait_after_work_ms": 2.0, "whole_ms": 62.4, "exposed_ms": 1.6}
+    found = {name: interval(one) for name, one in ms.items()}
+    return {"benchmark": "overlap", **ENVIRONMENT, "pairs": 30, "work_ms": 5.0, **found}
+
+
 def all_results() -> dict[str, dict[str, Any]]:
-    """One of each but decode.json, which is committed, and long_string and idle_memory, which are left out."""
-    made = (tools_overhead(), host_step(), batch(), peers(), servers(), ttft())
-    return {one["benchmark"]: one for one in made}
+    """One of each."""
+    made = (tools_overhead(), host_step(), batch(), peers(), servers(), ttft(), long_string(), idle_memory(), overlap())
+    drafted = {"decode": decode(), "decode_drafts": decode(0.35, guessed=302)}
+    return {**{one["benchmark"]: one for one in made}, **drafted}
 
 
 def write(results: dict[str, dict[str, Any]], folder: Path) -> Path:

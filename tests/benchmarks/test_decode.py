@@ -218,6 +218,7 @@ def test_the_last_line_is_json(
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["ratios"].keys() == {"toolmask_free", "constrained", "constrained_ff"}
     assert result["benchmark"] == "decode"
+    assert result["drafts"] == {"guessed": 0, "right": 0}
     written = json.loads((tmp_path / "result.json").read_text())
     assert [one["mode"] for one in written.pop("runs")] == list(Mode)
     assert written == result

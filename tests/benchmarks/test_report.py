@@ -9,7 +9,18 @@ from benchmarks import report
 from benchmarks.report import markdown, read_results
 from benchmarks.report_targets import NOT_MEASURED, TARGETS, Target, judged
 from benchmarks.script import RESULTS
-from tests.benchmarks.report_results import all_results, batch, host_step, interval, tools_overhead, ttft, write
+from tests.benchmarks.report_results import (
+    all_results,
+    batch,
+    decode,
+    host_step,
+    idle_memory,
+    interval,
+    long_string,
+    tools_overhead,
+    ttft,
+    write,
+)
 
 
 def verdicts(results: dict[str, dict[str, Any]]) -> dict[str, str]:
@@ -55,6 +66,9 @@ def test_a_target_whose_row_was_left_out_is_not_measured() -> None:
         (host_step(besides_ms=1.5), "host CPU time per step besides the forward pass, batch of 1, ms"),
         (batch(ratio=0.8), "8 concurrent tool calls: time, ours / BatchGenerator's"),
         (ttft(ratio=0.9), "warm / cold time to the first token, 20 tools"),
+        (long_string(ratio=0.9), "constrained without a forced token: tokens per second, to our own free"),
+        (idle_memory(kilobytes=150), "memory per running sequence beside its keys and values, kB"),
+        (decode(ratio=0.7), "a tool call without drafts: time, to mlx-lm's for as many free tokens"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -78,11 +92,36 @@ def test_more_passes_than_tokens_that_were_sampled_miss_the_bound() -> None:
     assert (found, fewer) == ("fails", "holds")
 
 
+def test_every_target_is_judged_where_all_results_are_there() -> None:
+    """As many as the project has: with the passes, and the speed of eight at once, which has no limit."""
+    found = list(verdicts(all_results()).values())
+    assert len(found) == len(TARGETS) + 2
+    assert NOT_MEASURED not in found
+
+
+def test_files_that_are_missing_are_named() -> None:
+    results = all_results()
+    del results["overlap"], results["ttft"]
+    assert "Not there, so not measured: `overlap.json`, `ttft.json`." in markdown(results)
+    assert "Not there" not in markdown(all_results())
+
+
+@pytest.mark.parametrize("text", ['{"benchmark": "ttft", "pa', "[]", "{}"])
+def test_a_file_that_is_no_result_is_refused_by_name(text: str, tmp_path: Path) -> None:
+    (tmp_path / "ttft.json").write_text(text)
+    with pytest.raises(SystemExit, match=r"ttft\.json is no"):
+        report.main([str(tmp_path), "--no-plots"])
+
+
 def test_the_report_has_a_table_for_every_result_and_the_reason_for_what_was_not_measured() -> None:
     text = markdown(all_results(), ["latency_by_concurrency.png"])
     for line in (
         "## Many calls at once",
         "## Over HTTP",
+        "| waiting, after 5 ms of work | 2.0 (1.9 to 2.1) |",
+        "| running | 384 | 40.0 (38.0 to 42.0) |",
+        "| constrained / free, tokens per second | 1.000 (0.990 to 1.010) |",
+        "| constrained_ff | 1377 | 61.6% | 529 | 60 of 302 | 21.0 (19.9 to 22.1) | 0.350 (0.343 to 0.357) |",
         "| mlx_lm_outlines | not measured |  |  |  |  | not installed: No module named 'outlines_core' |",
         "| warm | 1.000 (0.950 to 1.050) | 2101.0 | 2070.0 |",
         "![latency by concurrency](latency_by_concurrency.png)",

@@ -1,6 +1,8 @@
 """What the benchmark scripts share, and the pure parts of each: options, tool sets, summaries, verdicts."""
 
 import argparse
+import signal
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -16,7 +18,7 @@ from benchmarks.matmuls import product_seconds, weight_layers
 from benchmarks.models import load_model
 from benchmarks.peer_modes import CallRun, call_schema
 from benchmarks.peers import summary as peers_summary
-from benchmarks.script import engine_options, interval_text, script_parser, sizes
+from benchmarks.script import engine_options, interval_text, script_parser, sizes, until_stopped, write_result
 from benchmarks.tool_sets import draw_tools, renamed
 from benchmarks.ttft import FirstToken
 from engine.engine import Engine
@@ -65,6 +67,43 @@ def test_an_interval_is_written_with_its_bounds() -> None:
 def test_a_random_model_of_no_known_shape_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="no random model"):
         load_model(name)
+
+
+# Stopping
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_work_after_what_is_under_way(number: signal.Signals) -> None:
+    done = []
+    for one in until_stopped(range(5)):
+        if one == 2:
+            signal.raise_signal(number)
+        done.append(one)
+    assert done == [0, 1, 2]
+
+
+def test_a_second_signal_is_treated_as_ever() -> None:
+    work = until_stopped(range(5))
+    next(work)
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_after_the_work_signals_are_treated_as_ever() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert list(until_stopped("ab")) == ["a", "b"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_result_is_written_in_one_move(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "other.json").write_text("another's")
+    write_result({"benchmark": "ttft"}, tmp_path / "folder" / "ttft.json")
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["other.json", "ttft.json"]
+    with pytest.raises(TypeError):
+        write_result({"benchmark": object()}, tmp_path / "folder" / "ttft.json")
+    assert (tmp_path / "folder" / "ttft.json").read_text() == '{\n "benchmark": "ttft"\n}\n'
 
 
 # Tool sets

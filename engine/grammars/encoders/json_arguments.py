@@ -49,6 +49,8 @@ class JsonReader:
 
     def end(self, text: str) -> int | None:
         """The position after the value's last character; None where it does not end in this piece."""
+        if self.in_string and not self.escaped and '"' not in text and "\\" not in text:
+            return None  # as of most pieces of a long string
         for position, character in enumerate(text):
             if self.in_string:
                 self._inside_string(character)
