@@ -43,6 +43,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.schema_objects",
         "engine.grammars.schema_tableau",
         "engine.grammars.schema_emission",
+        "engine.grammars.schema_plain",
         "engine.grammars.json_schema",
         "engine.grammars.arguments_check engine.grammars.encoders.arguments",
         "engine.finetuning.values engine.grammars.encoders.json_objects engine.grammars.encoders.literal_keys "

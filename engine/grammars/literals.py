@@ -5,6 +5,9 @@ import re
 
 ANY_TEXT = "/(?s:.*)/"
 
+# JSON in UTF-8. As json.dumps, which makes an encoder for each value unless it writes ASCII.
+as_json = json.JSONEncoder(ensure_ascii=False).encode
+
 
 def string_literal(text: str) -> str:
     """The text between quotes. In ASCII: the grammar library refuses some characters inside a literal, such as DEL."""

@@ -19,6 +19,7 @@ ONE_SCHEMA = words(
 )
 LIST_OF_SCHEMAS = words("allOf anyOf oneOf prefixItems")
 MAP_OF_SCHEMAS = words("properties patternProperties $defs definitions dependentSchemas dependencies")
+HOLD_SCHEMAS = ONE_SCHEMA | LIST_OF_SCHEMAS | MAP_OF_SCHEMAS
 VALUES = words("const enum default examples")  # hold values, never schemas
 
 # Keywords that put further schemas on the same value: their branches must see the properties that they share.
@@ -71,8 +72,19 @@ def subschemas(schema: JsonObject) -> Iterator[tuple[tuple[str | int, ...], Any]
             yield from (((keyword, name), each) for name, each in value.items() if not isinstance(each, list))
 
 
+def each_schema(schema: Any) -> Iterator[JsonObject]:
+    """The schema and all inside it, each before those inside it; those that are booleans are left out."""
+    waiting = [schema]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            yield each
+            if not HOLD_SCHEMAS.isdisjoint(each):
+                waiting += reversed([inner for _, inner in subschemas(each)])
+
+
 def all_schemas(schema: Any, path: str) -> Iterator[tuple[str, JsonObject]]:
-    """The schema and all inside it, by path; those that are booleans are left out."""
+    """As each_schema, by path."""
     if not isinstance(schema, dict):
         return
     yield path, schema
