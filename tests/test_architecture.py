@@ -47,7 +47,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.json_schema",
         "engine.grammars.arguments_check engine.grammars.encoders.arguments",
         "engine.finetuning.values engine.grammars.encoders.json_objects engine.grammars.encoders.literal_keys "
-        "engine.grammars.encoders.raw_strings engine.routes",
+        "engine.grammars.encoders.raw_strings engine.grammars.turn_parts engine.routes",
         "engine.finetuning.examples engine.grammars.encoders.json_arguments "
         "engine.grammars.encoders.literal_grammar engine.grammars.encoders.literal_reader",
         "engine.grammars.encoders.literal engine.grammars.encoders.tagged engine.grammars.tool_format",

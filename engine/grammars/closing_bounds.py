@@ -150,9 +150,11 @@ class _Graph:
         if isinstance(schema, bool):
             node.leaf, node.grows = (ANY_VALUE, True) if schema else (NO_VALUE, False)
             return
-        if schema.keys() - KNOWN:
+        if not schema.keys() <= KNOWN:
             raise _UnknownError
-        says = {keyword: value for keyword, value in schema.items() if keyword not in NO_ASSERTION}
+        says = schema
+        if not NO_ASSERTION.isdisjoint(schema):
+            says = {keyword: value for keyword, value in schema.items() if keyword not in NO_ASSERTION}
         combined = IN_PLACE & says.keys()
         if combined == {"$ref"} and len(says) == 1:
             node.options = [self._referred(says["$ref"])]
@@ -200,7 +202,7 @@ class _Graph:
         return {**one, **other, **_shared(one, other)}
 
     def _read_plain(self, node: _Node, schema: Mapping[str, Any]) -> None:
-        if schema.keys() & {"const", "enum"}:
+        if "const" in schema or "enum" in schema:
             values = [schema["const"]] if "const" in schema else schema["enum"]
             node.leaf = literals_leaf(values, is_bound_further=len(schema) > 1)
             return

@@ -42,7 +42,8 @@ def schema_hints(schema: Any) -> ClosingHints:
     ends: list[str] = []
     for each in each_schema(schema):
         strings += each.get("required", ())
-        strings += _shortest(value for value in each.get("enum", ()) if isinstance(value, str))
+        if "enum" in each:
+            strings += _shortest(value for value in each["enum"] if isinstance(value, str))
         strings += [each["const"]] if isinstance(each.get("const"), str) else []
         if "pattern" in each:
             shape = shape_of(each["pattern"], json_size, anchored=False)
@@ -62,7 +63,8 @@ def regex_hints(regex: str) -> ClosingHints:
 
 
 def _shortest(texts: Iterable[str]) -> list[str]:
-    return sorted(texts, key=lambda text: (len(text), text))[:1]
+    found = min(texts, key=lambda text: (len(text), text), default=None)
+    return [] if found is None else [found]
 
 
 def _inside(text: str) -> str:

@@ -1,5 +1,6 @@
 """Where in a JSON schema its subschemas stand, by path; keywords are found by their position only."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,11 +40,12 @@ def unenforceable(path: str, reason: str) -> UnenforceableError:
 
 def child_path(path: str, key: str | int) -> str:
     """The path of a member: `.name` where the name is plain, else `["any name"]` or `[0]`."""
-    if isinstance(key, int):
-        return f"{path}[{key}]"
-    if key.replace("$", "").replace("_", "").replace("-", "").isalnum():
-        return f"{path}.{key}"
-    return f'{path}["{key}"]'
+    return f"{path}[{key}]" if isinstance(key, int) else path + _step(key)
+
+
+@functools.lru_cache(maxsize=4096)
+def _step(name: str) -> str:
+    return f".{name}" if name.replace("$", "").replace("_", "").replace("-", "").isalnum() else f'["{name}"]'
 
 
 def nearest_path(path: str, schema: Any, root: str) -> str:

@@ -169,7 +169,7 @@ def _either(choices: Sequence[str]) -> str:
 
 def _is_plain_object(schema: Any) -> bool:
     """Whether it is closed, and says nothing but which members it has."""
-    if not isinstance(schema, dict) or schema.get("type") != "object" or schema.keys() - OBJECT_KEYWORDS:
+    if not isinstance(schema, dict) or schema.get("type") != "object" or not schema.keys() <= OBJECT_KEYWORDS:
         return False
     members: Mapping[str, Any] = schema.get("properties", {})
     named = set(schema.get("required", ())) <= members.keys()
