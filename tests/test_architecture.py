@@ -45,7 +45,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.schema_emission",
         "engine.grammars.schema_plain",
         "engine.grammars.json_schema",
-        "engine.grammars.arguments_check engine.grammars.encoders.arguments",
+        "engine.grammars.arguments_check engine.grammars.encoders.arguments engine.grammars.encoders.json_numbers",
         "engine.finetuning.values engine.grammars.encoders.json_objects engine.grammars.encoders.literal_keys "
         "engine.grammars.encoders.raw_strings engine.grammars.turn_parts engine.routes",
         "engine.finetuning.examples engine.grammars.encoders.json_arguments "

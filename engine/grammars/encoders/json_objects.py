@@ -2,8 +2,8 @@
 
 The library reads each `%json` block for itself, and the bounds of a number take it longer than all else in a tool. So
 closed objects and unbounded lists are written as rules here, as the library would write them; what stands inside of
-them is a `%json` block each, and equal ones are one rule. Rules are named by what they say: equal ones of several
-tools have equal names.
+them is a `%json` block each, or a regex where it may be any number, and equal ones are one rule. Rules are named by
+what they say: equal ones of several tools have equal names.
 """
 
 import functools
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.grammars.encoders.arguments import ArgumentsGrammar
+from engine.grammars.encoders.json_numbers import PATTERNS
 from engine.grammars.json_schema import JSON_STYLE
 from engine.grammars.literals import as_json, string_literal
 from engine.grammars.schema_walk import each_schema
@@ -137,9 +138,12 @@ def _name(kind: str, definition: str) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _named_block(schema: str) -> tuple[str, str]:
-    """A schema's text in our JSON style, and the rule's name."""
-    style = f'"x-guidance": {as_json(JSON_STYLE)}'
-    block = f"%json {{{style}}}" if schema == "{}" else f"%json {schema[:-1]}, {style}}}"
+    """The rule for a schema, given as text: its name, and what it says in our JSON style."""
+    if schema in PATTERNS:
+        block = f"/{PATTERNS[schema]}/"
+    else:
+        separator = "" if schema == "{}" else ", "
+        block = f'%json {schema[:-1]}{separator}"x-guidance": {as_json(JSON_STYLE)}}}'
     return _name("value", block), block
 
 
