@@ -19,9 +19,9 @@ from engine.grammars.json_schema import CheckedSchema
 from engine.grammars.matcher import GrammarCompiler
 from engine.grammars.schema_emission import ExampleSchema
 from engine.grammars.tool_format import ToolFormat
-from engine.grammars.turn import VetoedPart
 from engine.grammars.turn_closing import hints_of
 from engine.grammars.turn_parser import TurnParser
+from engine.grammars.turn_parts import VetoedPart
 from engine.grammars.veto import Veto
 from engine.grammars.veto_arrays import equality_key
 from engine.grammars.veto_matcher import TurnReader, TurnVetoes, VetoMatcher

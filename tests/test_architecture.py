@@ -43,10 +43,11 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.schema_objects",
         "engine.grammars.schema_tableau",
         "engine.grammars.schema_emission",
+        "engine.grammars.schema_plain",
         "engine.grammars.json_schema",
-        "engine.grammars.arguments_check engine.grammars.encoders.arguments",
+        "engine.grammars.arguments_check engine.grammars.encoders.arguments engine.grammars.encoders.json_numbers",
         "engine.finetuning.values engine.grammars.encoders.json_objects engine.grammars.encoders.literal_keys "
-        "engine.grammars.encoders.raw_strings engine.routes",
+        "engine.grammars.encoders.raw_strings engine.grammars.turn_parts engine.routes",
         "engine.finetuning.examples engine.grammars.encoders.json_arguments "
         "engine.grammars.encoders.literal_grammar engine.grammars.encoders.literal_reader",
         "engine.grammars.encoders.literal engine.grammars.encoders.tagged engine.grammars.tool_format",

@@ -91,19 +91,27 @@ class _Node:
     surely_has_values: bool = True
     text: float = math.inf
 
-    @property
-    def required(self) -> "list[_Member]":
-        return [member for member in self.members if member.num_required]
+    def settle_leaf(self) -> bool:
+        """Whether it is a leaf; what is known of one is known by itself."""
+        if self.leaf is None:
+            return False
+        self.text = self.leaf.text
+        self.surely_has_values &= self.leaf.is_sure
+        return True
 
     @property
     def rest(self) -> float:
         """What a container needs that has no member yet, after its bracket."""
-        return BRACKET + sum(member.num_required * (SEPARATOR + member.text) for member in self.required)
+        required = [member for member in self.members if member.num_required]
+        return BRACKET + sum([member.num_required * (SEPARATOR + member.text) for member in required])
 
-    def around(self, member: "_Member") -> float:
-        """What it needs beside a member that is open, or about to be: what stands before its value, and after."""
+    def around(self, member: "_Member", rest: float) -> float:
+        """What it needs beside a member that is open, or about to be: what stands before its value, and after.
+
+        rest: the node's own.
+        """
         own = SEPARATOR + member.text if member.num_required else 0
-        return SEPARATOR + member.name + self.rest - own
+        return SEPARATOR + member.name + rest - own
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +150,11 @@ class _Graph:
         if isinstance(schema, bool):
             node.leaf, node.grows = (ANY_VALUE, True) if schema else (NO_VALUE, False)
             return
-        if schema.keys() - KNOWN:
+        if not schema.keys() <= KNOWN:
             raise _UnknownError
-        says = {keyword: value for keyword, value in schema.items() if keyword not in NO_ASSERTION}
+        says = schema
+        if not NO_ASSERTION.isdisjoint(schema):
+            says = {keyword: value for keyword, value in schema.items() if keyword not in NO_ASSERTION}
         combined = IN_PLACE & says.keys()
         if combined == {"$ref"} and len(says) == 1:
             node.options = [self._referred(says["$ref"])]
@@ -192,7 +202,7 @@ class _Graph:
         return {**one, **other, **_shared(one, other)}
 
     def _read_plain(self, node: _Node, schema: Mapping[str, Any]) -> None:
-        if schema.keys() & {"const", "enum"}:
+        if "const" in schema or "enum" in schema:
             values = [schema["const"]] if "const" in schema else schema["enum"]
             node.leaf = literals_leaf(values, is_bound_further=len(schema) > 1)
             return
@@ -260,8 +270,9 @@ class _Graph:
     # --- Bounds
 
     def bound(self) -> ClosingBound | None:
-        self._settle_what_is_sure()
-        self._settle_texts()
+        inner = [node for node in self._nodes if not node.settle_leaf()]
+        _settle_what_is_sure(inner)
+        _settle_texts(inner)
         try:
             base, per_level = self._nested(self._root, {}, ())
         except _RecursiveError:
@@ -270,27 +281,10 @@ class _Graph:
             return None
         return ClosingBound(int(base), int(per_level))
 
-    def _settle_what_is_sure(self) -> None:
-        """From "all have values" down to what follows."""
-        changed = True
-        while changed:
-            changed = False
-            for node in self._nodes:
-                if node.surely_has_values and not _is_sure(node):
-                    node.surely_has_values, changed = False, True
-
-    def _settle_texts(self) -> None:
-        """From "not known" down: each round may find shorter texts."""
-        changed = True
-        while changed:
-            changed = False
-            for node in reversed(self._nodes):
-                text = _text(node)
-                if text < node.text:
-                    node.text, changed = text, True
-
     def _nested(self, node: _Node, known: dict[int, tuple[float, float]], path: tuple[int, ...]) -> tuple[float, float]:
         """Base and per level, members inside what holds them. Raises where a node is inside itself."""
+        if node.leaf is not None:
+            return _inside(node)
         if id(node) in path:
             raise _RecursiveError
         if id(node) not in known:
@@ -298,9 +292,10 @@ class _Graph:
             found = [_inside(node)]
             for option in node.options:
                 found.append(self._nested(option, known, below))
+            rest = node.rest
             for member in _possible(node):
                 base, per_level = self._nested(member.node, known, below)
-                found.append((node.around(member) + max(base, member.node.text), per_level))
+                found.append((node.around(member, rest) + max(base, member.node.text), per_level))
             known[id(node)] = max(base for base, _ in found), max(per_level for _, per_level in found)
         return known[id(node)]
 
@@ -309,10 +304,32 @@ class _Graph:
         base = per_level = 0.0
         for node in self._nodes:
             own_base, own_per_level = _inside(node)
-            members = [node.around(member) + member.node.text for member in _possible(node)]
+            rest = node.rest
+            members = [node.around(member, rest) + member.node.text for member in _possible(node)]
             base = max(base, own_base, *members)
-            per_level = max(per_level, own_per_level, node.rest if node.is_container else 0)
+            per_level = max(per_level, own_per_level, rest if node.is_container else 0)
         return base, per_level
+
+
+def _settle_what_is_sure(nodes: Sequence[_Node]) -> None:
+    """From "all have values" down to what follows. nodes: all but the leaves."""
+    changed = True
+    while changed:
+        changed = False
+        for node in nodes:
+            if node.surely_has_values and not _is_sure(node):
+                node.surely_has_values, changed = False, True
+
+
+def _settle_texts(nodes: Sequence[_Node]) -> None:
+    """From "not known" down: each round may find shorter texts."""
+    changed = True
+    while changed:
+        changed = False
+        for node in reversed(nodes):
+            text = _text(node)
+            if text < node.text:
+                node.text, changed = text, True
 
 
 def _name(name: str) -> int:
@@ -331,17 +348,15 @@ def _inside(node: _Node) -> tuple[float, float]:
 
 
 def _is_sure(node: _Node) -> bool:
-    if node.leaf is not None:
-        return node.leaf.is_sure
     if node.is_container:
-        return node.surely_has_values and all(member.node.surely_has_values for member in node.required)
+        return node.surely_has_values and all(
+            member.node.surely_has_values for member in node.members if member.num_required
+        )
     return any(option.surely_has_values for option in node.options)
 
 
 def _text(node: _Node) -> float:
     """An upper bound of the shortest text."""
-    if node.leaf is not None:
-        return node.leaf.text
     if node.is_container:
         return BRACKET + node.rest
     sure = [option.text for option in node.options if option.surely_has_values]

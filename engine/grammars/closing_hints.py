@@ -1,12 +1,12 @@
 """Texts that lead to a short end. A grammar's mask shows what may come next, not what leads where; a schema does."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine.grammars.literals import as_json
 from engine.grammars.regex_shape import json_size, plain_size, shape_of
-from engine.grammars.schema_walk import all_schemas
+from engine.grammars.schema_walk import each_schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,10 @@ def schema_hints(schema: Any) -> ClosingHints:
     """Of a schema's objects the required names, of its enums the shortest string, of its patterns a shortest match."""
     strings: list[str] = []
     ends: list[str] = []
-    for _, each in all_schemas(schema, ""):
+    for each in each_schema(schema):
         strings += each.get("required", ())
-        strings += _shortest(value for value in each.get("enum", ()) if isinstance(value, str))
+        if "enum" in each:
+            strings += _shortest(value for value in each["enum"] if isinstance(value, str))
         strings += [each["const"]] if isinstance(each.get("const"), str) else []
         if "pattern" in each:
             shape = shape_of(each["pattern"], json_size, anchored=False)
@@ -62,8 +63,9 @@ def regex_hints(regex: str) -> ClosingHints:
 
 
 def _shortest(texts: Iterable[str]) -> list[str]:
-    return sorted(texts, key=lambda text: (len(text), text))[:1]
+    found = min(texts, key=lambda text: (len(text), text), default=None)
+    return [] if found is None else [found]
 
 
 def _inside(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)[1:]
+    return as_json(text)[1:]

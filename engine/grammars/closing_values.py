@@ -1,6 +1,6 @@
 """Of values without members: how long their shortest text is, and how much of a begun text may be missing. In bytes."""
 
-import json
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from engine.checks import is_number
+from engine.grammars.literals import as_json
 from engine.grammars.regex_shape import OPEN_CHARACTER, json_size, shape_of
 from engine.grammars.schema_walk import words
 
@@ -39,7 +40,7 @@ ANY_VALUE = Leaf(1, OPEN_CHARACTER + 1 + 3)
 
 def num_bytes(value: Any) -> int:
     """Of a value's JSON, in our style."""
-    return len(json.dumps(value, ensure_ascii=False).encode())
+    return len(as_json(value).encode())
 
 
 def literals_leaf(values: list[Any], *, is_bound_further: bool) -> Leaf:
@@ -93,6 +94,7 @@ def _excludes_zero(schema: Mapping[str, Any]) -> bool:
     return 0 in (schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum"))
 
 
+@functools.lru_cache(maxsize=1024)
 def _places(number: float) -> tuple[int, int]:
     """Digits before and after the point."""
     whole, _, fraction = f"{Decimal(repr(number)).normalize():f}".lstrip("-").partition(".")

@@ -8,15 +8,16 @@
 What the grammar admits is never more than the source, but for the keywords that are named as vetoed.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.errors import SchemaError
 from engine.events import Enforcement, ReceiptEntry
+from engine.grammars.literals import as_json
 from engine.grammars.schema_emission import ExampleSchema, emit, examples_for
 from engine.grammars.schema_limits import DEFAULT_LIMITS, SchemaLimits
+from engine.grammars.schema_plain import Plain, plain_object
 from engine.grammars.schema_source import Options, Source, read_source
 from engine.grammars.schema_tableau import Tableau
 from engine.grammars.schema_walk import refusal
@@ -48,7 +49,7 @@ class CheckedSchema:
 
     def lark(self) -> str:
         """The schema as a nonterminal of a Lark grammar, in our JSON style."""
-        return "%json " + json.dumps({**self.schema, "x-guidance": JSON_STYLE}, ensure_ascii=False)
+        return "%json " + as_json({**self.schema, "x-guidance": JSON_STYLE})
 
 
 def check_schema(
@@ -65,6 +66,8 @@ def check_schema(
     that no draft knows, which else are annotations.
     """
     options = Options(lenient=lenient, strict_formats=strict_formats)
+    if plain := plain_object(schema, path, options, limits):
+        return _checked_plain(plain, path)
     return _checked(_read(schema, path, options, limits), path, limits)
 
 
@@ -87,7 +90,10 @@ def check_arguments_schema(
     if not isinstance(schema, Mapping):
         raise SchemaError(f"{path} is {schema!r}; it must be a JSON schema of an object", param=path)
     options = Options(close_objects=not open_objects, lenient=lenient, strict_formats=strict_formats)
-    source = _read(dict(schema), path, options, limits)
+    schema = dict(schema)
+    if plain := plain_object(schema, path, options, limits):
+        return _checked_plain(plain, path)
+    source = _read(schema, path, options, limits)
     assert isinstance(source.schema, dict)
     if _names_no_properties(source.schema):
         entry = ReceiptEntry(path, Enforcement.NARROWED, "names no properties, so the arguments are {}")
@@ -122,6 +128,12 @@ def _each_place_once(entries: Iterable[ReceiptEntry]) -> Iterator[ReceiptEntry]:
         details.setdefault((entry.path, entry.enforcement), []).append(entry.detail)
     for (path, enforcement), found in details.items():
         yield ReceiptEntry(path, enforcement, "; ".join(dict.fromkeys(found)))
+
+
+def _checked_plain(plain: Plain, path: str) -> CheckedSchema:
+    order = [ReceiptEntry(path, Enforcement.NARROWED, KEY_ORDER)] if plain.has_order else []
+    entries = tuple(dict.fromkeys((*plain.entries, *order, *plain.narrowed)))
+    return CheckedSchema(plain.schema, entries, source=plain.source)
 
 
 def _names_no_properties(schema: JsonObject) -> bool:

@@ -32,16 +32,11 @@ class SchemaLimits:
         level, depth = [schema], 0
         while level and depth <= self.max_depth:
             depth += 1
-            level = [child for node in level for child in _children(node)]
+            inner = [node for node in level if isinstance(node, (dict, list))]
+            level = [child for node in inner for child in (node.values() if isinstance(node, dict) else node)]
         if depth > self.max_depth:
             reason = f"the schema is nested more than {self.max_depth} levels deep (the limit max_depth)"
             raise SchemaError(f"{path}: {reason}", param=path)
-
-
-def _children(node: Any) -> list[Any]:
-    if isinstance(node, dict):
-        return list(node.values())
-    return node if isinstance(node, list) else []
 
 
 DEFAULT_LIMITS = SchemaLimits()

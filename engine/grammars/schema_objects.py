@@ -88,15 +88,15 @@ def _unnamed(
     groups = _overlapping([each for each in patterns if _asks(given, views, each)])
     found: dict[str, State] = {}
     for group in groups:
-        together = {
+        together = dict.fromkeys(
             _state(given, [one for view in views for one in view.of_class(some)])
             for size in range(1, min(len(group), 4) + 1)
             for some in itertools.combinations(group, size)
-        }
+        )
         if len(together) > 1:
             _hold_by_veto(given, group)
-        together.discard(NEVER)
-        state = NEVER if not together else together.pop() if len(together) == 1 else State(union=tuple(together))
+        together.pop(NEVER, None)
+        state = State(union=tuple(together)) if len(together) > 1 else next(iter(together), NEVER)
         name = either(group) if len(group) > 1 else group[0]
         found[name], together_as[name] = state, group
     return found, other

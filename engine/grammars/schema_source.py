@@ -35,6 +35,8 @@ from engine.types import JsonObject
 AS_IT_IS = words("type required minProperties maxProperties uniqueItems minContains maxContains dependentRequired")
 NUMBERS = words("minimum maximum exclusiveMinimum exclusiveMaximum")
 LENGTHS = words("minLength maxLength minItems maxItems minProperties maxProperties minContains maxContains")
+NO_ASSERTION = "not an assertion"
+CLOSED = "closed: properties that it does not name cannot be written"
 REFERENCES = words("$ref $dynamicRef $recursiveRef")
 SILENT = words("$schema $id id $anchor $dynamicAnchor $recursiveAnchor $vocabulary")  # found by what looks for them
 NEEDS = {  # these assert something beside these only
@@ -75,9 +77,19 @@ class Source:
 
 def read_source(schema: Any, path: str, options: Options, limits: SchemaLimits) -> Source:
     """Raises SchemaError that names what is wrong, or cannot be enforced, by path."""
+    check_size(schema, path, limits)
+    return _Writer(schema, path, options, limits).write()
+
+
+def check_size(schema: Any, path: str, limits: SchemaLimits) -> None:
+    """Raises SchemaError that names the bound, and for what is no JSON."""
     limits.check_depth(schema, path)
     limits.check("max_bytes", len(json_text(path, schema, error=SchemaError).encode()), path)
-    return _Writer(schema, path, options, limits).write()
+
+
+def is_annotation(keyword: str) -> bool:
+    """Whether the keyword asserts nothing, wherever it stands, and nothing looks for it."""
+    return keyword not in WRITERS and keyword not in SILENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +165,7 @@ class _Writer:
         for keyword, value in self.without_ignored(schema, place).items():
             self.keyword(written, schema, keyword, value, inner)
         if self.closes and not inner.merged and not place.negated and (narrow := closed(written)):
-            self.note(place.path, Enforcement.NARROWED, "closed: properties that it does not name cannot be written")
+            self.note(place.path, Enforcement.NARROWED, CLOSED)
             return narrow
         return written
 
@@ -180,7 +192,7 @@ class _Writer:
             if writer is not None:
                 writer(self, written, keyword, value, here, schema)
             elif keyword not in SILENT:
-                self.note(here.path, Enforcement.ANNOTATION, "not an assertion")
+                self.note(here.path, Enforcement.ANNOTATION, NO_ASSERTION)
         except UnenforceableError as error:
             if not self.options.lenient or place.negated:
                 raise
@@ -361,7 +373,7 @@ class _Writer:
         if value is True and "type" in schema:
             self.note(place.path, Enforcement.GRAMMAR, "null is a value of this type too")
         else:
-            self.note(place.path, Enforcement.ANNOTATION, "not an assertion")
+            self.note(place.path, Enforcement.ANNOTATION, NO_ASSERTION)
 
 
 def _has_shape(keyword: str, value: Any) -> bool:

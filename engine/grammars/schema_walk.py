@@ -1,5 +1,6 @@
 """Where in a JSON schema its subschemas stand, by path; keywords are found by their position only."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ ONE_SCHEMA = words(
 )
 LIST_OF_SCHEMAS = words("allOf anyOf oneOf prefixItems")
 MAP_OF_SCHEMAS = words("properties patternProperties $defs definitions dependentSchemas dependencies")
+HOLD_SCHEMAS = ONE_SCHEMA | LIST_OF_SCHEMAS | MAP_OF_SCHEMAS
 VALUES = words("const enum default examples")  # hold values, never schemas
 
 # Keywords that put further schemas on the same value: their branches must see the properties that they share.
@@ -38,11 +40,12 @@ def unenforceable(path: str, reason: str) -> UnenforceableError:
 
 def child_path(path: str, key: str | int) -> str:
     """The path of a member: `.name` where the name is plain, else `["any name"]` or `[0]`."""
-    if isinstance(key, int):
-        return f"{path}[{key}]"
-    if key.replace("$", "").replace("_", "").replace("-", "").isalnum():
-        return f"{path}.{key}"
-    return f'{path}["{key}"]'
+    return f"{path}[{key}]" if isinstance(key, int) else path + _step(key)
+
+
+@functools.lru_cache(maxsize=4096)
+def _step(name: str) -> str:
+    return f".{name}" if name.replace("$", "").replace("_", "").replace("-", "").isalnum() else f'["{name}"]'
 
 
 def nearest_path(path: str, schema: Any, root: str) -> str:
@@ -71,8 +74,19 @@ def subschemas(schema: JsonObject) -> Iterator[tuple[tuple[str | int, ...], Any]
             yield from (((keyword, name), each) for name, each in value.items() if not isinstance(each, list))
 
 
+def each_schema(schema: Any) -> Iterator[JsonObject]:
+    """The schema and all inside it, each before those inside it; those that are booleans are left out."""
+    waiting = [schema]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            yield each
+            if not HOLD_SCHEMAS.isdisjoint(each):
+                waiting += reversed([inner for _, inner in subschemas(each)])
+
+
 def all_schemas(schema: Any, path: str) -> Iterator[tuple[str, JsonObject]]:
-    """The schema and all inside it, by path; those that are booleans are left out."""
+    """As each_schema, by path."""
     if not isinstance(schema, dict):
         return
     yield path, schema

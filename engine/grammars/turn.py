@@ -16,9 +16,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from engine.errors import GrammarError, MatcherError, RequestError
+from engine.errors import GrammarError, RequestError
 from engine.events import Enforcement, Receipt, ReceiptEntry
 from engine.grammars.closing_bounds import ClosingBound, longest_closing
 from engine.grammars.closing_hints import ClosingHints
@@ -26,55 +24,18 @@ from engine.grammars.custom_tools import input_grammar, may_write
 from engine.grammars.encoders.json_objects import json_rules
 from engine.grammars.json_schema import CheckedSchema, check_schema
 from engine.grammars.lark_source import check_callers
-from engine.grammars.literals import ANY_TEXT, regex_literal, string_literal
+from engine.grammars.literals import ANY_TEXT, SpecialTerminals, regex_literal, string_literal
 from engine.grammars.matcher import GrammarCompiler, Matcher
 from engine.grammars.strict import check_strict
 from engine.grammars.tool_format import Opening, ToolFormat, split_at_id
 from engine.grammars.tool_schemas import SchemaOptions, ToolSchemas
 from engine.grammars.turn_closing import TurnClosing, hints_of
+from engine.grammars.turn_parts import Part, VetoedPart
 from engine.types import CustomTool, Grammar, GrammarKind, JsonObject, Request, Tool, ToolChoiceMode
 
 MAX_TOOLS = 1024
-MAX_WORDS = 2**15  # of a bitmask: a million tokens
 
 _REASONING = {Opening.NONE: "", Opening.BEFORE: "reasoning?", Opening.INSIDE: "reasoning_rest"}
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A piece of a turn's grammar, compiled alone to see whether it is to blame."""
-
-    path: str  # of the tool's schema, of a pattern in it, or of the response
-    source: str
-    may_outgrow: bool = False  # a regex that may be too large, which shows only at its first character
-    may_be_empty: bool = False  # a grammar that may allow no text, which shows only where nothing stands before it
-
-    def compiles(self, compiler: GrammarCompiler) -> bool:
-        """Whether any text satisfies it."""
-        try:
-            compiler.compile(self.source, param=self.path)
-        except GrammarError:
-            return False
-        return True
-
-    def check(self, compiler: GrammarCompiler) -> Matcher:
-        """A matcher at the part's start, or past its first token where it may outgrow. Raises GrammarError."""
-        try:
-            matcher = compiler.compile(self.source, param=self.path)
-            if self.may_outgrow:
-                matcher.accept([_first_allowed(matcher)])
-        except MatcherError as error:
-            raise GrammarError(f"{self.path} cannot be enforced: {error}", param=self.path) from None
-        return matcher
-
-
-@dataclass(frozen=True, slots=True)
-class VetoedPart:
-    """A schema of which the grammar leaves keywords to the veto."""
-
-    path: str
-    checked: CheckedSchema
-    tool: str | None  # whose arguments it is about; None: the response
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +85,6 @@ class Turn:
             raise GrammarError(f"response cannot be enforced: it could begin as {what}", param="response")
 
 
-def _first_allowed(matcher: Matcher) -> int:
-    row = np.zeros(MAX_WORDS, dtype=np.int32)
-    matcher.fill_bitmask(row)
-    return int(np.unpackbits(row.view(np.uint8), bitorder="little").argmax())
-
-
 def build_turn(
     request: Request, family: ToolFormat, special_tokens: Mapping[str, int], opening: Opening = Opening.NONE
 ) -> Turn:
@@ -157,6 +112,7 @@ class TurnBuilder:
         self._request = request
         self._family = family
         self._special_tokens = special_tokens
+        self._terminals = SpecialTerminals(special_tokens)
         self._read_schemas = schemas or ToolSchemas(family.arguments)
         self._entries: list[ReceiptEntry] = []
         self._subgrammars: list[dict[str, object]] = []
@@ -399,23 +355,22 @@ class TurnBuilder:
                 return self._subgrammar(grammar.source)
 
     def _response_json(self, checked: CheckedSchema) -> str:
-        whole = self._json(checked, "response", None)
+        self._json(checked, "response", None)
         found = json_rules(checked.schema)
         if found is None:
-            return whole
+            return checked.lark()
         self._response_rules = list(found.rules)
         return found.body
 
-    def _json(self, checked: CheckedSchema, path: str, tool: str | None) -> str:
+    def _json(self, checked: CheckedSchema, path: str, tool: str | None) -> None:
         self._note_held(path, "all of the schema that no other entry names")
         self._entries.extend(checked.entries)
         if checked.vetoed:
             self._vetoed.append(VetoedPart(path, checked, tool))
         for where, pattern in checked.patterns.items():
             string = CheckedSchema({"type": "string", "pattern": pattern})
-            self._parts.append(Part(where, f"start: {string.lark()}", may_outgrow="{" in pattern))
-        self._parts.append(Part(path, f"start: {checked.lark()}"))
-        return checked.lark()
+            self._parts.append(Part(where, string, may_outgrow="{" in pattern))
+        self._parts.append(Part(path, checked))
 
     def _note_held(self, path: str, what: str) -> None:
         self._entries.append(ReceiptEntry(path, Enforcement.GRAMMAR, what))
@@ -426,15 +381,6 @@ class TurnBuilder:
         name = f"part_{len(self._subgrammars)}"
         self._subgrammars.append({"name": name, "lark_grammar": lark})
         return f"@{name}"
-
-    def _terminals(self, text: str) -> str:
-        """The text as a sequence of literals, special tokens among them by their ids."""
-        for token, token_id in self._special_tokens.items():
-            if token in text:
-                before, _, after = text.partition(token)
-                around = (self._terminals(before), f"<[{token_id}]>", self._terminals(after))
-                return " ".join(part for part in around if part)
-        return string_literal(text) if text else ""
 
     def _assemble(self, rules: list[str]) -> str:
         lark = "%llguidance {}\n" + "\n".join(dict.fromkeys(rules)) + "\n"  # tools may share some

@@ -78,13 +78,31 @@ def test_rules_allow_the_same_tokens_as_the_library_at_every_step(schema: dict[s
             theirs.accept([token])
 
 
+@pytest.mark.parametrize("number", [INTEGER, NUMBER], ids=["integer", "number"])
+def test_near_every_bound_any_number_is_written_as_the_library_writes_it(number: dict[str, Any]) -> None:
+    bounds = [0, 9, 10, 2**53 - 1, 2**53, 2**53 + 1, 9 * 10**18 - 1, 9 * 10**18, 10**19]
+    texts = [str(sign * bound) for bound in bounds for sign in (1, -1)]
+    texts += [text + fraction for text in ("0", "-0", *texts) for fraction in (".0", ".00", ".50", ".01")]
+    for text in ["-0", "00", *texts]:
+        ours, theirs = both_ways(an_object({"n": number}, required=["n"]))
+        for token in fake_tokenizer(hermes=True).encode(f'{{"n": {text}'):
+            assert mask(ours).tolist() == mask(theirs).tolist(), text
+            if token not in mask(ours):
+                break
+            ours.accept([token])
+            theirs.accept([token])
+        assert mask(ours).tolist() == mask(theirs).tolist(), text
+
+
 def test_rules_force_the_same_tokens_as_the_library() -> None:
     ours, theirs = both_ways(SCHEMAS["all required"])
     assert ours.forced_tokens() == theirs.forced_tokens() != []
 
 
 def test_what_tools_share_stands_in_the_grammar_once() -> None:
-    tools = [Tool(name, "", an_object({"n": INTEGER, "x": NUMBER}, required=["n"])) for name in ("a", "b", "c")]
+    tools = [
+        Tool(name, "", an_object({"n": STRING, "x": {"type": "null"}}, required=["n"])) for name in ("a", "b", "c")
+    ]
     source = turn_of(request(*tools), HERMES).source
     assert source is not None
     assert source.count("%json") == 2

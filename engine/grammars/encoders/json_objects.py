@@ -2,21 +2,22 @@
 
 The library reads each `%json` block for itself, and the bounds of a number take it longer than all else in a tool. So
 closed objects and unbounded lists are written as rules here, as the library would write them; what stands inside of
-them is a `%json` block each, and equal ones are one rule. Rules are named by what they say: equal ones of several
-tools have equal names.
+them is a `%json` block each, or a regex where it may be any number, and equal ones are one rule. Rules are named by
+what they say: equal ones of several tools have equal names.
 """
 
+import functools
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from engine.grammars.encoders.arguments import ArgumentsGrammar
+from engine.grammars.encoders.json_numbers import PATTERNS
 from engine.grammars.json_schema import JSON_STYLE
-from engine.grammars.literals import string_literal
-from engine.grammars.schema_walk import all_schemas
+from engine.grammars.literals import as_json, string_literal
+from engine.grammars.schema_walk import each_schema
 from engine.types import JsonObject
 
 OBJECT_KEYWORDS = frozenset({"type", "properties", "required", "additionalProperties"})
@@ -24,6 +25,7 @@ LIST_KEYWORDS = frozenset({"type", "items"})
 DEFINITIONS = "#/$defs/"
 MAX_DEPTH = 300  # of rules, each read inside the one before; more than a thousand overflow the library's stack
 MAX_COPIED = 64  # definitions that all blocks of one schema take along
+CODE_ESCAPED = frozenset(map(chr, range(0x20))) - frozenset("\b\f\n\r\t")  # JSON writes these as \uXXXX only
 RULE_NAME = re.compile(r"\b(?:object|list|members?|value)_[0-9a-f]{16}\b")
 END = string_literal("}")
 SEPARATOR, AFTER_NAME = str(JSON_STYLE["item_separator"]), str(JSON_STYLE["key_separator"])
@@ -36,7 +38,7 @@ def json_rules(schema: JsonObject) -> ArgumentsGrammar | None:
         body = writer.value({keyword: value for keyword, value in schema.items() if keyword != "$defs"})
     except _NotPlainError:
         return None
-    if _depth(body, writer.rules) > MAX_DEPTH:
+    if len(writer.rules) > MAX_DEPTH and _depth(body, writer.rules) > MAX_DEPTH:
         return None
     return ArgumentsGrammar(body, tuple(f"{name}: {rule}" for name, rule in writer.rules.items()))
 
@@ -75,7 +77,7 @@ class _Writer:
         return self._referred[reference]
 
     def _rule(self, kind: str, definition: str) -> str:
-        name = f"{kind}_{hashlib.sha256(definition.encode()).hexdigest()[:16]}"
+        name = _name(kind, definition)
         self.rules[name] = definition
         return name
 
@@ -93,7 +95,7 @@ class _Writer:
             if not is_required and rest:  # it will stand twice
                 rest = self._named(rest)
                 choices = [rest, *choices[1:]] if len(choices) == 1 else choices
-            key = string_literal(json.dumps(name, ensure_ascii=False) + AFTER_NAME)
+            key = string_literal(as_json(name) + AFTER_NAME)
             # All choices stand in line behind a required member, and in the object itself. The library reads rules as
             # it meets them, one inside the other; so it meets the last member first, and never goes deep.
             after = _after(_either(choices) if is_required else rest, may_end=may_end)
@@ -125,8 +127,24 @@ class _Writer:
                 if self._num_copied > MAX_COPIED:
                     raise _NotPlainError
         definitions = {reference.removeprefix(DEFINITIONS): needed[reference] for reference in sorted(needed)}
-        whole = {**schema, **({"$defs": definitions} if definitions else {}), "x-guidance": JSON_STYLE}
-        return self._rule("value", "%json " + json.dumps(whole, ensure_ascii=False))
+        name, block = _named_block(as_json({**schema, "$defs": definitions} if definitions else schema))
+        self.rules[name] = block
+        return name
+
+
+def _name(kind: str, definition: str) -> str:
+    return f"{kind}_{hashlib.sha256(definition.encode()).hexdigest()[:16]}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _named_block(schema: str) -> tuple[str, str]:
+    """The rule for a schema, given as text: its name, and what it says in our JSON style."""
+    if schema in PATTERNS:
+        block = f"/{PATTERNS[schema]}/"
+    else:
+        separator = "" if schema == "{}" else ", "
+        block = f'%json {schema[:-1]}{separator}"x-guidance": {as_json(JSON_STYLE)}}}'
+    return _name("value", block), block
 
 
 def _depth(body: str, rules: Mapping[str, str]) -> int:
@@ -155,7 +173,7 @@ def _either(choices: Sequence[str]) -> str:
 
 def _is_plain_object(schema: Any) -> bool:
     """Whether it is closed, and says nothing but which members it has."""
-    if not isinstance(schema, dict) or schema.get("type") != "object" or schema.keys() - OBJECT_KEYWORDS:
+    if not isinstance(schema, dict) or schema.get("type") != "object" or not schema.keys() <= OBJECT_KEYWORDS:
         return False
     members: Mapping[str, Any] = schema.get("properties", {})
     named = set(schema.get("required", ())) <= members.keys()
@@ -168,7 +186,7 @@ def _is_plain_list(schema: Any) -> bool:
 
 
 def _has_code_escape(name: str) -> bool:
-    return "\\u" in json.dumps(name, ensure_ascii=False).replace("\\\\", "")
+    return not CODE_ESCAPED.isdisjoint(name)
 
 
 def _followed(root: JsonObject, reference: str) -> Any:
@@ -177,4 +195,4 @@ def _followed(root: JsonObject, reference: str) -> Any:
 
 def _references(schema: JsonObject) -> Iterator[str]:
     """Of a schema, and of all inside it."""
-    return (each["$ref"] for _, each in all_schemas(schema, "") if "$ref" in each)
+    return (each["$ref"] for each in each_schema(schema) if "$ref" in each)

@@ -304,5 +304,5 @@ def _of_name(schema: JsonObject, key: str, own: Any) -> Any:
 
 def _json(schema: JsonObject, name: str) -> str:
     keywords = KEYWORDS["string" if name == "string" else "number"]
-    own = {key: schema[key] for key in keywords if key in schema}
+    own = {key: schema[key] for key in schema if key in keywords}
     return CheckedSchema(own if "allOf" in own else {"type": name} | own).lark()
