@@ -118,7 +118,8 @@ class ToolFormat:
     preamble: Block | None = None
     reasoning: Reasoning | None = THINK  # where the chat template has it
 
-    response_begin: str = "<tool_response>\n"  # around a tool's result, where the chat template does not know tools
+    # Around a tool's result, where the chat template does not know tools; {name} of the tool.
+    response_begin: str = "<tool_response>\n"
     response_end: str = "\n</tool_response>"
     # Shown to models whose chat template does not show tools, unless the request has a tool_display; {tools}, {example}
     # and {marker} are filled in. Of the ways that benchmarks/tool_prompts.py compares, the one with most right calls.

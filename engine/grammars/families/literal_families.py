@@ -48,11 +48,22 @@ GEMMA4 = ToolFormat(
     end="}<tool_call|>",
     separator="<|tool_call>",
     arguments=LiteralArguments(
-        values=LiteralStyle(separator=",", equals=":", true="true", false="false", null="null", quote='<|"|>'),
+        values=LiteralStyle(
+            separator=",",
+            equals=":",
+            true="true",
+            false="false",
+            null="null",
+            quote='<|"|>',
+            other_null="None",
+            sorted_keys=True,
+        ),
         equals=":",
         close="}",
     ),
     reasoning=Reasoning(begin="<|channel>thought\n", end="<channel|>"),
+    response_begin='<|tool_response>response:{name}{value:<|"|>',
+    response_end='<|"|>}<tool_response|>',
 )
 
 FUNCTION_GEMMA = ToolFormat(
