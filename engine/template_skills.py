@@ -59,7 +59,7 @@ class TemplateSkills:
 
 
 def skills_of(tokenizer: Tokenizer, family: ToolFormat) -> TemplateSkills:
-    """Renders some 20 short conversations: a few milliseconds."""
+    """Renders some 30 short conversations: a few milliseconds."""
     probe = _Probe(tokenizer, family)
     probe = replace(probe, needs_tools=not probe.rendered([USER]) and bool(probe.rendered([USER], [])))
     calls = {

@@ -154,9 +154,14 @@ def test_material_that_cannot_be_had_skips_the_test_and_says_why(
 ) -> None:
     monkeypatch.setattr(material, "CACHE", tmp_path)
     monkeypatch.setenv("PATH", "")  # where npm is not found, and so asks nobody
-    for _ in range(2):
-        with pytest.raises(pytest.skip.Exception, match="some-package"):
-            material.needed(material.NpmPackage("some-package", "1.0.0", ""))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")  # so that pip asks nobody either
+    for package in (
+        material.NpmPackage("some-package", "1.0.0", ""),
+        material.SourceFolder("some-package", "1.0.0", "", "folder"),
+    ):
+        for _ in range(2):
+            with pytest.raises(pytest.skip.Exception, match="some-package"):
+                material.needed(package)
 
 
 @pytest.mark.parametrize("vocabulary", ["gemma3", "llama2", "llama3"])

@@ -96,7 +96,7 @@ class ToolFormat:
     models: str = ""
     source: str = ""  # where the format was read
     template_signs: tuple[str, ...] = ()  # a chat template with all of these has this format
-    tokens: tuple[str, ...] = ()  # so has a model whose vocabulary has all of these, whatever its template shows
+    tokens: tuple[str, ...] = ()  # so has a model whose vocabulary has all of these, if its template writes no calls
     tekken_versions: tuple[str, ...] = ()  # so has a model whose tekken.json is of one of these
 
     marker: str  # opens the calls, and only this does; often a single special token
