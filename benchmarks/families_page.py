@@ -14,6 +14,7 @@ from benchmarks.family_walks import RESULTS
 from engine.grammars.tool_format import THINK, ToolFormat
 from engine.grammars.tool_formats import TOOL_FORMATS, format_named
 from tests import second_reading
+from tests.chat_templates import BY_VOCABULARY, NOT_OURS, TEMPLATES, ChatTemplate
 from tests.families import OWN_VOCABULARY
 from tests.second_reading import OTHERWISE, ReadOtherwise
 
@@ -44,7 +45,7 @@ FOOT = """
   one and the strings are such that it reads them (second number). *Engine*: calls of walks through the whole engine,
   with guard and parser, a small vocabulary and 13 of the suite's tool sets
   (`benchmarks/results/family_engine_walks.json`). It names the tools that a family refuses, and counts what mlx-lm's
-  parsers read otherwise: numbers of more than 53 bits, and values whose schema names no type.
+  parsers read otherwise: numbers of more than 53 bits, values whose schema names no type, and Gemma's `None`.
 
 {otherwise}
 ## What is left to the chat template
@@ -56,11 +57,15 @@ writes them, and the system message describes the tools.
 
 Special tokens that a message's text spells are not the tokens: the prompt is cut inside of them before it is encoded.
 
+{templates}
+
 ## Where there is no chat template
 
-A family is then seen from its tokens, and several may have the same: a vocabulary of Qwen 3 or 3.5 is taken for
-`hermes`, although Qwen3-Coder has the former and Qwen 3.5 writes its calls as `qwen3-coder`; DeepSeek's is taken for
-`deepseek-v3` and GLM's for `glm`. Ask for another family by its name.
+A template that writes calls in a format that is none of these has the last word: such a model is `plain`, whatever
+tokens its vocabulary has. Where there is no template, or one that writes no calls, a family is seen from its tokens,
+and several may have the same: a vocabulary of Qwen 3 or 3.5 is taken for `hermes`, although Qwen3-Coder has the former
+and Qwen 3.5 writes its calls as `qwen3-coder`; DeepSeek's is taken for `deepseek-v3` and GLM's for `glm`. Ask for
+another family by its name.
 
 {template_only}
 
@@ -74,12 +79,24 @@ Qwen3-Coder's and Seed-OSS's templates show an argument that is no string as Pyt
 own, vLLM's and mlx-lm's) read both: JSON first, Python's literals where that fails, booleans whatever their case. So
 the grammar takes both, quotes of either kind included, and each reads as the same value: what is in the model's
 prompt is what it may write. The formats write Python's words, and JSON for lists and objects. LFM2.5's template mixes
-the two in the same way. `None` for a string that may be null is null to us; those parsers read the text.
+the two in the same way, and puts strings between single quotes as they are: one with such a quote in it cannot be read,
+and a backslash in it begins one of Python's escapes, as in all parsers. `None` for a string that may be null is null to
+us; those parsers read the text.
 
 ## What earlier calls are in harmony
 
-The model writes `<|channel|>commentary to=functions.NAME`, and the grammar takes this form alone; gpt-oss's template
-and openai-harmony show earlier calls as ` to=functions.NAME<|channel|>commentary`. openai-harmony reads both.
+The model writes `<|channel|>commentary to=functions.NAME <|constrain|>json`, and the grammar takes this form alone: all
+behind the name is forced, and costs no choice. gpt-oss's template and openai-harmony show earlier calls as
+` to=functions.NAME<|channel|>commentary json`, a form that models may write too, as they may leave out `<|constrain|>`.
+openai-harmony reads all of them; here a call that was begun in another form cannot be written.
+
+## The order of Gemma 4's arguments
+
+Its templates sort the members of tools, calls and objects by their names, so its grammar has that order too, in place
+of the schema's. Null may be written as `None` too, which is what those templates make of it, and which mlx-lm's parser
+does not read. Results stand in the model's own turn, behind the calls, as
+`<|tool_response>response:NAME{value:…}<tool_response|>`. Text beside a call would be shown behind its result, so then
+the format writes text and call, and the results in a user's message.
 
 ## Ids that models write
 
@@ -118,6 +135,7 @@ def page(walks: dict[str, Any], through_engine: dict[str, Any]) -> str:
     ]
     read = "\n".join(f"- `{family.name}`: {family.source}" for family in TOOL_FORMATS)
     foot = FOOT.replace("{otherwise}", _otherwise()).replace("{template_only}", _template_only())
+    foot = foot.replace("{templates}", _templates())
     return f"{HEAD}{chr(10).join(rows)}\n\n## Where each format was read\n\n{read}\n{foot}"
 
 
@@ -164,6 +182,33 @@ def _template_only() -> str:
     seen = (each for each in TOOL_FORMATS if each.template_signs)
     *names, last = (f"`{each.name}`" for each in seen if not (each.tokens or each.tekken_versions))
     return textwrap.fill(f"{', '.join(names)} and {last} are seen from a chat template alone.", 120)
+
+
+TEMPLATES_HEAD = """## The chat templates that were verified
+
+What these templates of llama.cpp's collection show of a call is put through the grammar token for token and read back:
+one argument, several, none, other scripts, markup, all types, several calls. Where a template shows no call, or not
+so, the format's own stands in its place. White space behind the last call is no part of the turn.
+
+| template | taken for | vocabulary | calls by the template | but |
+|---|---|---|---|---|
+"""
+
+
+def _templates() -> str:
+    rows = "".join(map(_row_of_template, TEMPLATES))
+    told = " and ".join(BY_VOCABULARY)
+    others = f"Taken for `plain`, with formats of their own or none: {', '.join(NOT_OURS)}."
+    return (
+        f"{TEMPLATES_HEAD}{rows}\nOf {told}, the vocabulary alone tells the family.\n\n"
+        f"{textwrap.fill(others, 120, break_on_hyphens=False)}"
+    )
+
+
+def _row_of_template(template: ChatTemplate) -> str:
+    calls = ("none", "one", "several")[template.num_calls]
+    vocabulary = template.vocabulary or "small"
+    return f"| {template.name} | `{template.family}` | {vocabulary} | {calls} | {template.why_not} |\n"
 
 
 OTHERWISE_HEAD = """## Where mlx-lm's parsers read otherwise

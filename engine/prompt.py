@@ -15,7 +15,7 @@ from engine.errors import RequestError
 from engine.grammars.example import example_arguments
 from engine.grammars.tool_descriptions import describe_tool, describe_tools
 from engine.grammars.tool_format import ToolFormat
-from engine.template_skills import TemplateSkills, WireMessage, history_id, skills_of, wire_calls
+from engine.template_skills import TemplateSkills, WireMessage, add_response, history_id, skills_of, wire_calls
 from engine.tokenizer import Tokenizer
 from engine.tool_display import ToolDisplay, ToolPlace
 from engine.types import CustomTool, Message, OfferedTool, Request, Role, Tool, ToolCall
@@ -90,22 +90,24 @@ class _Prompt:
         options = self._parted.value(request.template_options)
         if self._skills.shows_tools:
             _refuse_display(request)
-            shown_tools = [describe_tool(tool) for tool in tools] or None
+            shown_tools = [describe_tool(tool) for tool in tools] or self._skills.no_tools
             return self._tokenizer.render(wire, shown_tools, options)
         if tools:
             place = ToolPlace.SYSTEM if request.tool_display is None else request.tool_display.place
             wire = _with_tools(wire, instructions(self._family, tools, request.tool_display), place)
-        return self._tokenizer.render(wire, None, options)
+        return self._tokenizer.render(wire, self._skills.no_tools, options)
 
     def _wire(self, messages: Iterable[Message]) -> list[WireMessage]:
         wire: list[WireMessage] = []
         ids: dict[str, str] = {}  # of the calls so far -> as the template is given them
+        names: dict[str | None, str] = {}  # of the tools that were called, by the calls' ids
         by_template, num_calls = True, 0  # of the latest calls; of those before them
         for message in _in_order_of_calls(messages):
             if message.role is Role.TOOL:
-                self._add_result(wire, message, ids, by_template=by_template)
+                self._add_result(wire, message, ids, names, by_template=by_template)
                 continue
             calls, content = message.tool_calls, message.content
+            names |= {call.id: call.name for call in calls}
             form = self._skills.calls[len(calls) > 1, bool(content)]
             # Chat templates know functions only; calls of custom tools are text to them.
             by_template = form is not None and not any(call.custom for call in calls)
@@ -127,15 +129,24 @@ class _Prompt:
         return wire
 
     def _add_result(
-        self, wire: list[WireMessage], message: Message, ids: Mapping[str, str], *, by_template: bool
+        self,
+        wire: list[WireMessage],
+        message: Message,
+        ids: Mapping[str, str],
+        names: Mapping[str | None, str],
+        *,
+        by_template: bool,
     ) -> None:
-        content = message.content or ""
+        content, name = message.content or "", names.get(message.tool_call_id, "unknown")
+        if by_template and self._skills.results_in_calls and wire and "tool_calls" in wire[-1]:
+            add_response(wire[-1], name, content)
+            return
         if self._skills.shows_results[by_template]:
             wire.append({"role": "tool", "content": content})
             if message.tool_call_id is not None:
                 wire[-1]["tool_call_id"] = ids.get(message.tool_call_id, message.tool_call_id)
             return
-        text = f"{self._family.response_begin}{content}{self._family.response_end}"
+        text = f"{self._family.response_begin.replace('{name}', name)}{content}{self._family.response_end}"
         if wire and wire[-1].get("is_result"):  # one after the other: many templates want the roles in turn
             wire[-1]["content"] += f"\n{text}"
         else:

@@ -1,8 +1,9 @@
 """What a model's own chat template can show of tools: seen by rendering examples and looking for them in the text."""
 
 import enum
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.errors import EngineError
@@ -11,11 +12,13 @@ from engine.grammars.tool_format import ToolFormat
 from engine.tokenizer import Tokenizer
 from engine.types import Tool, ToolCall
 
-NAMES, ARGUMENTS = ("toolmask_probe", "toolmask_again"), '{"text": "probe of arguments"}'
+NAMES, ARGUMENTS = ("toolmask_probe", "toolmask_again"), '{"text": "probe of arguments", "with": "another"}'
 TEXT, RESULT = "Probe of text.", "probe of a result"
 SCHEMA = {"type": "object", "properties": {"text": {"type": "string", "description": "text"}}, "required": ["text"]}
 TOOL = Tool(NAMES[0], "Probe.", SCHEMA)
 USER = {"role": "user", "content": "probe"}
+AN_ID = "\ue000"  # where a call's id stands
+RESPONSES = "tool_responses"  # of the calls' own message, where some templates look for the results
 
 WireMessage = dict[str, Any]
 
@@ -46,29 +49,41 @@ class TemplateSkills:
         tuple[bool, bool], Form | None
     ]  # (several calls, text beside them) -> how; None: not as the model does
     shows_results: Mapping[bool, bool]  # after calls that the template shows, or the format -> by the template
+    results_in_calls: bool = False  # whether the template wants results in the message of the calls that it shows
+    needs_tools: bool = False  # whether the template has to be given a list of tools, were it an empty one
+
+    @property
+    def no_tools(self) -> list[dict[str, object]] | None:
+        """What the template is given where there are none."""
+        return [] if self.needs_tools else None
 
 
 def skills_of(tokenizer: Tokenizer, family: ToolFormat) -> TemplateSkills:
-    """Renders some 20 short conversations: a few milliseconds."""
+    """Renders some 30 short conversations: a few milliseconds."""
     probe = _Probe(tokenizer, family)
+    probe = replace(probe, needs_tools=not probe.rendered([USER]) and bool(probe.rendered([USER], [])))
     calls = {
         (several, text): probe.form(several=several, text=text) for several in (False, True) for text in (False, True)
     }
-    knows_tools = calls[False, False] is not None or probe.names_results()
+    shows_tools = probe.shows_tools()
+    # A loop that takes any role as it is does not yet show that the model knows results.
+    knows_tools = shows_tools or calls[False, False] is not None or probe.names_results()
     results = {
         True: knows_tools and probe.shows_result(calls[False, False]),
         False: knows_tools and probe.shows_result(None),
     }
-    return TemplateSkills(probe.shows_tools(), calls, results)
+    in_calls = probe.shows_result_in_calls(calls[False, False])
+    return TemplateSkills(shows_tools, calls, results, in_calls, probe.needs_tools)
 
 
 @dataclass(frozen=True, slots=True)
 class _Probe:
     tokenizer: Tokenizer
     family: ToolFormat
+    needs_tools: bool = False
 
     def shows_tools(self) -> bool:
-        return TOOL.name in self._rendered([USER], [describe_tool(TOOL)])
+        return TOOL.name in self.rendered([USER], [describe_tool(TOOL)])
 
     def form(self, *, several: bool, text: bool) -> Form | None:
         """The first form in which the calls come out as the family writes them."""
@@ -80,20 +95,25 @@ class _Probe:
             results = [
                 {"role": "tool", "content": RESULT, "tool_call_id": call["id"]} for call in message["tool_calls"]
             ]
-            rendered = self._rendered([USER, message, *results]) or self._rendered([USER, message])
-            before, found, _ = rendered.partition(expected)
-            if found and (not text or TEXT in before):
+            rendered = self.rendered([USER, message, *results]) or self.rendered([USER, message])
+            found = expected.search(rendered)
+            if found and (not text or TEXT in rendered[: found.start()]):
                 return form
         return None
 
-    def _shown(self, calls: tuple[ToolCall, ...]) -> str:
-        shown = self.family.shown_call
-        if not shown:
-            return self.family.write_calls(calls)
-        return "".join(shown.replace("{name}", each.name).replace("{arguments}", each.arguments) for each in calls)
+    def _shown(self, calls: tuple[ToolCall, ...]) -> re.Pattern[str]:
+        """What the calls may look like: with any ids of the family's kind, and strings in either of its quotes."""
+        family, ids = self.family, self.family.call_ids
+        if family.shown_call:
+            return re.compile("".join(re.escape(_filled(family.shown_call, each)) for each in calls))
+        with_ids = family if ids is None else replace(family, call_ids=replace(ids, written=AN_ID))
+        written = re.escape(with_ids.write_calls(calls))
+        if quotes := family.arguments.quotes:
+            written = written.replace(quotes[0], f"[{quotes}]")
+        return re.compile(written if ids is None else written.replace(AN_ID, ids.pattern))
 
     def names_results(self) -> bool:
-        """Whether the template speaks of results; a loop that takes any role as it is does not."""
+        """Whether the template speaks of results."""
         template = self.tokenizer.chat_template or ""
         return "'tool'" in template or '"tool"' in template
 
@@ -103,13 +123,28 @@ class _Probe:
         if form is not None:
             message = wire_calls((call,), None, form, self.family)
         result = {"role": "tool", "content": RESULT, "tool_call_id": history_id(call, 0, self.family)}
-        return RESULT in self._rendered([USER, message, result])
+        so_far = [USER, message, result]
+        # Some templates refuse what follows: to them, the roles are not in turn.
+        later = [*so_far, {"role": "assistant", "content": TEXT}, USER]
+        return all(RESULT in self.rendered(messages) for messages in (so_far, later))
 
-    def _rendered(self, messages: list[WireMessage], tools: list[dict[str, object]] | None = None) -> str:
+    def shows_result_in_calls(self, form: Form | None) -> bool:
+        if form is None:
+            return False
+        message = wire_calls((ToolCall("id", TOOL.name, ARGUMENTS),), None, form, self.family)
+        add_response(message, TOOL.name, RESULT)
+        return RESULT in self.rendered([USER, message])
+
+    def rendered(self, messages: list[WireMessage], tools: list[dict[str, object]] | None = None) -> str:
+        """Nothing where the template refuses the messages."""
         try:
-            return self.tokenizer.render(messages, tools)
+            return self.tokenizer.render(messages, [] if tools is None and self.needs_tools else tools)
         except EngineError:
             return ""
+
+
+def _filled(shown: str, call: ToolCall) -> str:
+    return shown.replace("{name}", call.name).replace("{arguments}", call.arguments)
 
 
 def wire_calls(
@@ -132,6 +167,11 @@ def wire_calls(
         for index, call in enumerate(calls, num_before)
     ]
     return wire
+
+
+def add_response(calls: WireMessage, name: str, content: str) -> None:
+    """A result in the message of its call, as some templates want it."""
+    calls.setdefault(RESPONSES, []).append({"name": name, "response": content})
 
 
 def history_id(call: ToolCall, index: int, family: ToolFormat) -> str:

@@ -57,12 +57,10 @@ def vocabulary_of(name: str) -> Tokenizer:
 
 
 @functools.cache
-def small_vocabulary(name: str) -> Tokenizer:
-    """A few hundred tokens, the family's among them."""
+def small_vocabulary(name: str, end: str = "<|im_end|>") -> Tokenizer:
+    """A few hundred tokens, the family's among them, and one that ends a turn."""
     family = FAMILIES[name]
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=Backend.from_str(fake_tokenizer().backend_json()), eos_token="<|im_end|>"
-    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=Backend.from_str(fake_tokenizer().backend_json()), eos_token=end)
     tokens = [*family.tokens, *TAGS, *MORE_TOKENS.get(name, ())]
     fast.backend_tokenizer.add_tokens([AddedToken(text, special=True, normalized=False) for text in tokens])
     return Tokenizer(fast)
@@ -136,6 +134,16 @@ class Setting:
         except MatcherError:
             return False
         return matcher.is_accepting
+
+
+class OfModel(Setting):
+    """A setting with a vocabulary of its own."""
+
+    own: Tokenizer
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.own
 
 
 @dataclass(frozen=True)

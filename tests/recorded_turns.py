@@ -44,6 +44,35 @@ CLOCK = Tool("get_time", "The time in a zone.", {"type": "object", "properties":
 PARIS: tuple[str, dict[str, Any]] = ("get_weather", {"city": "Paris"})
 PARIS_3: tuple[str, dict[str, Any]] = ("get_weather", {"city": "Paris", "days": 3})
 CET: tuple[str, dict[str, Any]] = ("get_time", {"zone": "CET"})
+STORE = Tool(
+    "store",
+    "Keeps things.",
+    {
+        "type": "object",
+        "properties": {
+            "text": STRING,
+            "count": {"type": "integer"},
+            "ratio": {"type": "number"},
+            "yes": {"type": "boolean"},
+            "no": {"type": "boolean"},
+            "nothing": {"type": "null"},
+            "maybe": {"anyOf": [STRING, {"type": "null"}]},
+            "tags": {"type": "array"},
+            "at": {"type": "object"},
+        },
+    },
+)
+ALL_TYPES: dict[str, Any] = {
+    "text": '日本 "naïve" it\'s\n</x> {y} 😀',
+    "count": -3,
+    "ratio": 2.5,
+    "yes": True,
+    "no": False,
+    "nothing": None,
+    "maybe": None,
+    "tags": ["a", 1, True, None, ["it's", {}]],
+    "at": {"k": "v", "l": {"m": [False]}},
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +104,7 @@ RECORDED = (
     ),
     RecordedTurn(
         SMOLLM3,
-        '<think>\n\n</think>\n<tool_call>{"name": "get_weather", "arguments": {"city": "Paris"}}</tool_call>',
+        '<think>\n\n</think>\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>',
         (PARIS,),
     ),
     RecordedTurn(

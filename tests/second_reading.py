@@ -44,6 +44,8 @@ HARD = {
     "pythonic": r"<\|tool_call",
 }
 
+UNREAD_WORDS = {"gemma4": "None"}  # for null, as the template has it: the parser knows null alone
+
 
 @dataclass(frozen=True)
 class ReadOtherwise:

@@ -16,44 +16,14 @@ from engine.prompt import render_prompt
 from engine.tekken import SPECIAL_TOKENS
 from engine.template_skills import Form, TemplateSkills, skills_of
 from engine.tokenizer import Tokenizer
-from engine.types import Message, Request, Role, Tool, ToolCall, ToolChoice
+from engine.types import Message, Request, Role, ToolCall, ToolChoice
 from tests import material
 from tests.fakes import fake_tokenizer
-from tests.families import FAMILIES, Setting, reading_of
+from tests.families import FAMILIES, OfModel, Setting, reading_of
 from tests.material import real_templates, real_tokenizer
-from tests.recorded_turns import CET, CLOCK, PARIS_3, WEATHER
+from tests.recorded_turns import ALL_TYPES, CET, CLOCK, PARIS_3, STORE, WEATHER
 
 USER = Message(Role.USER, "The weather in Paris?")
-STRING = {"type": "string"}
-STORE = Tool(
-    "store",
-    "Keeps things.",
-    {
-        "type": "object",
-        "properties": {
-            "text": STRING,
-            "count": {"type": "integer"},
-            "ratio": {"type": "number"},
-            "yes": {"type": "boolean"},
-            "no": {"type": "boolean"},
-            "nothing": {"type": "null"},
-            "maybe": {"anyOf": [STRING, {"type": "null"}]},
-            "tags": {"type": "array"},
-            "at": {"type": "object"},
-        },
-    },
-)
-ALL_TYPES: dict[str, Any] = {
-    "text": '日本 "naïve" it\'s\n</x> {y} 😀',
-    "count": -3,
-    "ratio": 2.5,
-    "yes": True,
-    "no": False,
-    "nothing": None,
-    "maybe": None,
-    "tags": ["a", 1, True, None, ["it's", {}]],
-    "at": {"k": "v", "l": {"m": [False]}},
-}
 CALLS = (("store", ALL_TYPES), CET)
 
 
@@ -184,9 +154,14 @@ def test_material_that_cannot_be_had_skips_the_test_and_says_why(
 ) -> None:
     monkeypatch.setattr(material, "CACHE", tmp_path)
     monkeypatch.setenv("PATH", "")  # where npm is not found, and so asks nobody
-    for _ in range(2):
-        with pytest.raises(pytest.skip.Exception, match="some-package"):
-            material.needed(material.NpmPackage("some-package", "1.0.0", ""))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")  # so that pip asks nobody either
+    for package in (
+        material.NpmPackage("some-package", "1.0.0", ""),
+        material.SourceFolder("some-package", "1.0.0", "", "folder"),
+    ):
+        for _ in range(2):
+            with pytest.raises(pytest.skip.Exception, match="some-package"):
+                material.needed(package)
 
 
 @pytest.mark.parametrize("vocabulary", ["gemma3", "llama2", "llama3"])
@@ -252,16 +227,6 @@ def test_calls_as_mistral_common_encodes_them_are_accepted_token_for_token(name:
         assert matcher.is_terminated or matcher.validate([end]) == 1
         read.append(reading_of(setting.read(turn)).calls)
     assert read == [(PARIS_3,), (PARIS_3, ("get_time", {"zone": '日本 "x"'}))]
-
-
-class OfModel(Setting):
-    """A setting with a vocabulary of its own."""
-
-    own: Tokenizer
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return self.own
 
 
 @each_model

@@ -42,6 +42,8 @@ def second_look(walk: Walk) -> bool:
         return False
     if second_reading.is_hard(family.name, walk.reading.said):
         return False
+    if (word := second_reading.UNREAD_WORDS.get(family.name)) and word in walk.text:
+        return False
     assert second_reading.read(family.name, walk.text, WALK_TOOLS) == list(calls), walk.text
     return True
 

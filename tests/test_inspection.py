@@ -16,7 +16,7 @@ def test_an_inspection_names_family_reason_markers_reasoning_ends_and_shows_a_co
     text = inspection(fake_tokenizer(hermes=True, reasons=True))
     for part in (
         "family:           hermes (",
-        "because:          the chat template has '<tool_call>'",
+        "because:          the chat template has '<tool_call>",
         "markers:          opens '<tool_call>' (token ",
         "tool training:    yes",
         "earlier calls:    by the template (arguments as object); results by the template",

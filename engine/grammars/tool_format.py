@@ -96,7 +96,7 @@ class ToolFormat:
     models: str = ""
     source: str = ""  # where the format was read
     template_signs: tuple[str, ...] = ()  # a chat template with all of these has this format
-    tokens: tuple[str, ...] = ()  # so has a model whose vocabulary has all of these, whatever its template shows
+    tokens: tuple[str, ...] = ()  # so has a model whose vocabulary has all of these, if its template writes no calls
     tekken_versions: tuple[str, ...] = ()  # so has a model whose tekken.json is of one of these
 
     marker: str  # opens the calls, and only this does; often a single special token
@@ -118,7 +118,8 @@ class ToolFormat:
     preamble: Block | None = None
     reasoning: Reasoning | None = THINK  # where the chat template has it
 
-    response_begin: str = "<tool_response>\n"  # around a tool's result, where the chat template does not know tools
+    # Around a tool's result, where the chat template does not know tools; {name} of the tool.
+    response_begin: str = "<tool_response>\n"
     response_end: str = "\n</tool_response>"
     # Shown to models whose chat template does not show tools, unless the request has a tool_display; {tools}, {example}
     # and {marker} are filled in. Of the ways that benchmarks/tool_prompts.py compares, the one with most right calls.

@@ -3,6 +3,7 @@
 The order is that of detection: of two whose signs are all there, the first one counts.
 """
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -59,6 +60,10 @@ TOOL_FORMATS = (
     PLAIN,
 )
 
+# Two of a template's strings with nothing between them in what it renders, and quotes that a string escapes.
+JOINED = re.compile(r"""["']\s*(?:-\}\}\s*\{\{-?|\}\}\s*\{\{-)\s*["']""")
+OWN_CALLS = "tool_calls"  # of a message: a template that reads them writes calls in a format of its own
+
 
 @dataclass(frozen=True, slots=True)
 class Detected:
@@ -71,13 +76,16 @@ class Detected:
 def detect(chat_template: str | None, vocabulary: Collection[str] = (), tekken_version: str | None = None) -> Detected:
     """The family whose signs are in the chat template; else the one whose tokens are in the vocabulary; else plain.
 
-    vocabulary: the spellings of the added tokens. tekken_version: of the tokenizer, where it came as tekken.json; of
-    Mistral's formats, it tells more than the vocabulary.
+    A template that writes calls in a way that is no family's has the last word: models of other formats share the
+    tokens of ours. vocabulary: the spellings of the added tokens. tekken_version: of the tokenizer, where it came as
+    tekken.json; of Mistral's formats, it tells more than the vocabulary.
     """
-    template = (chat_template or "").replace("\\n", "\n")  # as it stands in Jinja's strings
+    template = _as_rendered(chat_template or "")
     for family in TOOL_FORMATS:
         if family.template_signs and all(sign in template for sign in family.template_signs):
             return Detected(family, f"the chat template has {' and '.join(map(repr, family.template_signs))}")
+    if OWN_CALLS in template:
+        return Detected(PLAIN, "the chat template writes calls in a format that is no family's here")
     for family in TOOL_FORMATS:
         if tekken_version in family.tekken_versions:
             return Detected(family, f"tekken.json is of version {tekken_version}")
@@ -85,6 +93,11 @@ def detect(chat_template: str | None, vocabulary: Collection[str] = (), tekken_v
         if family.tokens and all(token in vocabulary for token in family.tokens):
             return Detected(family, f"the vocabulary has {' and '.join(family.tokens)}")
     return Detected(PLAIN, "neither the chat template nor the vocabulary has the signs of a family that calls tools")
+
+
+def _as_rendered(template: str) -> str:
+    """The template with its strings nearer to what they write: newlines, quotes, neighbours joined."""
+    return JOINED.sub("", template.replace("\\n", "\n").replace('\\"', '"'))
 
 
 def format_named(name: str) -> ToolFormat:

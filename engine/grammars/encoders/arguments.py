@@ -49,6 +49,10 @@ class Arguments(Protocol):
     def text_ends(self) -> tuple[str, ...]:
         """What ends a string that is written as it is; none where strings have quotes."""
 
+    @property
+    def quotes(self) -> str:
+        """The quotes that a string may have either of, ours first; none where there is no choice."""
+
     def grammar(self, checked: CheckedSchema, *, name: str, path: str, terminals: Terminals) -> ArgumentsGrammar:
         """The arguments that satisfy the schema. name: for rules. SchemaError, by path, for what cannot be written."""
 

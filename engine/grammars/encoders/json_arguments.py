@@ -18,6 +18,10 @@ class JsonArguments:
     def text_ends(self) -> tuple[str, ...]:
         return ()
 
+    @property
+    def quotes(self) -> str:
+        return ""
+
     def grammar(self, checked: CheckedSchema, *, name: str, path: str, terminals: Terminals) -> ArgumentsGrammar:
         del name, path, terminals
         bound = longest_closing(checked.schema)

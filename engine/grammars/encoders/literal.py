@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.grammars.encoders.arguments import ArgumentsGrammar, Terminals
 from engine.grammars.encoders.literal_grammar import LiteralGrammar
-from engine.grammars.encoders.literal_reader import LiteralReader
+from engine.grammars.encoders.literal_reader import SINGLE, LiteralReader
 from engine.grammars.encoders.literal_style import LiteralStyle
 from engine.grammars.json_schema import CheckedSchema
 from engine.types import JsonObject
@@ -24,6 +24,10 @@ class LiteralArguments:
     def text_ends(self) -> tuple[str, ...]:
         return ()
 
+    @property
+    def quotes(self) -> str:
+        return f'"{SINGLE}' if self.values.mixed else ""
+
     def grammar(self, checked: CheckedSchema, *, name: str, path: str, terminals: Terminals) -> ArgumentsGrammar:
         assert isinstance(checked.schema, dict)
         rules = LiteralGrammar(self.values, checked.schema, name, terminals)
@@ -36,5 +40,5 @@ class LiteralArguments:
 
     def write(self, arguments: str) -> str:
         values: dict[str, Any] = json.loads(arguments)
-        pairs = (f"{key}{self.equals}{self.values.written(value)}" for key, value in values.items())
+        pairs = (f"{key}{self.equals}{self.values.written(value)}" for key, value in self.values.in_order(values))
         return self.values.separator.join(pairs)

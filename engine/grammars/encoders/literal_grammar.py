@@ -186,7 +186,7 @@ class LiteralGrammar:
         if kind == "array":
             return f'"[" {separator.join(self._constant(each, path) for each in value)} "]"'
         if kind == "object":
-            pairs = (self._pair(key, self._constant(each, path), path) for key, each in value.items())
+            pairs = (self._pair(key, self._constant(each, path), path) for key, each in self._style.in_order(value))
             return f'"{{" {separator.join(pairs)} "}}"'
         return string_literal(self._style.written(value))
 
@@ -238,7 +238,7 @@ class LiteralGrammar:
             self._check_keywords(schema, ["object"], path)
         required, named = schema.get("required", ()), schema.get("properties", {})
         pairs, is_required = list[str](), list[bool]()
-        for key, each in named.items():
+        for key, each in self._style.in_order(named):
             if each is not False:
                 where = child_path(child_path(path, "properties"), key)
                 pairs.append(self._pair(key, self.value(_of_name(schema, key, each), where), where, equals))

@@ -42,6 +42,10 @@ class TaggedArguments:
     def text_ends(self) -> tuple[str, ...]:
         return (self.value_end,)
 
+    @property
+    def quotes(self) -> str:
+        return ""
+
     def grammar(self, checked: CheckedSchema, *, name: str, path: str, terminals: Terminals) -> ArgumentsGrammar:
         schema = checked.schema
         assert isinstance(schema, dict)

@@ -23,7 +23,7 @@ LLAMA4 = ToolFormat(
 LFM2 = ToolFormat(
     name="lfm2",
     models="LFM2, LFM2.5",
-    source="LFM2's model card and LFM2.5's chat template",
+    source="LFM2's model card and LFM2.5-8B-A1B's chat template",
     template_signs=("<|tool_call_start|>",),
     tokens=("<|tool_call_start|>", "<|tool_call_end|>"),
     marker="<|tool_call_start|>",
@@ -39,7 +39,7 @@ LFM2 = ToolFormat(
 GEMMA4 = ToolFormat(
     name="gemma4",
     models="Gemma 4",
-    source="gemma-4's chat template",
+    source="gemma-4-31B-it's chat templates",
     template_signs=("<|tool_call>", "<tool_call|>"),
     tokens=("<|tool_call>", "<tool_call|>", '<|"|>', "<|channel>", "<channel|>"),
     marker="<|tool_call>",
@@ -48,11 +48,22 @@ GEMMA4 = ToolFormat(
     end="}<tool_call|>",
     separator="<|tool_call>",
     arguments=LiteralArguments(
-        values=LiteralStyle(separator=",", equals=":", true="true", false="false", null="null", quote='<|"|>'),
+        values=LiteralStyle(
+            separator=",",
+            equals=":",
+            true="true",
+            false="false",
+            null="null",
+            quote='<|"|>',
+            other_null="None",
+            sorted_keys=True,
+        ),
         equals=":",
         close="}",
     ),
     reasoning=Reasoning(begin="<|channel>thought\n", end="<channel|>"),
+    response_begin='<|tool_response>response:{name}{value:<|"|>',
+    response_end='<|"|>}<tool_response|>',
 )
 
 FUNCTION_GEMMA = ToolFormat(

@@ -6,7 +6,7 @@ from engine.grammars.tool_format import Reasoning, ToolFormat
 
 QWEN3_CODER = ToolFormat(
     name="qwen3-coder",
-    models="Qwen3-Coder, Qwen 3.5 and later",
+    models="Qwen3-Coder, Qwen 3.5 and later, Nemotron 3 Nano, Step 3.5",
     source="Qwen3-Coder-30B-A3B-Instruct's chat template and tool parser, and Qwen 3.5's chat template",
     template_signs=("<tool_call>", "<function=", "<parameter="),
     marker="<tool_call>",
@@ -28,7 +28,7 @@ QWEN3_CODER = ToolFormat(
 
 GLM = ToolFormat(
     name="glm",
-    models="GLM 4.5, 4.6",
+    models="GLM 4.5, 4.6, Laguna XS, Ling 3.0",
     source="the chat templates of GLM-4.5 and GLM-4.6",
     template_signs=("<arg_key>", "<arg_value>"),
     tokens=("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "<tool_call>", "</tool_call>"),
@@ -50,8 +50,8 @@ GLM = ToolFormat(
 
 GLM47 = ToolFormat(
     name="glm-4.7",
-    models="GLM 4.7 and later, which write no newlines between tags",
-    source="the chat template of GLM-4.7-Flash, as programs that render it cite it; SGLang's pull request 15520",
+    models="GLM 4.7 and later, which write no newlines between tags; Laguna S, Spark 2.5",
+    source="GLM-4.7-Flash's chat template; SGLang's pull request 15520",
     template_signs=("<arg_key>", "</arg_key><arg_value>"),
     marker="<tool_call>",
     before_arguments="",
