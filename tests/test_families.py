@@ -244,7 +244,7 @@ def test_the_receipt_says_what_a_family_cannot_do() -> None:
     auto, named = ToolChoice(), ToolChoice.named(CLOCK.name)
     one_call = "the model's format has one call a turn"
     assert details(FAMILIES["harmony"], auto) == {"parallel_tool_calls": one_call}
-    assert details(FAMILIES["llama4-pythonic"], auto) == {"tool_choice": "text cannot begin with ["}
+    assert details(FAMILIES["llama4-pythonic"], auto) == {"tool_choice": "text cannot begin with [ or <|python_start|>"}
     assert set(details(FAMILIES["llama3-json"], auto)) == {"parallel_tool_calls", "tool_choice"}
     assert details(FAMILIES["llama3-json"], named) == details(FAMILIES["hermes"], auto) == {}
 

@@ -122,6 +122,7 @@ class TurnBuilder:
         self._vetoed: list[VetoedPart] = []
         self._closing = TurnClosing()
         self._has_calls = bool(request.callable_tools)
+        self._note_text()
         self._call_rules = self._calls() if self._has_calls else []
         self._response_rules: list[str] = []
         self._response_body = self._response()
@@ -236,11 +237,11 @@ class TurnBuilder:
     def _text(self, opening: Opening, *, marker: bool) -> str:
         """Any text; marker: without the family's marker."""
         text = f"TEXT: {ANY_TEXT}"
-        if marker and self._family.calls_are_all:
-            text += f" & ~({string_literal(self._family.marker)} {ANY_TEXT})"
-        elif marker:
+        if marker and not self._family.calls_are_all:
             # Where the marker is a token, this is about its spelling: read back by a template, it would be the token.
             text += f" & ~({ANY_TEXT} {string_literal(self._spelled_marker)} {ANY_TEXT})"
+        if self._request.tools and (barred := self._family.barred_beginnings):
+            text += rf" & ~(/\s*/ ({' | '.join(map(string_literal, barred))}) {ANY_TEXT})"
         begin = self._reasoning_text(opening)
         return text if begin is None else text + f" & ~({string_literal(begin)} {ANY_TEXT})"
 
@@ -252,7 +253,7 @@ class TurnBuilder:
 
     def _calls(self) -> list[str]:
         family = self._family
-        self._note_narrowings()
+        self._note_parallel()
         one_call = not (self._request.parallel_tool_calls and family.parallel) or self._request.tool_choice.exactly_one
         more = "" if one_call else f" ({self._terminals(family.separator)} call)*"
         allowed = {tool.name for tool in self._request.callable_tools}
@@ -275,13 +276,19 @@ class TurnBuilder:
             rules.append(f"call_{position}: {header} {body}")
         return rules
 
-    def _note_narrowings(self) -> None:
-        family, mode = self._family, self._request.tool_choice.mode
-        if self._request.parallel_tool_calls and not family.parallel and not self._request.tool_choice.exactly_one:
+    def _note_parallel(self) -> None:
+        if (
+            self._request.parallel_tool_calls
+            and not self._family.parallel
+            and not self._request.tool_choice.exactly_one
+        ):
             detail = "the model's format has one call a turn"
             self._entries.append(ReceiptEntry("parallel_tool_calls", Enforcement.NARROWED, detail))
-        if family.calls_are_all and mode is ToolChoiceMode.AUTO:
-            detail = f"text cannot begin with {family.marker}"
+
+    def _note_text(self) -> None:
+        barred = self._family.barred_beginnings
+        if self._request.tools and barred and not self._must_call:
+            detail = f"text cannot begin with {' or '.join(barred)}"
             self._entries.append(ReceiptEntry("tool_choice", Enforcement.NARROWED, detail))
 
     def _with_id(self, literal: str) -> str:

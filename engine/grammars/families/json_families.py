@@ -59,6 +59,7 @@ LLAMA3 = ToolFormat(
     end="}",
     parallel=False,  # the template: "This model only supports single tool-calls at once!"
     calls_are_all=True,
+    other_markers=("<|python_tag|>",),
 )
 
 LLAMA3_PYTHON_TAG = ToolFormat(
@@ -230,6 +231,7 @@ PHI4 = ToolFormat(
     end="}",
     separator=", ",
     calls_end="]<|/tool_call|>",
+    other_markers=("functools[",),  # where a prompt tells it to call so, as vLLM's template for it does
 )
 
 GRANITE = ToolFormat(
