@@ -37,6 +37,7 @@ FOOT = """
   these, but for a vocabulary without them. What a way of writing cannot hold of a schema is refused by its path.
 - **Reasoning**: *if the template has*: the family says nothing of its own, and a model reasons so where its chat
   template names the tags. Of the others, the tags are the family's own, and count where the template names them too.
+  Behind Granite 3.3's reasoning, `<response>` and `</response>` stand around the answer, and are no part of its text.
 - **Calls**: how many a turn may have. *whole turn*: text and calls exclude each other, and text beside tools cannot
   begin as a call does: see below.
 - **Custom tools**: whether the family has a way to write raw input; where not, custom tools are refused.

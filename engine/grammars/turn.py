@@ -157,8 +157,11 @@ class TurnBuilder:
         body = self._body(opening)
         if not body:
             return None
+        answer = self._answer(opening)
         start = f"start: {_REASONING[opening]} body"
-        return self._assemble([start, *self._reasoning(opening), *body, *self._response_rules])
+        if answer:
+            start += f" | {_REASONING[opening].removesuffix('?')} answer"
+        return self._assemble([start, *self._reasoning(opening), *body, *answer, *self._response_rules])
 
     def _reasoning(self, opening: Opening) -> list[str]:
         if opening is Opening.NONE:
@@ -170,6 +173,19 @@ class TurnBuilder:
         if opening is Opening.BEFORE:
             rules.append(f"reasoning: {self._terminals(literals.begin)} reasoning_rest")
         return rules
+
+    def _answer(self, opening: Opening) -> list[str]:
+        """Text behind reasoning, and what ends it, where the family has that; not of a turn that has no free text."""
+        if not (end := self._answer_end(opening)) or self._must_call or self._response_body:
+            return []
+        text = self._text(opening, marker=bool(self._request.tools))
+        if self._begins_with_token(end):
+            return [f"answer: TEXT {self._terminals(end)}"]
+        return [text.replace("TEXT", "ANSWER", 1), f"answer[suffix={string_literal(end)}]: ANSWER"]
+
+    def _answer_end(self, opening: Opening) -> str:
+        reasoning = self._family.reasoning
+        return "" if reasoning is None or opening is Opening.NONE else reasoning.answer_end
 
     def _ended(self, name: str, end: str) -> list[str]:
         """A rule for any text before an end, and the end: the text ends as soon as the end is whole."""
@@ -242,6 +258,10 @@ class TurnBuilder:
             text += f" & ~({ANY_TEXT} {string_literal(self._spelled_marker)} {ANY_TEXT})"
         if self._request.tools and (barred := self._family.barred_beginnings):
             text += rf" & ~(/\s*/ ({' | '.join(map(string_literal, barred))}) {ANY_TEXT})"
+        if end := self._answer_end(opening):
+            assert self._family.reasoning is not None
+            text += f" & ~({ANY_TEXT} {string_literal(end)} {ANY_TEXT})"
+            text += f" & ~({string_literal(self._family.reasoning.after)} {ANY_TEXT})"
         begin = self._reasoning_text(opening)
         return text if begin is None else text + f" & ~({string_literal(begin)} {ANY_TEXT})"
 

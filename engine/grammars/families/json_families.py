@@ -105,8 +105,8 @@ MISTRAL_V3 = replace(
 
 MISTRAL_V11 = ToolFormat(
     name="mistral-v11",
-    models="Mistral with tokenizer v11: Mistral Small 3.2",
-    source="mistral-common's instruct tokenizer v11",
+    models="Mistral with tokenizer v11: Mistral Small 3.2, Magistral 2506",
+    source="mistral-common's instruct tokenizer v11; Magistral 2506's system prompt has it reason between <think> tags",
     template_signs=("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"),
     tekken_versions=("v11",),
     marker="[TOOL_CALLS]",
@@ -114,7 +114,6 @@ MISTRAL_V11 = ToolFormat(
     end="",
     separator="[TOOL_CALLS]",
     call_ids=MISTRAL_IDS,
-    reasoning=None,
 )
 
 MISTRAL = ToolFormat(
@@ -247,7 +246,7 @@ GRANITE = ToolFormat(
     end="}",
     separator=", ",
     calls_end="]",
-    reasoning=None,
+    reasoning=Reasoning(begin="<think>", end="</think>", after="<response>", answer_end="</response>"),  # of 3.3
 )
 
 GRANITE_31 = replace(
@@ -258,6 +257,7 @@ GRANITE_31 = replace(
     template_signs=("<|tool_call|>", "<|start_of_role|>tools<|end_of_role|>"),
     tokens=(),
     marker="<tool_call>",
+    reasoning=Reasoning(begin="Here is my thought process:", end="Here is my response:", after="\n\n"),  # of 3.2
 )
 
 COGITO = ToolFormat(
