@@ -5,10 +5,10 @@ import pytest
 from engine.engine import Engine
 from engine.events import Completion
 from engine.grammars.turn import build_turn
-from engine.types import DecisionOptions, Request, ToolChoice, ToolChoiceMode
+from engine.types import DecisionOptions, Grammar, Request, ToolChoice, ToolChoiceMode
 from tests.deciders import ALONE, CALL, LOOK, TEXT, TOOLS, decided, decider
-from tests.fakes import USER
-from tests.families import AUTO, FAMILIES, Setting, reading_of
+from tests.fakes import USER, fake_tokenizer
+from tests.families import AUTO, FAMILIES, Setting, compiler_of, reading_of
 from tests.recorded_turns import CLOCK, PARIS, WEATHER
 from tests.test_families import WithoutTokens, spelled
 
@@ -83,6 +83,35 @@ def test_an_answer_that_is_json_needs_a_response_format_or_words_before_it() -> 
     assert not build_turn(Request(messages=(USER,)), FAMILIES["llama3-json"], {}).receipt.entries
 
 
+OBJECT = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+NAMED = {"type": "object", "properties": {"name": OBJECT}, "required": ["name"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "schema", "response"),
+    [
+        ("llama3-json", OBJECT, '{"a": 1}'),
+        ("llama3-json", {**OBJECT, "uniqueItems": True}, '{"a": 1}'),
+        ("llama3-json", NAMED, '{"name": {"a": 1}}'),
+        ("llama3-json", {**NAMED, "additionalProperties": False}, '{"name": {"a": 1}}'),
+        ("cogito-llama", OBJECT, '{"a": 1}'),
+        ("cogito-llama", {"type": "array", "items": NAMED}, '[{"name": {"a": 1}}]'),
+        ("cogito-llama", {"type": "array", "items": OBJECT}, '[{"a": 1}]'),
+        ("llama4-pythonic", OBJECT, '{"a": 1}'),
+    ],
+)
+def test_a_response_may_begin_with_the_bracket_that_calls_begin_with(name: str, schema: object, response: str) -> None:
+    """F21: both hold; a lexer that reads on through the call's marker must not take the response away."""
+    family, tokenizer = FAMILIES[name], fake_tokenizer()
+    asked = Request(messages=(USER,), tools=(WEATHER,), response=Grammar.json_schema(schema))
+    turn = build_turn(asked, family, tokenizer.unspellable)
+    for text in (response, family.write_call("get_weather", '{"city": "Paris"}')):
+        matcher = turn.compile(compiler_of(tokenizer))
+        assert matcher is not None
+        matcher.accept(tokenizer.encode_parts(["", text]))
+        assert matcher.is_accepting, text
+
+
 # The decision between call and text.
 
 
@@ -99,3 +128,15 @@ def answered_in_llama3(p: float, decision: DecisionOptions) -> Completion:
     loaded = decider({"": {'{"': p, "Y": 1 - p}, '{"': {"type": 1.0}}, hermes=False)
     with Engine(loaded, config=ALONE, tool_format="llama3-json") as engine:
         return engine.chat([USER], decision=decision, tools=TOOLS, max_tokens=60)
+
+
+def test_beside_a_response_the_whole_marker_is_what_tells_a_call() -> None:
+    """F21: the response may begin with `{` too."""
+    loaded = decider({"": {'{"': 1.0}, '{"': {"a": 1.0}, '{"a': {'":': 1.0}, '{"a":': {" ": 1.0}}, hermes=False)
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    asked = Request(messages=(USER,), tools=TOOLS, response=Grammar.json_schema(schema), decision=LOOK, max_tokens=60)
+    with Engine(loaded, config=ALONE, tool_format="llama3-json") as engine:
+        completion = engine.submit(asked).completion()
+    assert decided(completion).p_call < 1e-9
+    assert (completion.text or "").startswith('{"a": ')
+    assert completion.tool_calls == ()

@@ -8,11 +8,15 @@ response    the response alone, or a call instead of it
 Each of them may follow a block of reasoning, which ends where its end tag is whole; or begin inside of one, where the
 prompt has opened it.
 
-Calls begin with the family's marker. Beside a response they can only be the whole turn, and the response cannot begin
-so: one look at the turn's start tells which it is, and a marker inside the response is the response's own.
+Calls begin with the family's marker. Where that may begin a text, no text beside tools begins with its first character:
+models write such calls in more spellings than one. Behind reasoning, text may have an end of its own, in some families.
+
+Beside a response, calls can only be the whole turn, and it cannot begin so: one look at the turn's start tells
+which it is, and a marker inside the response is the response's own.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -219,10 +223,22 @@ class TurnBuilder:
         if self._must_call:
             start = [f"body: {marker} calls"]
         elif response:
-            start = [f"body: {begin} {response} | {marker} calls"]
+            start = [f"body: {begin} {response} | {self._marker_beside_json} calls"]
         else:
             start = self._text_then_calls(marker, opening)
         return [*start, *self._call_rules]
+
+    @property
+    def _marker_beside_json(self) -> str:
+        """A marker that is JSON in the response's own lexemes: the lexer is greedy, and goes on through longer ones."""
+        if not self._family.calls_are_all:
+            return self._terminals(self._family.marker)
+        keys = re.findall(r'"\w+": ', self._family.marker)
+        # Our own rules have a key and its sign as one, the library's as two.
+        is_one = any(string_literal(key) in rule for key in keys for rule in self._response_rules)
+        key = r'"\w+": ' if is_one else r'"\w+"|: '
+        pieces = re.findall(rf"[\[{{]|{key}|.+", self._family.marker)
+        return " ".join(map(self._terminals, pieces))
 
     def _text_then_calls(self, marker: str, opening: Opening) -> list[str]:
         text = self._text(opening, marker=True)

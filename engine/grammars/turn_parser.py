@@ -94,8 +94,9 @@ class TurnParser:
         """
         text, self._buffer = self._marks.spelled(self._buffer), ""
         is_tag = self._family.text_begin and self._state == TurnParser._start
-        is_call = self._has_calls and self._state == TurnParser._start and self._family.calls_are_all
-        is_text = self.in_text and not is_tag and not is_call and not (cut and self._has_response and self._has_calls)
+        is_call = self._state == TurnParser._start and self._family.calls_are_all and not self._has_response
+        is_cut = is_call or (cut and self._has_response)
+        is_text = self.in_text and not is_tag and not (is_cut and self._has_calls)
         return [TextDelta(text)] if text and is_text else []
 
     def _run(self) -> list[ParsedEvent]:
