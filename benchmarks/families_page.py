@@ -22,8 +22,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "families.md"
 HEAD = """# Tool formats by model family
 
 A model calls tools best in the format that it was trained on. Each family is one frozen `ToolFormat` object, which the
-grammar and the parser both read, and one recorded turn in the tests. `toolmask inspect MODEL` says which family a model
-is taken for and why; `Engine(tool_format="NAME")` and `toolmask serve --tool-format NAME` choose another.
+grammar and the parser both read, and one example of a turn in the tests. `toolmask inspect MODEL` says which family a
+model is taken for and why; `Engine(tool_format="NAME")` and `toolmask serve --tool-format NAME` choose another.
 
 This page is written by `python -m benchmarks.families_page`; change the objects, not the page.
 
@@ -34,11 +34,13 @@ FOOT = """
 - **Arguments**: `json` is one JSON object. `tagged` writes strings as they are between tags and other values as JSON: a
   string cannot contain the family's own close tag, and an argument that may be a string or a number, list or object is
   refused, because both would read alike. A string that may also be null or a boolean cannot be the word for it.
-  `literal` is Python's or Gemma's notation. What a way of writing cannot hold of a schema is refused by its path.
+  `literal` is Python's or Gemma's notation. Gemma's strings stand between two tokens, and may contain what spells
+  these, but for a vocabulary without them. What a way of writing cannot hold of a schema is refused by its path.
 - **Reasoning**: *if the template has*: the family says nothing of its own, and a model reasons so where its chat
   template names the tags. Of the others, the tags are the family's own, and count where the template names them too.
-- **Calls**: how many a turn may have. *whole turn*: text and calls exclude each other, and text cannot begin as a call
-  does.
+  Behind Granite 3.3's reasoning, `<response>` and `</response>` stand around the answer, and are no part of its text.
+- **Calls**: how many a turn may have. *whole turn*: text and calls exclude each other, and text beside tools cannot
+  begin as a call does: see below.
 - **Custom tools**: whether the family has a way to write raw input; where not, custom tools are refused.
 - **Verified with**: the vocabulary, and random walks through its grammar (`benchmarks/results/families.json`): every
   complete call is of an offered tool, satisfies its schema and is read back, also by mlx-lm's own parser where it has
@@ -65,7 +67,8 @@ A template that writes calls in a format that is none of these has the last word
 tokens its vocabulary has. Where there is no template, or one that writes no calls, a family is seen from its tokens,
 and several may have the same: a vocabulary of Qwen 3 or 3.5 is taken for `hermes`, although Qwen3-Coder has the former
 and Qwen 3.5 writes its calls as `qwen3-coder`; DeepSeek's is taken for `deepseek-v3` and GLM's for `glm`. Ask for
-another family by its name.
+another family by its name. Without a template a model takes prompts of text or tokens; messages, and so tools, need
+one, and are refused.
 
 {template_only}
 
@@ -82,6 +85,24 @@ prompt is what it may write. The formats write Python's words, and JSON for list
 the two in the same way, and puts strings between single quotes as they are: one with such a quote in it cannot be read,
 and a backslash in it begins one of Python's escapes, as in all parsers. `None` for a string that may be null is null to
 us; those parsers read the text.
+
+## Calls in other spellings
+
+Where a call begins as text may (`llama3-json`, `llama4-pythonic`, `cogito-llama`), models write it in more spellings
+than their template shows: Llama 3 also writes `{"type": "function", "name": …`, `{"name":"…` and JSON on several lines
+(vLLM's issue 46863). Beside tools, text of these families cannot begin with the call's first character, `{` or `[`,
+whatever blanks stand before it; behind that character, only a call in the family's spelling follows. Nor can text begin
+with `<|python_tag|>` and `<|python_start|>` (vLLM's issue 16214). So no call comes out as text, with `auto` or `none`.
+
+The cost is an answer that is bare JSON: beside tools in `auto`, a model that begins one with `{` is led into a call.
+An answer behind a word, or in a Markdown fence, is free; for JSON, ask by `response_format`, which stands beside tools,
+or leave the tools out. A text that begins with a list, a link or a footnote in brackets is barred likewise where `[`
+opens calls. The receipt says what text cannot begin with.
+
+Phi-4-mini writes `<|tool_call|>[…]<|/tool_call|>` where its own prompt format shows it tools between `<|tool|>` and
+`<|/tool|>`. vLLM's template for it has it write `functools[…]`, which is all that vLLM's and SGLang's parsers read.
+Which of the two the weights would rather write was not tried. The format takes the former alone; text of `phi4-mini`
+beside tools cannot begin with `functools[`, though it may have that in its midst.
 
 ## What earlier calls are in harmony
 
@@ -108,8 +129,9 @@ so that no two are alike. It is made anew from the messages: the ids that caller
 ## Adding a family
 
 A family is one object in `engine/grammars/families`, its name in the rows of `engine/grammars/tool_formats.py`, and one
-recorded turn in `tests/recorded_turns.py`. Grammar, parser, prompt, `toolmask inspect`, this page and the tests read
-these alone. `git log -p -S'name="cogito-llama"' -- engine tests` shows all that the last one took.
+turn in `tests/recorded_turns.py`: an example in the form that the source of the format shows, not a model's own output.
+Grammar, parser, prompt, `toolmask inspect`, this page and the tests read these alone. All five files that the last one
+took, 25 lines, are shown by `git log -p --pickaxe-all -S'name="cogito-llama"' -- engine tests`.
 
 ## A case that goes wrong
 

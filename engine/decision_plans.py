@@ -46,7 +46,7 @@ class DecisionPlans:
         options = request.decision or DecisionOptions()
         plan = DecisionPlan(
             self._opening(request),
-            reasoning_tags("", self._family.marker, self._tokenizer).end,
+            reasoning_tags("", self._marker(request), self._tokenizer).end,
             options,
             prior,
             must_call=must_call,
@@ -75,7 +75,11 @@ class DecisionPlans:
     def _opening(self, request: Request) -> CallOpening:
         if self._is_free:
             return CallOpening((), (self._tokenizer.unspellable[self._family.marker],))
-        return call_opening(self._family, request.callable_tools, self._tokenizer)
+        return call_opening(self._family, request.callable_tools, self._tokenizer, self._marker(request))
+
+    def _marker(self, request: Request) -> str:
+        """What tells a call from text; a response may begin with more of a call's marker than free text may."""
+        return self._family.sign if request.response is None else self._family.marker
 
     def _paths(self, request: Request) -> tuple[ToolPath, ...]:
         return tuple(tool_path(self._family, tool, self._tokenizer) for tool in request.callable_tools)

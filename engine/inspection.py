@@ -33,14 +33,25 @@ def inspection(tokenizer: Tokenizer, family: ToolFormat | None = None) -> str:
         "markers": _markers(family, tokenizer),
         "arguments": type(family.arguments).__name__.removesuffix("Arguments").lower(),
         "calls a turn": "several" if family.parallel else "one",
+        **_of_template(family, tokenizer, skills),
+        "ends a turn": ", ".join(sorted(repr(tokenizer.decode([token])) for token in tokenizer.eos_ids)) or "nothing",
+    }
+    lines = [f"{name + ':':18}{fact}" for name, fact in facts.items()]
+    return "\n".join([*lines, "", *_example(tokenizer, family, skills)])
+
+
+def _of_template(family: ToolFormat, tokenizer: Tokenizer, skills: TemplateSkills) -> dict[str, str]:
+    """What only a chat template tells."""
+    if tokenizer.chat_template is None:
+        return {
+            "chat template": "none: requests of messages are refused, with tools or without; bare prompts are taken"
+        }
+    return {
         "tool training": _training(skills),
         "earlier calls": _earlier(skills),
         "reasoning": _reasoning(family, tokenizer),
-        "ends a turn": ", ".join(sorted(repr(tokenizer.decode([token])) for token in tokenizer.eos_ids)) or "nothing",
         "template options": ", ".join(sorted(tokenizer.template_options)) or "none",
     }
-    lines = [f"{name + ':':18}{fact}" for name, fact in facts.items()]
-    return "\n".join([*lines, "", "A conversation as the model reads it:", "", *_example(tokenizer, family, skills)])
 
 
 def _markers(family: ToolFormat, tokenizer: Tokenizer) -> str:
@@ -73,8 +84,11 @@ def _reasoning(family: ToolFormat, tokenizer: Tokenizer) -> str:
 
 
 def _example(tokenizer: Tokenizer, family: ToolFormat, skills: TemplateSkills) -> list[str]:
+    call = ["A call as the model writes it:", "", family.write_call(CALL.name, CALL.arguments)]
+    if tokenizer.chat_template is None:
+        return call
     try:
         text = render_text(Request(messages=CONVERSATION, tools=(TOOL,)), family, tokenizer, skills)
     except EngineError as error:
-        return [f"(cannot be rendered: {error})", "", family.write_call(CALL.name, CALL.arguments)]
-    return text.splitlines()
+        return [f"A conversation with tools cannot be rendered: {error}", "", *call]
+    return ["A conversation as the model reads it:", "", *text.splitlines()]

@@ -1,4 +1,7 @@
-"""One real turn of each family, as its maker's page or template has it: a family is an object and one of these."""
+"""One turn of each family, in the form that its maker's page or template shows: a family is an object and one of these.
+
+They are examples made for the tests' tools, recorded here once; no model has written them.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +80,7 @@ ALL_TYPES: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class RecordedTurn:
-    """A turn with special tokens spelled as they stand in the vocabulary, and what it means."""
+    """An example of a turn with special tokens spelled as they stand in the vocabulary, and what it means."""
 
     family: ToolFormat
     text: str

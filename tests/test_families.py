@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine.errors import GrammarError
+from engine.errors import GrammarError, SchemaError
 from engine.grammars.encoders.literal import LiteralArguments
 from engine.grammars.encoders.tagged import TaggedArguments
 from engine.grammars.tool_format import Opening, ToolFormat
@@ -74,15 +74,21 @@ def test_the_format_writes_calls_as_the_recorded_turn_has_them(turn: RecordedTur
 
 
 def raw_end(family: ToolFormat) -> str:
-    """What ends a string that the family writes as it is, and so cannot be in it; nothing where strings are escaped."""
+    """What ends a string that the family writes as it is; nothing where strings are escaped."""
     if isinstance(family.arguments, TaggedArguments):
         return family.arguments.close_tag
     return family.arguments.values.quote if isinstance(family.arguments, LiteralArguments) else ""
 
 
-def hostile_strings(family: ToolFormat) -> list[str]:
-    """Every family's markers, and what is hard for any of them; not the family's own close tag."""
-    close = raw_end(family)
+def unwritable(setting: Setting) -> str:
+    """What no string can contain: a tagged family's own close tag, and a quote around raw strings that is no token."""
+    end, is_tagged = raw_end(setting.family), isinstance(setting.family.arguments, TaggedArguments)
+    return end if is_tagged or end not in setting.tokenizer.unspellable else ""
+
+
+def hostile_strings(setting: Setting) -> list[str]:
+    """Every family's markers and quotes, and what is hard for any of them, but for what is unwritable."""
+    close = unwritable(setting)
     markers = {text.strip() for each in TOOL_FORMATS for text in each.literals if text.strip()}
     texts = [
         *sorted(markers),
@@ -106,7 +112,7 @@ def hostile_strings(family: ToolFormat) -> list[str]:
 def test_strings_of_markup_survive_as_arguments(family: ToolFormat) -> None:
     """F20, F23, F24: all but a tagged family's own close tag."""
     setting = Setting(family, (WEATHER,), choice=ToolChoice.named("get_weather"))
-    for text in hostile_strings(family):
+    for text in hostile_strings(setting):
         tokens = spelled_call(setting, text)
         assert setting.accepts(tokens), text
         assert reading_of(setting.read(tokens)).calls == (("get_weather", {"city": text}),), text
@@ -131,6 +137,46 @@ def spelled(tokenizer: Tokenizer, letter: str) -> list[int]:
     return [by_bytes[bytes([byte])] for byte in letter.encode()]
 
 
+RAW_QUOTES = [family for family in TOOL_FORMATS if raw_end(family) and isinstance(family.arguments, LiteralArguments)]
+each_with_raw_quotes = pytest.mark.parametrize("family", RAW_QUOTES, ids=lambda family: family.name)
+
+
+@each_with_raw_quotes
+def test_a_quote_that_is_spelled_in_a_string_does_not_end_it(family: ToolFormat) -> None:
+    """F20: the quote is a token of the vocabulary, and its spelling in ordinary tokens is text; constants too."""
+    quote = raw_end(family)
+    texts = [f"a{quote}b", quote, f"{quote}{quote}", f"{quote},days:3}}<tool_call|>", f"{quote}}}<end_function_call>"]
+    city = {"anyOf": [{"enum": texts}, {"type": "string", "minLength": 60}]}
+    tool = Tool("get_weather", "", {"type": "object", "properties": {"city": city}, "required": ["city"]})
+    for tools, wanted in (((WEATHER,), texts), ((tool,), [*texts, f"{quote}{'x' * 60}"])):
+        setting = Setting(family, tools, choice=ToolChoice.named("get_weather"))
+        assert unwritable(setting) == ""
+        for text in wanted:
+            tokens = spelled_call(setting, text)
+            assert setting.accepts(tokens), text
+            assert reading_of(setting.read(tokens)).calls == (("get_weather", {"city": text}),), text
+    only = Tool("get_weather", "", {**(tool.parameters or {}), "properties": {"city": {"const": f"a{quote}b"}}})
+    setting = Setting(family, (only,), choice=ToolChoice.named("get_weather"))
+    matcher, written = setting.matcher(), list[int]()
+    while forced := [token for token in matcher.forced_tokens() if token not in setting.tokenizer.eos_ids]:
+        matcher.accept(forced)
+        written += forced
+    assert reading_of(setting.read(written)).calls == (("get_weather", {"city": f"a{quote}b"}),)
+
+
+@each_with_raw_quotes
+def test_a_quote_that_is_no_token_cannot_be_in_a_string_and_the_receipt_says_so(family: ToolFormat) -> None:
+    """The one thing besides tagged families' close tags that no string holds; a constant with it is refused."""
+    setting, quote = WithoutTokens(family, (WEATHER,), choice=ToolChoice.named("get_weather")), raw_end(family)
+    assert unwritable(setting) == quote
+    assert not setting.accepts(setting.encode(family.write_call("get_weather", json.dumps({"city": f"a{quote}b"}))))
+    details = {entry.path: entry.detail for entry in setting.turn.receipt.entries}
+    assert details["tools[0].parameters.properties.city"] == f"strings cannot contain {quote}"
+    constant = Tool("f", "", {"type": "object", "properties": {"city": {"const": quote}}})
+    with pytest.raises(SchemaError, match="ends a string"):
+        _ = WithoutTokens(family, (constant,)).turn
+
+
 class WithoutTokens(Setting):
     """A vocabulary that has none of the families' tokens: theirs is a family that was asked for by name."""
 
@@ -141,11 +187,14 @@ class WithoutTokens(Setting):
 
 @each_family
 def test_strings_inside_of_objects_survive_where_markers_are_text(family: ToolFormat) -> None:
-    """F20: also a tagged family's own close tag, which only an argument that is a string cannot contain."""
+    """F20: also a tagged family's own close tag, which only an argument that is a string cannot contain.
+
+    Not the quote around raw strings, which is no token here: what is said of it has a test of its own.
+    """
     parameters = {"type": "object", "properties": {"at": {"type": "object"}}}
     setting = WithoutTokens(family, (Tool("store", "", parameters),), choice=ToolChoice.named("store"))
     matcher, is_tagged = setting.matcher(), isinstance(family.arguments, TaggedArguments)
-    for text in [*hostile_strings(family), *([raw_end(family)] if is_tagged else [])]:
+    for text in [*hostile_strings(setting), *([raw_end(family)] if is_tagged else [])]:
         arguments = {"at": {"text": [text, 1]}}
         tokens = setting.encode(family.write_call("store", json.dumps(arguments, ensure_ascii=False)))
         assert matcher.validate(tokens) == len(tokens), text
@@ -244,7 +293,7 @@ def test_the_receipt_says_what_a_family_cannot_do() -> None:
     auto, named = ToolChoice(), ToolChoice.named(CLOCK.name)
     one_call = "the model's format has one call a turn"
     assert details(FAMILIES["harmony"], auto) == {"parallel_tool_calls": one_call}
-    assert details(FAMILIES["llama4-pythonic"], auto) == {"tool_choice": "text cannot begin with ["}
+    assert details(FAMILIES["llama4-pythonic"], auto) == {"tool_choice": "text cannot begin with [ or <|python_start|>"}
     assert set(details(FAMILIES["llama3-json"], auto)) == {"parallel_tool_calls", "tool_choice"}
     assert details(FAMILIES["llama3-json"], named) == details(FAMILIES["hermes"], auto) == {}
 

@@ -10,6 +10,7 @@ from engine.grammars.tool_formats import HERMES, PLAIN, TOOL_FORMATS, detect, fo
 from engine.inspection import inspection
 from engine.types import Request
 from tests.fakes import CALCULATE, REQUIRED, USER, fake_loaded, fake_that_writes, fake_tokenizer
+from tests.material import real_tokenizer
 
 
 def test_an_inspection_names_family_reason_markers_reasoning_ends_and_shows_a_conversation() -> None:
@@ -35,6 +36,29 @@ def test_an_inspection_of_a_model_without_tool_training_says_so() -> None:
     assert "tool training:    none seen" in text
     assert "reasoning:        none seen" in text
     assert "(text)" in text
+
+
+def test_an_inspection_of_a_model_without_a_chat_template_says_it_once_and_claims_nothing_of_one() -> None:
+    """A tekken.json has none: who describes the tools, and how, is then nobody's to say."""
+    for tokenizer, name in ((fake_tokenizer().with_template(None), "plain"), (real_tokenizer("tekken"), "mistral")):
+        text = inspection(tokenizer.with_template(None))
+        assert f"family:           {name} (" in text
+        assert text.count("chat template:") == 1
+        assert "chat template:    none: requests of messages are refused, with tools or without" in text
+        for claim in ("tool training", "system message", "earlier calls", "reasoning:", "cannot be rendered"):
+            assert claim not in text
+        assert text.endswith(f"A call as the model writes it:\n\n{call_of(name)}")
+
+
+def call_of(name: str) -> str:
+    return format_named(name).write_call("get_weather", '{"city": "Paris"}')
+
+
+def test_an_inspection_says_why_a_template_renders_no_conversation_with_tools() -> None:
+    text = inspection(fake_tokenizer().with_template("{{ raise_exception('no tools here') }}"))
+    assert "A conversation with tools cannot be rendered: " in text
+    assert "no tools here" in text
+    assert text.endswith(call_of("plain"))
 
 
 def test_an_inspection_of_another_family_tells_what_would_have_been_detected() -> None:

@@ -18,9 +18,9 @@ class Vocabulary(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CallOpening:
-    """The fewest tokens that have the whole marker in them, as the tokenizer cuts a call.
+    """The fewest tokens that have all of what opens a call in them, as the tokenizer cuts a call.
 
-    The last one may reach beyond the marker; where that is a tool's name, there are several.
+    The last one may reach beyond that; where it reaches a tool's name, there are several.
     """
 
     stem: tuple[int, ...]
@@ -40,9 +40,8 @@ class ToolPath:
     name_at: int  # tokens before those of the name
 
 
-def call_opening(family: ToolFormat, tools: Iterable[OfferedTool], vocabulary: Vocabulary) -> CallOpening:
-    """How a call of one of the tools opens."""
-    marker = family.marker
+def call_opening(family: ToolFormat, tools: Iterable[OfferedTool], vocabulary: Vocabulary, marker: str) -> CallOpening:
+    """How a call of one of the tools opens. marker: the family's, or the beginning of it that tells a call."""
     openings = {_covering(vocabulary, _header(family, tool), marker) for tool in tools}
     stems = {opening[:-1] for opening in openings}
     if len(stems) > 1:  # the tokenizer parts the marker itself in several ways

@@ -34,6 +34,7 @@ class Reasoning(Block):
 
     history_key: str = "reasoning_content"  # of a message, where the chat template looks for it
     has_own_end: bool = True  # whether nothing but reasoning ends so
+    answer_end: str = ""  # ends the text behind the reasoning, and the turn; the model may leave it out
 
     def is_in(self, chat_template: str | None) -> bool:
         """Whether models of this chat template reason so."""
@@ -113,7 +114,10 @@ class ToolFormat:
     call_ids: CallIds | None = None
     parallel: bool = True  # whether a turn may have several calls
     shown_call: str = ""  # of earlier turns in the chat template, where that has another form; {name}, {arguments}
-    calls_are_all: bool = False  # whether calls are the whole turn: the marker counts at the turn's start only
+    # Whether calls are the whole turn: the marker counts at the turn's start only, and no text begins with its first
+    # character, whatever blanks stand before it: models write the same call in more spellings than the format's.
+    calls_are_all: bool = False
+    other_markers: tuple[str, ...] = ()  # open calls elsewhere, in other programs' formats: no text begins with them
     text_begin: str = ""
     preamble: Block | None = None
     reasoning: Reasoning | None = THINK  # where the chat template has it
@@ -125,6 +129,16 @@ class ToolFormat:
     # and {marker} are filled in. Of the ways that benchmarks/tool_prompts.py compares, the one with most right calls.
     instructions: str = EXAMPLE_FIRST
     tool_style: ToolStyle = ToolStyle.SIGNATURES
+
+    @property
+    def sign(self) -> str:
+        """With what a call begins, and no free text beside tools."""
+        return self.marker[0] if self.calls_are_all else self.marker
+
+    @property
+    def barred_beginnings(self) -> tuple[str, ...]:
+        """With what no free text begins beside tools, blanks before it or not; markers that no text has left out."""
+        return (*((self.sign,) if self.calls_are_all else ()), *self.other_markers)
 
     @property
     def literals(self) -> tuple[str, ...]:

@@ -8,11 +8,15 @@ response    the response alone, or a call instead of it
 Each of them may follow a block of reasoning, which ends where its end tag is whole; or begin inside of one, where the
 prompt has opened it.
 
-Calls begin with the family's marker. Beside a response they can only be the whole turn, and the response cannot begin
-so: one look at the turn's start tells which it is, and a marker inside the response is the response's own.
+Calls begin with the family's marker. Where that may begin a text, no text beside tools begins with its first character:
+models write such calls in more spellings than one. Behind reasoning, text may have an end of its own, in some families.
+
+Beside a response, calls can only be the whole turn, and it cannot begin so: one look at the turn's start tells
+which it is, and a marker inside the response is the response's own.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -122,6 +126,7 @@ class TurnBuilder:
         self._vetoed: list[VetoedPart] = []
         self._closing = TurnClosing()
         self._has_calls = bool(request.callable_tools)
+        self._note_text()
         self._call_rules = self._calls() if self._has_calls else []
         self._response_rules: list[str] = []
         self._response_body = self._response()
@@ -156,8 +161,11 @@ class TurnBuilder:
         body = self._body(opening)
         if not body:
             return None
+        answer = self._answer(opening)
         start = f"start: {_REASONING[opening]} body"
-        return self._assemble([start, *self._reasoning(opening), *body, *self._response_rules])
+        if answer:
+            start += f" | {_REASONING[opening].removesuffix('?')} answer"
+        return self._assemble([start, *self._reasoning(opening), *body, *answer, *self._response_rules])
 
     def _reasoning(self, opening: Opening) -> list[str]:
         if opening is Opening.NONE:
@@ -169,6 +177,19 @@ class TurnBuilder:
         if opening is Opening.BEFORE:
             rules.append(f"reasoning: {self._terminals(literals.begin)} reasoning_rest")
         return rules
+
+    def _answer(self, opening: Opening) -> list[str]:
+        """Text behind reasoning, and what ends it, where the family has that; not of a turn that has no free text."""
+        if not (end := self._answer_end(opening)) or self._must_call or self._response_body:
+            return []
+        text = self._text(opening, marker=bool(self._request.tools))
+        if self._begins_with_token(end):
+            return [f"answer: TEXT {self._terminals(end)}"]
+        return [text.replace("TEXT", "ANSWER", 1), f"answer[suffix={string_literal(end)}]: ANSWER"]
+
+    def _answer_end(self, opening: Opening) -> str:
+        reasoning = self._family.reasoning
+        return "" if reasoning is None or opening is Opening.NONE else reasoning.answer_end
 
     def _ended(self, name: str, end: str) -> list[str]:
         """A rule for any text before an end, and the end: the text ends as soon as the end is whole."""
@@ -202,10 +223,22 @@ class TurnBuilder:
         if self._must_call:
             start = [f"body: {marker} calls"]
         elif response:
-            start = [f"body: {begin} {response} | {marker} calls"]
+            start = [f"body: {begin} {response} | {self._marker_beside_json} calls"]
         else:
             start = self._text_then_calls(marker, opening)
         return [*start, *self._call_rules]
+
+    @property
+    def _marker_beside_json(self) -> str:
+        """A marker that is JSON in the response's own lexemes: the lexer is greedy, and goes on through longer ones."""
+        if not self._family.calls_are_all:
+            return self._terminals(self._family.marker)
+        keys = re.findall(r'"\w+": ', self._family.marker)
+        # Our own rules have a key and its sign as one, the library's as two.
+        is_one = any(string_literal(key) in rule for key in keys for rule in self._response_rules)
+        key = r'"\w+": ' if is_one else r'"\w+"|: '
+        pieces = re.findall(rf"[\[{{]|{key}|.+", self._family.marker)
+        return " ".join(map(self._terminals, pieces))
 
     def _text_then_calls(self, marker: str, opening: Opening) -> list[str]:
         text = self._text(opening, marker=True)
@@ -236,11 +269,15 @@ class TurnBuilder:
     def _text(self, opening: Opening, *, marker: bool) -> str:
         """Any text; marker: without the family's marker."""
         text = f"TEXT: {ANY_TEXT}"
-        if marker and self._family.calls_are_all:
-            text += f" & ~({string_literal(self._family.marker)} {ANY_TEXT})"
-        elif marker:
+        if marker and not self._family.calls_are_all:
             # Where the marker is a token, this is about its spelling: read back by a template, it would be the token.
             text += f" & ~({ANY_TEXT} {string_literal(self._spelled_marker)} {ANY_TEXT})"
+        if self._request.tools and (barred := self._family.barred_beginnings):
+            text += rf" & ~(/\s*/ ({' | '.join(map(string_literal, barred))}) {ANY_TEXT})"
+        if end := self._answer_end(opening):
+            assert self._family.reasoning is not None
+            text += f" & ~({ANY_TEXT} {string_literal(end)} {ANY_TEXT})"
+            text += f" & ~({string_literal(self._family.reasoning.after)} {ANY_TEXT})"
         begin = self._reasoning_text(opening)
         return text if begin is None else text + f" & ~({string_literal(begin)} {ANY_TEXT})"
 
@@ -252,7 +289,7 @@ class TurnBuilder:
 
     def _calls(self) -> list[str]:
         family = self._family
-        self._note_narrowings()
+        self._note_parallel()
         one_call = not (self._request.parallel_tool_calls and family.parallel) or self._request.tool_choice.exactly_one
         more = "" if one_call else f" ({self._terminals(family.separator)} call)*"
         allowed = {tool.name for tool in self._request.callable_tools}
@@ -275,13 +312,19 @@ class TurnBuilder:
             rules.append(f"call_{position}: {header} {body}")
         return rules
 
-    def _note_narrowings(self) -> None:
-        family, mode = self._family, self._request.tool_choice.mode
-        if self._request.parallel_tool_calls and not family.parallel and not self._request.tool_choice.exactly_one:
+    def _note_parallel(self) -> None:
+        if (
+            self._request.parallel_tool_calls
+            and not self._family.parallel
+            and not self._request.tool_choice.exactly_one
+        ):
             detail = "the model's format has one call a turn"
             self._entries.append(ReceiptEntry("parallel_tool_calls", Enforcement.NARROWED, detail))
-        if family.calls_are_all and mode is ToolChoiceMode.AUTO:
-            detail = f"text cannot begin with {family.marker}"
+
+    def _note_text(self) -> None:
+        barred = self._family.barred_beginnings
+        if self._request.tools and barred and not self._must_call:
+            detail = f"text cannot begin with {' or '.join(barred)}"
             self._entries.append(ReceiptEntry("tool_choice", Enforcement.NARROWED, detail))
 
     def _with_id(self, literal: str) -> str:

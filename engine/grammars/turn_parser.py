@@ -56,6 +56,7 @@ class TurnParser:
         self._is_custom = False
         self._reader = self._family.arguments.reader({})
         self._blank_lines = ""  # at the reasoning's end so far
+        self._answer_end = ""  # of text behind reasoning
         self._has_reasoned = False
         self._state: State = TurnParser._reasoning if opening is Opening.INSIDE else TurnParser._start
 
@@ -93,7 +94,9 @@ class TurnParser:
         """
         text, self._buffer = self._marks.spelled(self._buffer), ""
         is_tag = self._family.text_begin and self._state == TurnParser._start
-        is_text = self.in_text and not is_tag and not (cut and self._has_response and self._has_calls)
+        is_call = self._state == TurnParser._start and self._family.calls_are_all and not self._has_response
+        is_cut = is_call or (cut and self._has_response)
+        is_text = self.in_text and not is_tag and not (is_cut and self._has_calls)
         return [TextDelta(text)] if text and is_text else []
 
     def _run(self) -> list[ParsedEvent]:
@@ -161,17 +164,16 @@ class TurnParser:
     def _after_reasoning(self) -> Iterator[ParsedEvent]:
         if self._skip(self._reasoning_literals.after):
             self._state = TurnParser._start
+            self._answer_end = "" if self._has_response else self._reasoning_literals.answer_end
         yield from ()
 
     def _text(self) -> Iterator[ParsedEvent]:
-        if self._has_calls:
-            text, found = self._up_to(self._family.marker)
-        else:
-            text, found, self._buffer = self._buffer, False, ""
+        marker = self._family.marker if self._has_calls else ""
+        text, found = self._up_to(marker, self._answer_end)
         if text:
             yield TextDelta(self._marks.spelled(text))
         if found:
-            self._state = TurnParser._open
+            self._state = TurnParser._open if found == marker else TurnParser._over
 
     def _preamble(self) -> Iterator[ParsedEvent]:
         assert self._family.preamble is not None
@@ -187,14 +189,17 @@ class TurnParser:
             self._state = TurnParser._open
         yield from ()
 
-    def _up_to(self, literal: str) -> tuple[str, bool]:
-        """Take the text before the literal, and the literal; without it, what cannot be its beginning."""
-        text, found, rest = self._buffer.partition(literal)
-        if not found:
-            length = len(text) - held_back(text, literal)
-            text, rest = text[:length], text[length:]
-        self._buffer = rest
-        return text, bool(found)
+    def _up_to(self, *literals: str) -> tuple[str, str]:
+        """Take the text before the first of the literals, and that; without it, what cannot be its beginning.
+
+        An empty literal is none. Returns the text, and which it was: nothing for none.
+        """
+        wanted = [literal for literal in literals if literal]
+        starts = [(at, literal) for literal in wanted if (at := self._buffer.find(literal)) >= 0]
+        held = max((held_back(self._buffer, literal) for literal in wanted), default=0)
+        at, found = min(starts, default=(len(self._buffer) - held, ""))
+        text, self._buffer = self._buffer[:at], self._buffer[at + len(found) :]
+        return text, found
 
     # Calls.
 

@@ -17,7 +17,7 @@ each_family = pytest.mark.parametrize("family", TOOL_FORMATS, ids=lambda family:
 @each_family
 def test_the_opening_has_the_marker_in_it_and_no_more_tokens_than_that_takes(family: ToolFormat) -> None:
     setting = Setting(family, TOOLS)
-    opening = call_opening(family, TOOLS, setting.tokenizer)
+    opening = call_opening(family, TOOLS, setting.tokenizer, family.marker)
     assert opening.lasts
     for last in opening.lasts:
         assert setting.tokenizer.decode([*opening.stem, last]).startswith(family.marker)
@@ -27,7 +27,7 @@ def test_the_opening_has_the_marker_in_it_and_no_more_tokens_than_that_takes(fam
 @each_family
 def test_an_opening_may_be_written_and_only_a_call_follows(family: ToolFormat) -> None:
     setting = Setting(family, TOOLS)
-    opening = call_opening(family, TOOLS, setting.tokenizer)
+    opening = call_opening(family, TOOLS, setting.tokenizer, family.marker)
     for last in opening.lasts:
         matcher = setting.matcher()
         matcher.accept([*opening.stem, last])

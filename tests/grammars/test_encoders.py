@@ -228,7 +228,6 @@ REFUSED: list[tuple[Any, str, list[ToolFormat]]] = [
     ({"allOf": [STRING, {"format": "ipv6"}]}, ".properties.p", [TAGGED, GEMMAS]),
     ({"$ref": "#/definitions/host"}, ".properties.p", [TAGGED, GEMMAS]),
     ({"enum": ["</parameter>", "a"]}, ".properties.p", [TAGGED]),
-    ({"enum": ['<|"|>', "a"]}, ".properties.p", [GEMMAS]),
 ]
 
 

@@ -127,6 +127,12 @@ class LiteralGrammar:
             self._define(rule, f"{rule}: {self.value(ANY_INSIDE, path)}")
         return self._referred["any"]
 
+    @property
+    def _barred(self) -> str:
+        """What no string between quotes of the style can contain: the quote, unless it is a token."""
+        is_token = self._terminals(self._style.quote).startswith("<[")
+        return "" if is_token else self._style.quote
+
     # --- Values without others inside
 
     def _of_type(self, schema: JsonObject, name: str, path: str) -> str:
@@ -144,7 +150,10 @@ class LiteralGrammar:
     def _string(self, schema: JsonObject, path: str) -> str:
         own = {keyword: value for keyword, value in schema.items() if keyword in KEYWORDS["string"]}
         if self._style.quote:
-            return self._quoted(raw_string(own, self._style.quote, path), self._style.quote)
+            if self._barred:
+                detail = f"strings cannot contain {self._barred}"
+                self._entries[ReceiptEntry(path, Enforcement.NARROWED, detail)] = None
+            return self._quoted(raw_string(own, self._barred, path), self._style.quote)
         written = _json(schema, "string")
         return f"({written} | {single})" if self._style.mixed and (single := self._single(own, path)) else written
 
@@ -171,14 +180,14 @@ class LiteralGrammar:
         if not self._style.quote:
             return self._either([self._constant(each, path) for each in values])
         strings = [each for each in values if isinstance(each, str)]
-        quoted = [self._quoted(one_of(strings, self._style.quote, path), self._style.quote)] if strings else []
+        quoted = [self._quoted(one_of(strings, self._barred, path), self._style.quote)] if strings else []
         return self._either([*quoted, *(self._constant(each, path) for each in values if not isinstance(each, str))])
 
     def _constant(self, value: Any, path: str) -> str:
         """Exactly this value."""
         kind, separator = kind_of(value), f" {string_literal(self._style.separator)} "
         if kind == "string" and self._style.quote:
-            return self._quoted(one_of([value], self._style.quote, path), self._style.quote)
+            return self._quoted(one_of([value], self._barred, path), self._style.quote)
         if kind == "string" and self._style.mixed:
             return f"({string_literal(self._style.written(value))} | {string_literal(repr(value))})"
         if kind in ("boolean", "null"):

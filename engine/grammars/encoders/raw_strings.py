@@ -18,8 +18,12 @@ KEYWORDS = frozenset({"type", "minLength", "maxLength", "pattern", "format", "al
 
 
 def raw_string(schema: JsonObject, tag: str, path: str) -> str:
-    """A terminal for the strings of the schema that do not contain the tag. SchemaError, by path, for what has none."""
-    return " & ".join([ANY_TEXT, f"~({ANY_TEXT} {string_literal(tag)} {ANY_TEXT})", *_terms(schema, path)])
+    """A terminal for the strings of the schema that do not contain the tag. SchemaError, by path, for what has none.
+
+    tag: none where a token ends the string: what spells it is not the token.
+    """
+    barred = [f"~({ANY_TEXT} {string_literal(tag)} {ANY_TEXT})"] if tag else []
+    return " & ".join([ANY_TEXT, *barred, *_terms(schema, path)])
 
 
 def _terms(schema: JsonObject, path: str) -> Iterator[str]:
@@ -45,9 +49,9 @@ def _format(name: str, path: str) -> str:
 
 
 def one_of(values: list[str], tag: str, path: str) -> str:
-    """A terminal for exactly these strings."""
+    """A terminal for exactly these strings. tag: as raw_string."""
     for value in values:
-        if tag in value:
+        if tag and tag in value:
             raise refusal(path, f"{value!r} contains {tag}, which ends a string in this model's format")
     return " | ".join(string_literal(value) for value in dict.fromkeys(values))
 

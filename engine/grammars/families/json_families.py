@@ -59,6 +59,7 @@ LLAMA3 = ToolFormat(
     end="}",
     parallel=False,  # the template: "This model only supports single tool-calls at once!"
     calls_are_all=True,
+    other_markers=("<|python_tag|>",),
 )
 
 LLAMA3_PYTHON_TAG = ToolFormat(
@@ -104,8 +105,9 @@ MISTRAL_V3 = replace(
 
 MISTRAL_V11 = ToolFormat(
     name="mistral-v11",
-    models="Mistral with tokenizer v11: Mistral Small 3.2",
-    source="mistral-common's instruct tokenizer v11, and Mistral-Small-3.2's chat template",
+    models="Mistral with tokenizer v11: Mistral Small 3.2, Magistral 2506",
+    source="mistral-common's instruct tokenizer v11, and Mistral-Small-3.2's chat template; Magistral 2506's system "
+    "prompt has it reason between <think> tags",
     template_signs=("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"),
     tekken_versions=("v11",),
     marker="[TOOL_CALLS]",
@@ -113,7 +115,6 @@ MISTRAL_V11 = ToolFormat(
     end="",
     separator="[TOOL_CALLS]",
     call_ids=MISTRAL_IDS,
-    reasoning=None,
 )
 
 MISTRAL = ToolFormat(
@@ -230,6 +231,7 @@ PHI4 = ToolFormat(
     end="}",
     separator=", ",
     calls_end="]<|/tool_call|>",
+    other_markers=("functools[",),  # where a prompt tells it to call so, as vLLM's template for it does
 )
 
 GRANITE = ToolFormat(
@@ -245,7 +247,7 @@ GRANITE = ToolFormat(
     end="}",
     separator=", ",
     calls_end="]",
-    reasoning=None,
+    reasoning=Reasoning(begin="<think>", end="</think>", after="<response>", answer_end="</response>"),  # of 3.3
 )
 
 GRANITE_31 = replace(
@@ -256,6 +258,7 @@ GRANITE_31 = replace(
     template_signs=("<|tool_call|>", "<|start_of_role|>tools<|end_of_role|>"),
     tokens=(),
     marker="<tool_call>",
+    reasoning=Reasoning(begin="Here is my thought process:", end="Here is my response:", after="\n\n"),  # of 3.2
 )
 
 COGITO = ToolFormat(

@@ -18,6 +18,7 @@ LLAMA4 = ToolFormat(
     calls_end="]",
     arguments=PYTHONIC,
     calls_are_all=True,
+    other_markers=("<|python_start|>",),  # vLLM's issue 16214: some turns have it before the calls
 )
 
 LFM2 = ToolFormat(
