@@ -1,57 +1,51 @@
 """The JSON schema of a Python type: pydantic's, narrowed to what pydantic's validation then takes.
 
-Whatever the schema lets through, validation reads back. Rules that no schema says are the exception: validators that
-are functions, bounds of dates, digits of decimals.
+Whatever the schema lets through, validation reads back, or the type is refused by its name. The caller's own functions
+are the exception: what a validator of theirs refuses is known only when the value is read.
 """
 
+import datetime
 import enum
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any
 
-from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchemaWarningKind
 from pydantic_core import core_schema
 
-# Of days and less, and as many as a timedelta holds.
-_TIME = r"T(?:[0-9]{1,8}H(?:[0-9]{1,8}M)?(?:_S)?|[0-9]{1,8}M(?:_S)?|_S)".replace("_S", r"[0-9]{1,8}(?:\.[0-9]{1,6})?S")
-_DURATION = f"^P(?:[0-9]{{1,8}}D(?:{_TIME})?|{_TIME})$"
-# A host in lower case whose last label has letters only: one that ends in digits would have to be an IPv4 address.
-_HOST = r"(?:[a-z0-9]{1,20}(?:-[a-z0-9]{1,20})?\.){0,5}[a-z]{2,20}"
-_AFTER_HOST = r"(?::[1-9][0-9]{0,3})?(?:/[A-Za-z0-9._~/-]{0,500})?(?:\?[A-Za-z0-9._~/=&+-]{0,500})?"
-_WHOLE_NUMBER = "^(?:0|-?[1-9][0-9]{0,17})$"
-
-_OCTET, _GROUP = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])", "[1-9a-f][0-9a-f]{0,3}"
-# Networks have nothing set behind their prefix: those of whole octets, and of 64 bits.
-_NETWORK = (
-    rf"^(?:{_OCTET}\.0\.0\.0/8|(?:{_OCTET}\.){{2}}0\.0/16|(?:{_OCTET}\.){{3}}0/24|(?:{_OCTET}\.){{3}}{_OCTET}/32)$"
+from engine.output_forms import (
+    DURATION,
+    date_pattern,
+    decimal_rules,
+    has_other_meaning,
+    in_known_formats,
+    string_rules,
+    url_pattern,
 )
-_NETWORK_6 = f"^{_GROUP}(?::{_GROUP}){{0,3}}::/64$"
-_INTERFACE = rf"^(?:{_OCTET}\.){{3}}{_OCTET}(?:/(?:[12]?[0-9]|3[0-2]))?$"
-_INTERFACE_6 = f"^{_GROUP}(?::{_GROUP}){{0,3}}::{_GROUP}(?:/64)?$"
+from engine.output_refusals import check_readable, check_told_apart, constrained, refuse
 
-# Formats of pydantic's own that are no annotations.
-_OWN_FORMATS: dict[str, list[JsonSchemaValue]] = {
-    "ipvanyaddress": [{"format": "ipv4"}, {"format": "ipv6"}],
-    "ipv4network": [{"pattern": _NETWORK}],
-    "ipv6network": [{"pattern": _NETWORK_6}],
-    "ipvanynetwork": [{"pattern": _NETWORK}, {"pattern": _NETWORK_6}],
-    "ipv4interface": [{"pattern": _INTERFACE}],
-    "ipv6interface": [{"pattern": _INTERFACE_6}],
-    "ipvanyinterface": [{"pattern": _INTERFACE}, {"pattern": _INTERFACE_6}],
-    "base64": [{"format": "byte"}],
-}
+_WHOLE_NUMBER = "^(?:0|-?[1-9][0-9]{0,17})$"
+_NUMBER_BOUNDS = ("gt", "ge", "lt", "le", "multiple_of")
+_DAY_BOUNDS = (("ge", "gt", 1), ("le", "lt", -1))
+_SAFE_DAYS = datetime.timedelta(days=2)  # from now, wherever the clock is that is asked later
 
 
 class TypeSchema(GenerateJsonSchema):
     """Raises PydanticInvalidForJsonSchema where a type's values cannot be told by any schema."""
 
+    cores: Mapping[str, Any] = MappingProxyType({})  # pydantic's definitions, by reference
+
     def emit_warning(self, kind: JsonSchemaWarningKind, detail: str) -> None:
         """A default that JSON cannot write needs not be written; a branch of a union is not left out in silence."""
         if kind == "skipped-choice":
-            _refuse(detail)
+            refuse(detail)
 
     def generate_inner(self, schema: Any) -> JsonSchemaValue:
         """With formats that are enforced in place of those that only pydantic knows."""
-        return _in_known_formats(super().generate_inner(schema))
+        json_schema = constrained(schema, in_known_formats(super().generate_inner(schema)), self.resolve_ref_schema)
+        check_readable(schema, json_schema)
+        return json_schema
 
     # Objects: a property that validation drops is not written either.
 
@@ -71,24 +65,57 @@ class TypeSchema(GenerateJsonSchema):
         """Keys are what the key's type reads from a string."""
         if "keys_schema" not in schema:
             return super().dict_schema(schema)
+        if schema.get("min_length", 0) > 1:
+            self._check_told_apart(schema["keys_schema"])
         keys = self.resolve_ref_schema(self.generate_inner(schema["keys_schema"]))
         values = self.generate_inner(schema["values_schema"]) if "values_schema" in schema else {}
         json_schema = {"type": "object", **_named(keys, values)}
         self.update_with_validations(json_schema, schema, self.ValidationsMapping.object)
         return json_schema
 
+    def ordered_dict_schema(self, schema: Any) -> JsonSchemaValue:
+        """As a dict."""
+        return self.dict_schema(schema)
+
+    def counter_schema(self, schema: Any) -> JsonSchemaValue:
+        """As a dict."""
+        return self.dict_schema(schema)
+
+    def frozendict_schema(self, schema: Any) -> JsonSchemaValue:
+        """As a dict."""
+        return self.dict_schema(schema)
+
+    def definitions_schema(self, schema: core_schema.DefinitionsSchema) -> JsonSchemaValue:
+        """As pydantic has it; what is defined is kept."""
+        self.cores = {**self.cores, **{str(each.get("ref")): each for each in schema["definitions"]}}
+        return super().definitions_schema(schema)
+
     def set_schema(self, schema: core_schema.SetSchema) -> JsonSchemaValue:
         """A list; what it says twice is in the set once."""
-        return _with_repeats(super().set_schema(schema))
+        return self._with_repeats(super().set_schema(schema), schema)
 
     def frozenset_schema(self, schema: core_schema.FrozenSetSchema) -> JsonSchemaValue:
         """A list; what it says twice is in the set once."""
-        return _with_repeats(super().frozenset_schema(schema))
+        return self._with_repeats(super().frozenset_schema(schema), schema)
+
+    def _with_repeats(self, json_schema: JsonSchemaValue, core: Any) -> JsonSchemaValue:
+        # With a least length, repeats would not do.
+        if core.get("min_length", 0) > 1:
+            self._check_told_apart(core.get("items_schema", {"type": "any"}))
+            return json_schema
+        return {key: value for key, value in json_schema.items() if key != "uniqueItems"}
+
+    def _check_told_apart(self, core: Any) -> None:
+        config = self._config
+        keeps_strings = not (config.str_strip_whitespace or config.str_to_lower or config.str_to_upper)
+        check_told_apart(core, self.cores, keeps_strings=keeps_strings)
 
     def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonSchemaValue:
         """One of the branches, with its tag; tags tell them apart, so that any of them is exactly one."""
         json_schema = super().tagged_union_schema(schema)
         tag = json_schema.pop("discriminator", {}).get("propertyName")
+        if tag is None:
+            refuse("a union whose branches are told apart by no property's name")
         branches = json_schema.pop("oneOf")
         return {**json_schema, "anyOf": [_with_tag(each, tag) for each in branches]}
 
@@ -105,31 +132,63 @@ class TypeSchema(GenerateJsonSchema):
         for member in schema["members"]:
             _check_json_value(member.value)
         if not schema["members"]:
-            _refuse(f"the enum {schema['cls'].__name__} has no members")
+            refuse(f"the enum {schema['cls'].__name__} has no members")
         return super().enum_schema(schema)
+
+    def str_schema(self, schema: core_schema.StringSchema) -> JsonSchemaValue:
+        """With all that pydantic asks of a string, and its pattern read as pydantic reads it."""
+        json_schema = super().str_schema(schema)
+        if has_other_meaning(json_schema.get("pattern", "")):
+            refuse(f"the pattern {json_schema['pattern']} has operators that JSON Schema has not")
+        strips = schema.get("strip_whitespace", self._config.str_strip_whitespace)
+        rules = string_rules(json_schema, strips=bool(strips), is_ascii=bool(schema.get("ascii_only")))
+        all_of = [{"pattern": pattern} for pattern in rules]
+        return {**json_schema, "allOf": all_of} if all_of else json_schema
 
     def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
         """A number; pydantic would take a string as well, but not any."""
+        places, digits = schema.get("decimal_places"), schema.get("max_digits")
+        if digits is not None and (places is None or places >= digits):
+            refuse("max_digits is said by a schema only with decimal_places, and where it is more than these")
         number: JsonSchemaValue = super().decimal_schema(schema)["anyOf"][0]
-        return number
+        rules = decimal_rules(places, digits)
+        return {**_exactly(number, schema), **({"allOf": [rules]} if rules else {})}
+
+    def fraction_schema(self, schema: Any) -> JsonSchemaValue:
+        """A number; pydantic would take a string as well, but not any."""
+        number: JsonSchemaValue = super().fraction_schema(schema)["anyOf"][0]
+        return _exactly(number, schema)
+
+    def date_schema(self, schema: core_schema.DateSchema) -> JsonSchemaValue:
+        """Within its bounds."""
+        first, last = datetime.date.min, datetime.date.max
+        low, high = (_day_in(schema, plain, exclusive, sign) for plain, exclusive, sign in _DAY_BOUNDS)
+        json_schema = {"type": "string", "format": "date"}
+        if low is None and high is None:
+            return json_schema
+        if (low or first) > (high or last):
+            refuse("no date lies within its bounds")
+        return {**json_schema, "pattern": date_pattern(low or first, high or last)}
 
     def time_schema(self, schema: core_schema.TimeSchema) -> JsonSchemaValue:
         """With a zone, as the format has it."""
-        return _with_zone(super().time_schema(schema), schema)
+        _check_unbounded(schema)
+        return {"type": "string", "format": "time"}
 
     def datetime_schema(self, schema: core_schema.DatetimeSchema) -> JsonSchemaValue:
         """With a zone, as the format has it."""
-        return _with_zone(super().datetime_schema(schema), schema)
+        _check_unbounded(schema)
+        return {"type": "string", "format": "date-time"}
 
     def timedelta_schema(self, schema: core_schema.TimedeltaSchema) -> JsonSchemaValue:
         """A duration of a length that a timedelta can have."""
-        return {"type": super().timedelta_schema(schema)["type"], "pattern": _DURATION}
+        _check_unbounded(schema)
+        return {"type": "string", "pattern": DURATION}
 
     def url_schema(self, schema: core_schema.UrlSchema) -> JsonSchemaValue:
         """With one of the schemes that are allowed (http and https where all are) and a host's name."""
-        schemes = "|".join(schema.get("allowed_schemes") or ("https", "http"))
         url = {key: value for key, value in super().url_schema(schema).items() if key != "format"}
-        return {**url, "pattern": f"^(?:{schemes})://{_HOST}{_AFTER_HOST}$"}
+        return {**url, "pattern": url_pattern(schema.get("allowed_schemes") or ["https", "http"])}
 
     def multi_host_url_schema(self, schema: core_schema.MultiHostUrlSchema) -> JsonSchemaValue:
         """Refused: no format says what it is."""
@@ -156,43 +215,50 @@ class TypeSchema(GenerateJsonSchema):
         return self.handle_invalid_for_json_schema(schema, "classes")
 
 
-def _refuse(reason: str) -> NoReturn:
-    raise PydanticInvalidForJsonSchema(reason)
-
-
-def _in_known_formats(schema: JsonSchemaValue) -> JsonSchemaValue:
-    options = _OWN_FORMATS.get(schema.get("format", ""), [])
-    if schema.get("type") != "string" or not options:
-        return schema
-    left = {keyword: value for keyword, value in schema.items() if keyword not in ("type", "format")}
-    strings = [{"type": "string", **option} for option in options]
-    return {**left, **strings[0]} if len(strings) == 1 else {**left, "anyOf": strings}
-
-
 def _closed(schema: JsonSchemaValue) -> JsonSchemaValue:
     is_open = schema.get("type") == "object" and "additionalProperties" not in schema
     return {**schema, "additionalProperties": False} if is_open else schema
 
 
-def _with_tag(schema: JsonSchemaValue, tag: str | None) -> JsonSchemaValue:
+def _with_tag(schema: JsonSchemaValue, tag: str) -> JsonSchemaValue:
     # A tag that has a default is not required by the branch itself, yet nothing else says which branch it is.
-    return schema if tag is None else {**schema, "required": [*schema.get("required", ()), tag]}
-
-
-def _with_repeats(schema: JsonSchemaValue) -> JsonSchemaValue:
-    # With a least length, repeats would not do.
-    return schema if "minItems" in schema else {key: value for key, value in schema.items() if key != "uniqueItems"}
+    return {**schema, "required": [*schema.get("required", ()), tag]}
 
 
 def _check_json_value(value: object) -> None:
     if not (value is None or isinstance(value, (str, int, float))):
-        _refuse(f"{value!r} is not a string, number, boolean or null")
+        refuse(f"{value!r} is not a string, number, boolean or null")
 
 
-def _with_zone(schema: JsonSchemaValue, core: Any) -> JsonSchemaValue:
+def _exactly(number: JsonSchemaValue, core: Any) -> JsonSchemaValue:
+    """The schema of a decimal or fraction, whose bounds JSON Schema has as floats."""
+    for name in _NUMBER_BOUNDS:
+        if name in core and Fraction(repr(float(core[name]))) != Fraction(core[name]):
+            refuse(f"{name} is {core[name]}, which no number of JSON is exactly")
+    return number
+
+
+def _check_unbounded(core: Any) -> None:
     if core.get("tz_constraint") not in (None, "aware"):
-        _refuse("times without a zone, or with a fixed one, have no format of their own")
-    return schema
+        refuse("times without a zone, or with a fixed one, have no format of their own")
+    bounds = [name for name in ("gt", "ge", "lt", "le", "now_op") if name in core]
+    if bounds:
+        refuse("times and durations with bounds have no format of their own; only dates may have them")
+
+
+def _day_in(core: Any, plain: str, exclusive: str, sign: int) -> datetime.date | None:
+    """The first (sign 1) or last (-1) day that may be written."""
+    days = [core[plain]] if plain in core else []
+    days += [_next_day(core[exclusive], sign)] if exclusive in core else []
+    if core.get("now_op") == ("future" if sign > 0 else "past"):
+        days.append(datetime.datetime.now(datetime.UTC).date() + sign * _SAFE_DAYS)
+    return None if not days else max(days) if sign > 0 else min(days)
+
+
+def _next_day(day: datetime.date, sign: int) -> datetime.date:
+    if day == (datetime.date.max if sign > 0 else datetime.date.min):
+        refuse("no date lies within its bounds")
+    return day + sign * datetime.timedelta(days=1)
 
 
 def _named(keys: JsonSchemaValue, values: JsonSchemaValue) -> JsonSchemaValue:
@@ -202,8 +268,9 @@ def _named(keys: JsonSchemaValue, values: JsonSchemaValue) -> JsonSchemaValue:
         return {"properties": dict.fromkeys(names, values), "additionalProperties": False}
     if keys.get("type") == "integer" and not keys.keys() - {"type", "title"}:
         return {"patternProperties": {_WHOLE_NUMBER: values}, "additionalProperties": False}
-    if keys.keys() - {"type", "title", "pattern"} or keys.get("type", "string") != "string":
-        _refuse(f"keys can be strings, integers or members of a Literal or Enum of strings, not {keys}")
-    if "pattern" in keys:
+    if keys.get("type", "string") != "string":
+        refuse(f"keys can be strings, integers or members of a Literal or Enum of strings, not {keys}")
+    asked = {keyword: value for keyword, value in keys.items() if keyword not in ("type", "title")}
+    if asked.keys() == {"pattern"}:
         return {"patternProperties": {keys["pattern"]: values}, "additionalProperties": False}
-    return {"additionalProperties": values or True}
+    return {"additionalProperties": values or True, **({"propertyNames": asked} if asked else {})}

@@ -8,10 +8,11 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin
 
 from pydantic import TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError
+from pydantic_core import SchemaError as CoreSchemaError
 from pydantic_core import from_json
 
 from engine.checks import shown
@@ -77,6 +78,7 @@ def python_output(python_type: type[T]) -> OutputType[T]:
     except (
         PydanticUserError,
         PydanticUndefinedAnnotation,
+        CoreSchemaError,
         TypeError,
         LookupError,
         AssertionError,
@@ -107,12 +109,21 @@ def _refuse_what_is_no_type(python_type: object) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, PydanticSchemaGenerationError):  # its text is about pydantic's own options
         return "pydantic has no schema for it"
+    if isinstance(error, CoreSchemaError):  # the innermost reason stands last, over several lines
+        return " ".join(str(error).rpartition("SchemaError: ")[2].split())
     return (error.message if isinstance(error, PydanticUserError) else str(error)).rstrip(".")
 
 
 def _unsupported(output_type: object, reason: str) -> RequestError:
-    is_named = isinstance(output_type, type) or inspect.isroutine(output_type)
-    name = getattr(output_type, "__qualname__", "") if is_named else shown(output_type)
     return RequestError(
-        f"output_type is {name}, which cannot be enforced: {reason}; it must be {ALLOWED}", param="output_type"
+        f"output_type is {_name(output_type)}, which cannot be enforced: {reason}; it must be {ALLOWED}",
+        param="output_type",
     )
+
+
+def _name(output_type: object) -> str:
+    if get_origin(output_type) is Annotated:
+        return f"Annotated[{_name(get_args(output_type)[0])}, ...]"
+    is_named = isinstance(output_type, type) or inspect.isroutine(output_type)
+    name: str = getattr(output_type, "__qualname__", "") if is_named else shown(output_type)
+    return name

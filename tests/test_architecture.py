@@ -21,8 +21,8 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.schema_logic engine.grammars.schema_patterns engine.sampling engine.work",
         "engine engine.checks engine.grammars.json_stream engine.grammars.lark_source engine.grammars.regex_shape "
         "engine.grammars.schema_lengths engine.grammars.schema_limits engine.tekken",
-        "engine.config engine.tool_display",
-        "engine.types",
+        "engine.config engine.output_forms engine.tool_display",
+        "engine.output_refusals engine.types",
         "engine.catalog engine.events engine.finetuning.phrases engine.gguf engine.grammars.example "
         "engine.grammars.schema_walk engine.grammars.tool_descriptions engine.output_schema engine.retrieval "
         "engine.tools.registry",

@@ -85,6 +85,17 @@ SCHEMAS: dict[str, Any] = {
     },
     "a large multiple": {**INTEGER, "multipleOf": 86400, "minimum": 1},
     "a large multiple between bounds": {**INTEGER, "multipleOf": 12345, "minimum": 100_000, "maximum": 120_000},
+    **{
+        f"multiples of {step} from {least} on": {"type": "number", "multipleOf": step, "minimum": least}
+        for step, least in ((0.07, 100), (0.14, 100.01), (0.57, 500.5), (0.0003, 1e6), (1.23456, 7))
+    },
+    "multiples of 0.07 below zero": {"type": "number", "multipleOf": 0.07, "exclusiveMaximum": -0.07},
+    "multiples of 0.07 between bounds": {"type": "number", "multipleOf": 0.07, "minimum": 1000.1, "maximum": 1999},
+    "multiples of two fractions": {
+        "type": "number",
+        "allOf": [{"multipleOf": 0.07}, {"multipleOf": 0.02}],
+        "minimum": 1e7 + 0.1,
+    },
     "an integer of 60 bits": {"const": 2**60 + 1},
     "one of such integers": {"enum": [2**53 + 1, 2**60 + 1, "a"]},
 }
@@ -106,6 +117,18 @@ def test_what_a_veto_asks_for_is_found_and_written_within_the_least_budget(engin
     answer = engine.chat([USER], response=response, max_tokens=least, sampling=SamplingParams(seed=1))
     assert jsonschema_rs.is_valid(schema, json.loads(answer.text or ""))
     assert Enforcement.VETO in {entry.enforcement for entry in answer.receipt.entries}
+
+
+@pytest.mark.parametrize("step", [0.07, 0.57, 0.0003])
+def test_multiples_that_the_grammar_library_would_misread_are_written_at_every_temperature(
+    engine: Engine, step: float
+) -> None:
+    """F7."""
+    schema = {"type": "number", "multipleOf": step, "minimum": 100}
+    for seed in range(5):
+        sampling = SamplingParams(temperature=50, seed=seed)
+        answer = engine.chat([USER], response=Grammar.json_schema(schema), max_tokens=30, sampling=sampling)
+        assert jsonschema_rs.is_valid(schema, json.loads(answer.text or ""))
 
 
 @pytest.mark.parametrize("items", [STRING, INTEGER, {}, CLOSED_ITEM])

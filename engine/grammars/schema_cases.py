@@ -16,7 +16,7 @@ from engine.grammars.schema_literals import is_whole, kind_of, values_of
 from engine.grammars.schema_logic import Alternative, Atom, Literal
 from engine.grammars.schema_members import contains_in_scope, items_of
 from engine.grammars.schema_numbers import MAX_EXCLUDED as MAX_EXCLUDED_NUMBERS
-from engine.grammars.schema_numbers import is_multiple_too_large, range_schemas
+from engine.grammars.schema_numbers import decimal_step, is_multiple_too_large, range_schemas
 from engine.grammars.schema_patterns import all_but
 from engine.grammars.schema_states import NEVER, State, state_of
 
@@ -120,6 +120,9 @@ def number_cases(given: CaseOf) -> list[Case]:
         given.vetoed += [atom.blame for atom in multiples]
         atoms = tuple(atom for atom in atoms if atom.kind != "multipleOf")
         atoms += tuple(Atom("integer", None, atom.blame) for atom in multiples if is_whole(atom.value))
+        fractions = [atom for atom in multiples if not is_whole(atom.value)]
+        finer = tuple(Atom("multipleOf", decimal_step(atom.value), atom.blame) for atom in fractions)
+        atoms += () if is_multiple_too_large(atoms + finer) else finer
     schemas = range_schemas(atoms, excluded, given.path, given.path_of, given.entries.append)
     return [given.case({**schema}) for schema in schemas]
 

@@ -96,12 +96,39 @@ def _multiple(atoms: Sequence[Atom]) -> Any:
 
 
 def is_multiple_too_large(atoms: Sequence[Atom]) -> bool:
-    """Whether the least common multiple of what is asked makes too large a grammar, or all numbers lie too far out."""
+    """Whether no grammar can hold the least common multiple of what is asked.
+
+    It makes too large a one, or all numbers lie too far out, or the library would not read the multiple as it is.
+    """
     multiple = _multiple(atoms)
     if multiple is None or is_too_large(multiple):
         return multiple is not None
+    if not _is_read_exactly(multiple) and not _are_few(multiple, _bounds(atoms)):
+        return True
     nearest = min((abs(bound) for bound in _bounds(atoms).values()), default=0)
     return multiple % 1 != 0 and nearest > _largest_of(multiple) and not _holds(0, _bounds(atoms))
+
+
+def decimal_step(multiple: Any) -> float:
+    """The last decimal that multiples of this may have: a power of ten."""
+    return float(f"1e{Decimal(repr(multiple)).normalize().as_tuple().exponent}")
+
+
+def _is_read_exactly(multiple: float) -> bool:
+    """Whether the library gets the digits of a fraction: it multiplies by ten, as a float, until nothing is left."""
+    if multiple % 1 == 0:
+        return True
+    scaled = float(multiple)
+    while scaled % 1 != 0:
+        scaled *= 10
+    return scaled == _exact(multiple) / _exact(decimal_step(multiple))
+
+
+def _are_few(multiple: float, bounds: dict[str, float]) -> bool:
+    """Whether the multiples can be listed."""
+    low = [bound for keyword, bound in bounds.items() if keyword in LOWER]
+    high = [bound for keyword, bound in bounds.items() if keyword in UPPER]
+    return bool(low and high) and (_exact(high[0]) - _exact(low[0])) / _exact(multiple) < MAX_LISTED - 1
 
 
 def _bounds(atoms: Sequence[Atom]) -> dict[str, float]:

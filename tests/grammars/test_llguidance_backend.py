@@ -12,6 +12,7 @@ from llguidance import LLMatcher, LLParserLimits
 
 from engine.errors import GrammarError, MatcherError
 from engine.grammars import llguidance_backend
+from engine.grammars.json_schema import check_schema
 from engine.grammars.llguidance_backend import MAX_CACHED_GRAMMARS, LLGuidanceCompiler, LLGuidanceMatcher
 from engine.sampling.bitmask import num_words
 from tests.fakes import EOS, fake_tokenizer
@@ -448,3 +449,14 @@ def test_a_limit_of_the_library_is_told_in_plain_words(
     optional = {"properties": {name: {} for name in "abcdefgh"}, "type": "object"}
     with pytest.raises((GrammarError, MatcherError), match="too many ways to go on"):
         compiler.compile(schema(optional), param="p").accept(ids('{"a"'))
+
+
+def test_patterns_that_are_too_complex_together_are_told_in_plain_words(compiler: LLGuidanceCompiler) -> None:
+    """A string that is long and not one of an enum's: none of the library's expressions reaches the caller."""
+    checked = check_schema(
+        {"type": "string", "not": {"anyOf": [{"enum": ["a\\b"]}, {"maxLength": 100_000}]}}, "response"
+    )
+    with pytest.raises(GrammarError) as refused:
+        compiler.compile(f"start: {checked.lark()}", param="response")
+    assert "its patterns are too complex together; simplify them" in str(refused.value)
+    assert "Regex" not in str(refused.value)
