@@ -152,7 +152,7 @@ class LayerMemory:
 
     def __init__(self, make_layers: Any) -> None:
         """make_layers: gives mlx-lm's cache of each layer, empty."""
-        self.bytes_per_token = 0  # recurrent layers do not grow, rotating ones not for long
+        self.bytes_per_token = 0  # layers differ: some grow with each token, some up to a window, some not at all
         self.bytes_moved = 0
         self._make_layers = make_layers
 

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -181,6 +182,20 @@ def test_the_order_of_use_outlives_the_engine(tmp_path: Path) -> None:
     for prefixes, act in ((kept, PrefixStore.save), (found, PrefixStore.load)):
         act(PrefixStore(tmp_path, "one", memory), prefixes)
     assert [found.find(prompt) for prompt in (first, second, third)] == [BLOCK + 10, 0, BLOCK + 10]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_the_earlier_one_s_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, bool]] = []
+    place, synced, target = os.replace, os.fsync, tmp_path / "one.safetensors"
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced(handle), done.append(("fsync", target.exists()))))
+    monkeypatch.setattr(os, "replace", lambda old, new: (done.append(("replace", target.exists())), place(old, new)))
+    memory, kept = SlotMemory(1), PrefixCache(1000, bytes_per_token=8)
+    kept.keep([1, 2], cast("Cache", ZerosCache(2)))
+    PrefixStore(tmp_path, "one", memory).save(kept)
+    assert done == [("fsync", False), ("replace", False)]
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(
