@@ -13,7 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 from engine.blas import load_blas  # first: the engine chooses the BLAS, before mlx is imported
@@ -27,14 +27,15 @@ from rich.table import Table
 from api.bench_tools import bench_tools
 from api.loading import load_shown
 from engine.engine import Engine
-from engine.errors import ConfigError
+from engine.errors import BudgetError, ConfigError
 from engine.events import Usage
 from engine.model import LanguageModel, LoadedModel
 from engine.tokenizer import Detokenizer, Tokenizer
-from engine.types import Message, Request, Role, ToolChoice, ToolChoiceMode
+from engine.types import Message, Request, Role, Tool, ToolChoice, ToolChoiceMode
 
 QUESTIONS = ("What will the weather be in Lisbon tomorrow?", "Wake me up at half past six.")
 REQUIRED = ToolChoice(ToolChoiceMode.REQUIRED)
+MIN_TOKENS = 64  # of an answer: the shortest call has 32 of the embedded model's tokens, and other families write more
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def run_bench(
     draft_model: str | None = None,
 ) -> None:
     """Measure and print: a table, and the same as one line of JSON where that is asked for. Raises EngineError."""
-    for name, value, low in (("rounds", rounds, 1), ("max-tokens", max_tokens, 16)):
+    for name, value, low in (("rounds", rounds, 1), ("max-tokens", max_tokens, MIN_TOKENS)):
         if value < low:
             raise ConfigError(f"--{name} is {value}; it must be {low} or more")
     notes = Console(stderr=True)
@@ -156,12 +157,13 @@ class _WatchedModel:
 def measure(
     loaded: LoadedModel, rounds: int, max_tokens: int, notes: Console, *, drafter: LoadedModel | None = None
 ) -> list[Round]:
-    """All rounds, after one that warms up. Raises ConfigError where the drafter does not fit."""
+    """All rounds, after one that warms up. Raises ConfigError where the drafter does not fit, or no call would."""
     watch = _Watch()
     model = cast("LanguageModel", _WatchedModel(loaded.model, watch))
     watched = LoadedModel(loaded.name, model, _WatchedTokenizer(loaded.tokenizer, watch))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Engine(watched, draft_model=drafter) as engine, Progress(*columns, console=notes) as progress:
+        _check_budget(engine, f"x{rounds}", max_tokens)
         task = progress.add_task("rounds, the first to warm up", total=rounds + 1)
         found = []
         for number in progress.track(range(rounds + 1), task_id=task):
@@ -169,11 +171,24 @@ def measure(
     return found[1:]
 
 
+def _check_budget(engine: Engine, tag: str, max_tokens: int) -> None:
+    """Before anything is measured. tag: of no round, and as long as that of the last one."""
+    try:
+        engine.submit(_required_call(bench_tools(tag), max_tokens)).cancel()
+    except BudgetError as error:
+        raise ConfigError(f"--max-tokens is {max_tokens}; this model's shortest call has {error.least}") from error
+
+
+def _required_call(tools: tuple[Tool, ...], max_tokens: int) -> Request:
+    message = Message(Role.USER, QUESTIONS[0])
+    return Request((message,), tools=tools, tool_choice=REQUIRED, parallel_tool_calls=False, max_tokens=max_tokens)
+
+
 def _round(engine: Engine, watch: _Watch, tag: str, max_tokens: int) -> Round:
     tools = bench_tools(tag)
     first, second = (Request((Message(Role.USER, text),), tools=tools, max_tokens=1) for text in QUESTIONS)
     cold, warm = _ask(engine, watch, first), _ask(engine, watch, second)
-    required = replace(first, tool_choice=REQUIRED, parallel_tool_calls=False, max_tokens=max_tokens)
+    required = _required_call(tools, max_tokens)
     call = _ask(engine, watch, required)
     prompt = tuple(engine.render_prompt(required))
     free = _ask(engine, watch, Request(prompt=prompt, max_tokens=max(call.usage.completion_tokens, 2)))

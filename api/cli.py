@@ -14,7 +14,7 @@ from api.serve import run_server
 from api.settings import DEFAULT_MODEL, DEFAULT_PORT, FallbackConfig, ServerConfig
 from api.terminal import Conversation, run_chat
 from api.toolbox import AnyTool, import_tools
-from engine.config import EngineConfig
+from engine.config import KV_BITS, EngineConfig
 from engine.engine import Engine
 from engine.errors import ConfigError, EngineError
 from engine.finetuning.training import LoRASettings
@@ -132,6 +132,11 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add("--cors", nargs="+", default=[], metavar="ORIGIN", help="origins whose pages may use the server")
     add("--max-body-bytes", type=int, default=default.max_body_bytes, help="longest request (%(default)s)")
     add("--max-queue", type=int, default=default.max_queue, help="sequences that may wait (%(default)s)")
+    add("--max-batch", type=int, default=default.max_batch, help="sequences that are decoded together (%(default)s)")
+    add("--kv-memory", type=int, metavar="BYTES", help="for their keys and values (a quarter of the machine's memory)")
+    add(
+        "--kv-bits", type=int, choices=KV_BITS, help="keep keys and values in so many bits (as the model computes them)"
+    )
     add("--prompt-cache", metavar="DIR", help="keep what prompts have in common between two runs there")
     stored = default.max_stored_responses
     add("--max-stored-responses", type=int, default=stored, help="responses to go on from (%(default)s)")
@@ -197,6 +202,9 @@ def _serve(arguments: argparse.Namespace) -> None:
             cors_origins=tuple(arguments.cors),
             max_body_bytes=arguments.max_body_bytes,
             max_queue=arguments.max_queue,
+            max_batch=arguments.max_batch,
+            kv_memory=arguments.kv_memory,
+            kv_bits=arguments.kv_bits,
             prompt_cache=arguments.prompt_cache,
             max_stored_responses=arguments.max_stored_responses,
             request_timeout_s=arguments.request_timeout,

@@ -111,12 +111,18 @@ def _ended_by_sigterm(server: uvicorn.Server) -> Iterator[None]:
 def engine_loader(config: ServerConfig) -> Loader:
     """How the server makes an engine of a model's name. Adapter and drafting model are the first one's alone.
 
-    Raises ConfigError where a route is wrong.
+    Raises ConfigError where a route or an option is wrong.
     """
     routes = Routes(config.routes, [tool.definition for tool in config.tools])
+    engine_config = EngineConfig(
+        max_waiting=config.max_queue,
+        max_running=config.max_batch,
+        kv_memory=config.kv_memory,
+        kv_bits=config.kv_bits,
+        prompt_cache_dir=config.prompt_cache,
+    )
 
     def load(name: str, on_progress: OnProgress) -> Engine:
-        engine_config = EngineConfig(max_waiting=config.max_queue, prompt_cache_dir=config.prompt_cache)
         is_first = name == config.model
         return Engine(
             name,

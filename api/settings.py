@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from engine.config import KV_BITS
 from engine.errors import ConfigError
 from engine.routes import Route
 from engine.tools import RegisteredTool, calculate, web_search
@@ -54,6 +55,9 @@ class ServerConfig:
     cors_origins: tuple[str, ...] = ()
     max_body_bytes: int = 4 * 2**20
     max_queue: int = 256  # sequences that may wait
+    max_batch: int = 16  # sequences that are decoded together
+    kv_memory: int | None = None  # bytes for the keys and values of those; None: a quarter of the machine's memory
+    kv_bits: int | None = None  # 4 or 8: keys and values are kept in so many bits; None: as the model computes them
     prompt_cache: str | None = None  # folder for prompts that outlive the server; None: they end with it
     request_timeout_s: float = 600.0  # of a whole request, its wait included
     shutdown_timeout_s: int = 30  # how long running streams may go on after a signal to stop
@@ -70,6 +74,8 @@ class ServerConfig:
             ("port", self.port, 0),
             ("max_body_bytes", self.max_body_bytes, 1),
             ("max_queue", self.max_queue, 1),
+            ("max_batch", self.max_batch, 1),
+            ("kv_memory", 1 if self.kv_memory is None else self.kv_memory, 1),
             ("shutdown_timeout_s", self.shutdown_timeout_s, 0),
             ("max_tool_rounds", self.max_tool_rounds, 1),
             ("max_tool_threads", self.max_tool_threads, 1),
@@ -78,6 +84,8 @@ class ServerConfig:
         ):
             if value < low:
                 raise ConfigError(f"{name} is {value}; it must be {low} or more")
+        if self.kv_bits is not None and self.kv_bits not in KV_BITS:
+            raise ConfigError(f"kv_bits is {self.kv_bits}; it must be {' or '.join(map(str, KV_BITS))}")
         if self.port > 65535:
             raise ConfigError(f"port is {self.port}; it must be at most 65535")
         if not self.request_timeout_s > 0:

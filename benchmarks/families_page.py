@@ -5,9 +5,14 @@ python -m benchmarks.families_page
 
 import argparse
 import json
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__" and not __package__:
+    # As a script. In place of benchmarks/ itself, whose names should not stand beside the standard library's.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.family_engine_walks import RESULTS as ENGINE_RESULTS
 from benchmarks.family_walks import RESULTS

@@ -15,6 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__" and not __package__:
+    # As a script. In place of benchmarks/ itself, whose names should not stand beside the standard library's.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import jsonschema_rs
 import numpy as np
 

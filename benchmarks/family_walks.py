@@ -16,6 +16,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__" and not __package__:
+    # As a script. In place of benchmarks/ itself, whose names should not stand beside the standard library's.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import jsonschema
 
 from engine.errors import EngineError

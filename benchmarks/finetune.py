@@ -5,18 +5,23 @@ people wrote. Three questions, greedy: `required` (is the call right?), `auto` (
 `irrelevance`, where the same requests come with tools that do not help (does it stay text?). Each part is kept in --out
 as soon as it is there, and a run goes on from it.
 
-    python -m benchmarks.finetune --out benchmarks/results/finetune.json --adapter ADAPTER_FOLDER
+    python benchmarks/finetune.py --out benchmarks/results/finetune.json --adapter ADAPTER_FOLDER
 """
 
 import argparse
 import json
 import random
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__" and not __package__:
+    # As a script. In place of benchmarks/ itself, whose names should not stand beside the standard library's.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
 from rich.console import Console

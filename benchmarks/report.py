@@ -11,7 +11,7 @@ need matplotlib, which the extra `bench` installs; `--no-plots` does without.
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ BENCHMARKS = (
     "peers",
     "servers",
 )
+SCRIPTS = {"decode_drafts": "decode"}  # where the file is not called as the script is
 Results = Mapping[str, Mapping[str, Any]]
 
 
@@ -42,13 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     results = read_results(options.results)
     if not results:
-        raise SystemExit(f"{options.results} has no results; its files are called {', '.join(BENCHMARKS)}.json")
+        raise SystemExit(f"{options.results} has no results; its files are called {_file_names(BENCHMARKS)}")
     options.out.mkdir(parents=True, exist_ok=True)
-    plots: list[str] = []
-    if options.plots:
-        from benchmarks.plots import draw_all  # noqa: PLC0415  # matplotlib is optional
-
-        plots = draw_all(results, options.out)
+    plots = _draw(results, options.out) if options.plots else []
     report = options.out / "report.md"
     report.write_text(markdown(results, plots))
     print(report)
@@ -65,17 +62,42 @@ def _parser() -> argparse.ArgumentParser:
 def read_results(folder: Path) -> dict[str, dict[str, Any]]:
     """The results that are there, by benchmark."""
     paths = {name: folder / f"{name}.json" for name in BENCHMARKS}
-    return {name: _read(path) for name, path in paths.items() if path.is_file()}
+    return {name: _read(name, path) for name, path in paths.items() if path.is_file()}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(name: str, path: Path) -> dict[str, Any]:
+    """Raises SystemExit where the file cannot be read, is another benchmark's or lacks what the report says of it."""
     try:
         result = json.loads(path.read_text())
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f"{path} is no JSON: {error}") from error
     if not isinstance(result, dict) or "benchmark" not in result:
         raise SystemExit(f"{path} is no result of a benchmark: it has no key 'benchmark'")
+    if result["benchmark"] != (script := SCRIPTS.get(name, name)):
+        raise SystemExit(f"{path} is no result of benchmarks/{script}.py, but of {result['benchmark']!r}")
+    try:
+        markdown({name: result})
+    except KeyError as error:
+        raise SystemExit(f"{path} is no whole result of benchmarks/{script}.py: it lacks the key {error}") from error
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise SystemExit(f"{path} is no whole result of benchmarks/{script}.py: {error}") from error
     return result
+
+
+def _draw(results: Results, folder: Path) -> list[str]:
+    try:
+        from benchmarks.plots import draw_all  # noqa: PLC0415  # matplotlib is optional
+    except ModuleNotFoundError as error:
+        install = "pip install '.[bench]' installs it, --no-plots does without"
+        raise SystemExit(f"the plots need {error.name}: {install}") from error
+    try:
+        return draw_all(results, folder)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise SystemExit(f"the results lack what a plot needs: {error!r}; --no-plots does without") from error
+
+
+def _file_names(names: Iterable[str]) -> str:
+    return ", ".join(f"{name}.json" for name in names)
 
 
 def markdown(results: Results, plots: Sequence[str] = ()) -> str:
@@ -86,7 +108,8 @@ def markdown(results: Results, plots: Sequence[str] = ()) -> str:
         "## Targets",
         _table(("what", "target", "measured", "verdict"), [list(row) for row in judged(results)]),
         "An interval is the 95 % bootstrap interval of the median. A target holds where the interval excludes its "
-        "failure; one that spans the limit decides nothing.",
+        "failure; one that spans the limit decides nothing, nor does one of few values, of a part of the workload or "
+        "of another model than the target's.",
         *_missing(results),
         *(_section(title, results[name], rows) for name, (title, rows) in SECTIONS.items() if name in results),
     ]

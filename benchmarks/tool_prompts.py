@@ -8,10 +8,15 @@ decoding, and counts right tools and right calls, with 95 % Wilson intervals. Th
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__" and not __package__:
+    # As a script. In place of benchmarks/ itself, whose names should not stand beside the standard library's.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from rich.console import Console
 from rich.progress import track

@@ -110,3 +110,9 @@ class SequenceCache:
 def arrays_in(tree: Any) -> list[mx.array]:
     """The arrays in nested lists, tuples and dicts."""
     return [leaf for leaf in dict(tree_flatten(tree)).values() if isinstance(leaf, mx.array)]
+
+
+def bytes_of(array: mx.array) -> memoryview:
+    """Its values as they lie in memory, not copied where they lie in one stretch. Waits for the device."""
+    flat: Any = array.reshape(-1).view(mx.uint8)
+    return memoryview(flat)

@@ -247,8 +247,12 @@ def _machine_bytes() -> int:
 
 
 def _max_room(config: EngineConfig, bytes_per_token: int) -> int | None:
-    """Tokens that all rows together may keep, in whole steps; None where the model's cache does not grow with them."""
+    """Tokens that all rows together may keep, in whole steps; None where the model's cache is not counted in them."""
     if bytes_per_token == 0:
+        if config.kv_memory is not None:
+            # A bound that is not held is worse than none.
+            bound = "the caches of this model's architecture cannot be bounded; max_running bounds how many there are"
+            raise ConfigError(f"kv_memory is {config.kv_memory}; {bound}")
         return None
     room = (config.kv_memory or _machine_bytes() // 4) // bytes_per_token // STEP * STEP
     if room == 0:

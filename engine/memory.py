@@ -23,7 +23,7 @@ class Memory(Protocol):
 
     @property
     def bytes_per_token(self) -> int:
-        """What one token of one row takes; 0 where that is not known."""
+        """What one token of one row takes; 0 where rows are not counted in tokens."""
 
     @property
     def bytes_moved(self) -> int:
@@ -120,12 +120,15 @@ class SlotMemory:
             (cache,) = caches
             if self._is_outgrown(cache.row.slots, group):
                 self._bring(cache, self.new_slots())
+            elif cache.row.slots.is_half_empty:  # others have left
+                cache.row.slots.tidy()
             return cache.row.slots
         if group not in self._shared:
             self._shared[group] = self.new_slots()
         slots = self._shared[group]
         joining = [cache for cache in caches if cache.row.slots is not slots]
-        slots.reserve(len(joining))
+        if joining:
+            slots.reserve([cache.num_tokens for cache in joining])
         for cache in joining:
             self._bring(cache, slots)
         slots.tidy()
@@ -149,7 +152,7 @@ class LayerMemory:
 
     def __init__(self, make_layers: Any) -> None:
         """make_layers: gives mlx-lm's cache of each layer, empty."""
-        self.bytes_per_token = 0  # recurrent layers do not grow, rotating ones not for long
+        self.bytes_per_token = 0  # layers differ: some grow with each token, some up to a window, some not at all
         self.bytes_moved = 0
         self._make_layers = make_layers
 

@@ -4,7 +4,7 @@ A tree of blocks: each holds the keys and values of some tokens behind those of 
 begin alike share their beginning. Bounded in bytes; what has not been used for longest goes first.
 """
 
-import itertools
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +20,6 @@ class Block:
     tokens: tuple[int, ...]
     part: Part | None  # None: the root's
     parent: "Block | None"
-    last_used: int = 0
     children: dict[tuple[int, ...], "Block"] = field(default_factory=dict)
 
 
@@ -33,7 +32,8 @@ class PrefixCache:
         self._max_tokens = max_bytes // bytes_per_token
         self._bytes_per_token = bytes_per_token
         self._root = Block((), None, None)
-        self._clock = itertools.count(1)
+        # What was not used for longest first, and every block behind its children: so the first one has none.
+        self._by_use: OrderedDict[Block, None] = OrderedDict()
         self.num_tokens = 0
         self.num_kept = 0  # prompts and answers so far
 
@@ -49,9 +49,7 @@ class PrefixCache:
     def restore(self, tokens: Sequence[int], cache: Cache) -> int:
         """Put what is known of the tokens into an empty cache. Returns how many that were."""
         found = list(self._walk(tokens))
-        now = next(self._clock)
-        for block, _ in found:
-            block.last_used = now
+        self._touch([block for block, _ in found])
         parts = [(block.part, num_shared) for block, num_shared in found if block.part is not None]
         if parts:
             cache.write(parts)
@@ -61,34 +59,31 @@ class PrefixCache:
         """Remember what a cache has seen; tokens: the first of them. Returns whether any was new: then it waited."""
         assert len(tokens) <= cache.num_tokens
         self.num_kept += 1
-        now = next(self._clock)
         new = [tuple(tokens[start : start + BLOCK]) for start in range(0, len(tokens), BLOCK)]
-        block = self._root
-        while new and new[0] in block.children:
-            block = block.children[new.pop(0)]
-            block.last_used = now
-        if not new or any(longer[: len(new[0])] == new[0] for longer in block.children):
-            return False
-        start = len(tokens) - sum(map(len, new))
-        ranges = [(at, min(at + BLOCK, len(tokens))) for at in range(start, len(tokens), BLOCK)]
-        for key, part in zip(new, cache.read(ranges), strict=True):
-            block = self._add(key, block, part)
-            block.last_used = now
+        path = [self._root]
+        while new and new[0] in path[-1].children:
+            path.append(path[-1].children[new.pop(0)])
+        is_new = bool(new) and not any(longer[: len(new[0])] == new[0] for longer in path[-1].children)
+        if is_new:
+            start = len(tokens) - sum(map(len, new))
+            ranges = [(at, min(at + BLOCK, len(tokens))) for at in range(start, len(tokens), BLOCK)]
+            for key, part in zip(new, cache.read(ranges), strict=True):
+                path.append(self._add(key, path[-1], part))
+        self._touch(path[1:])
         self.evict()
-        return True
+        return is_new
 
     def blocks(self) -> Iterator[Block]:
-        """All of them, parents first."""
-        level = [self._root]
-        while level:
-            yield from level
-            level = [child for block in level for child in block.children.values()]
+        """All of them, what was used last first; so a block comes behind its parent."""
+        return reversed(self._by_use)
 
-    def add(self, tokens: tuple[int, ...], parent: Block, part: Part, last_used: int) -> Block:
-        """A block as it was kept before; what is too much goes when the next one is kept."""
+    def add(self, tokens: tuple[int, ...], parent: Block, part: Part) -> Block:
+        """A block as it was kept before, used less recently than any that is there. Too many stay until `evict`.
+
+        Precondition: its parent is a whole block or the root, and has no such child.
+        """
         block = self._add(tokens, parent, part)
-        block.last_used = last_used
-        self._clock = itertools.count(max(last_used, next(self._clock)) + 1)
+        self._by_use.move_to_end(block, last=False)
         return block
 
     @property
@@ -114,19 +109,24 @@ class PrefixCache:
         for shorter in [child for child in parent.children if tokens[: len(child)] == child]:
             self._drop(parent.children[shorter])  # it says the beginning of what this one says
         block = parent.children[tokens] = Block(tokens, part, parent)
+        self._by_use[block] = None
         self.num_tokens += len(tokens)
         return block
 
+    def _touch(self, path: Sequence[Block]) -> None:
+        """path: from a child of the root on."""
+        for block in reversed(path):
+            self._by_use.move_to_end(block)
+
     def _drop(self, block: Block) -> None:
         assert block.parent is not None
-        del block.parent.children[block.tokens]
+        del block.parent.children[block.tokens], self._by_use[block]
         self.num_tokens -= len(block.tokens)
 
     def evict(self) -> None:
         """Drop what is more than may be kept."""
         while self.num_tokens > self._max_tokens:
-            leaves = [block for block in self.blocks() if not block.children and block is not self._root]
-            self._drop(min(leaves, key=lambda leaf: leaf.last_used))
+            self._drop(next(iter(self._by_use)))
 
 
 def _num_shared(one: Sequence[int], other: Sequence[int]) -> int:

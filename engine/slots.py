@@ -103,16 +103,16 @@ class Slots:
 
     def add(self) -> Row:
         """An empty row, in the first free slot."""
-        self.reserve(1)
+        self.reserve([0])
         row = Row(self, self.rows.index(None) if None in self.rows else len(self.rows))
         self.rows[row.index : row.index + 1] = [row]
         return row
 
-    def reserve(self, num_rows: int) -> None:
-        """Have slots for so many more rows, and be copied once for all of them."""
-        needed = len(self.rows) - self.rows.count(None) + num_rows
+    def reserve(self, lengths: Sequence[int]) -> None:
+        """Have slots for more rows of so many tokens, and be copied once for all of them."""
+        needed = self._num_used + len(lengths)
         if self.layers[0].planes and needed > self.num_slots:
-            self._resize(max(3 * self.num_slots // 2, needed), self.capacity)
+            self._resize(max(3 * self.num_slots // 2, needed), rounded_up(max(self._longest, *lengths) + 1))
 
     def remove(self, row: Row) -> None:
         """Free a row's slot."""
@@ -154,15 +154,26 @@ class Slots:
         self.frame = Frame(start, stop, tuple(offsets), width, self.capacity or rounded_up(longest + width))
         return self.frame
 
+    @property
+    def is_half_empty(self) -> bool:
+        """Whether it has more than twice the memory that its rows need."""
+        return self.num_slots * self.capacity > 2 * self._num_used * rounded_up(self._longest)
+
     def tidy(self) -> None:
         """Move rows from the end into free slots, and give memory back that few use: no pass has idle rows between."""
         for index in range(len(self.rows)):
             if index < len(self.rows) and self.rows[index] is None:
                 self._move_last(index)
-        if self.num_slots > 2 * len(self.rows):
-            self._count([layer.planes for layer in self.layers], share=len(self.rows) / self.num_slots)
-            for layer in self.layers:
-                layer.planes = [mx.contiguous(plane[: len(self.rows)]) for plane in layer.planes]
+        if self.is_half_empty:
+            self._resize(len(self.rows), rounded_up(self._longest + 1))
+
+    @property
+    def _num_used(self) -> int:
+        return len(self.rows) - self.rows.count(None)
+
+    @property
+    def _longest(self) -> int:
+        return max((row.num_tokens for row in self.rows if row is not None), default=0)
 
     def _move_last(self, index: int) -> None:
         row = self.rows[-1]
@@ -187,13 +198,16 @@ class Slots:
             self._resize(self.num_slots, rounded_up(num_tokens))
 
     def _resize(self, num_slots: int, capacity: int) -> None:
-        growth = [(0, num_slots - self.num_slots), (0, 0), (0, capacity - self.capacity), (0, 0)]
-        self._count([layer.planes for layer in self.layers])
-        for layer in self.layers:
-            layer.planes = [mx.pad(plane, growth) for plane in layer.planes]
+        """A copy, larger or smaller. Precondition: all rows fit."""
+        slots, tokens = min(num_slots, self.num_slots), min(capacity, self.capacity)
+        growth = [(0, num_slots - slots), (0, 0), (0, capacity - tokens), (0, 0)]
+        kept = [[plane[:slots, :, :tokens] for plane in layer.planes] for layer in self.layers]
+        self._count(kept)
+        for layer, planes in zip(self.layers, kept, strict=True):
+            layer.planes = [mx.contiguous(mx.pad(plane, growth)) for plane in planes]
 
-    def _count(self, planes: Sequence[Sequence[mx.array]], share: float = 1.0) -> None:
-        self._on_move(round(share * sum(part.nbytes for parts in planes for part in parts)))
+    def _count(self, planes: Planes) -> None:
+        self._on_move(sum(part.nbytes for parts in planes for part in parts))
 
 
 class _Layer:

@@ -164,7 +164,7 @@ class FakeModel:
     def make_memory(self, *, kv_bits: int | None = None) -> FakeMemory:
         if kv_bits is not None:
             raise ConfigError(f"kv_bits is {kv_bits}; this fake has none")
-        self.memories.append(FakeMemory(can_batch=self.can_batch))
+        self.memories.append(FakeMemory(bytes_per_token=int(self.can_batch), can_batch=self.can_batch))
         return self.memories[-1]
 
     def fingerprint(self) -> str:

@@ -21,7 +21,7 @@ from engine.types import (
     SamplingParams,
     Tool,
 )
-from tests.fakes import EOS, USER, fake_loaded
+from tests.fakes import EOS, USER, fake_loaded, fake_model
 
 Options = Mapping[str, Any]
 
@@ -95,6 +95,14 @@ def test_a_cache_that_cannot_be_quantised_is_refused_by_name() -> None:
 def test_memory_for_less_than_the_shortest_row_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="kv_memory is 255; 256 tokens of this model take 256 bytes"):
         Engine(fake_loaded(), config=EngineConfig(kv_memory=255))
+
+
+def test_a_bound_that_would_not_be_held_is_refused_by_name() -> None:
+    loaded = fake_loaded()
+    fake_model(loaded).can_batch = False  # as with rotating and recurrent caches
+    with pytest.raises(ConfigError, match="kv_memory is 1000; the caches of this model's architecture cannot be"):
+        Engine(loaded, config=EngineConfig(kv_memory=1000))
+    Engine(loaded).close()
 
 
 def test_a_request_that_the_memory_can_never_hold_is_refused() -> None:

@@ -1,5 +1,7 @@
 """Rows of unequal length go through one forward pass, and none of them notices."""
 
+from collections.abc import Hashable, Sequence
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx_lm.models import gemma3_text, llama
 
-from engine.capacity import CLASS_FACTOR, FIRST_CLASS, STEP, capacity_class
+from engine.cache import Part
+from engine.capacity import CLASS_FACTOR, FIRST_CLASS, STEP, capacity_class, room_for
 from engine.errors import ConfigError
 from engine.memory import LayerMemory, SlotCache, SlotMemory
 from engine.model import Chunk, MLXModel
@@ -189,6 +192,70 @@ def test_slots_that_few_rows_use_give_their_memory_back(model: MLXModel) -> None
     walk.end(0)
     walk.end(0)
     assert slots.arrays() == []
+
+
+class Rooms:
+    """Rows of made-up lengths in one memory. Nothing is computed: shapes say what is held."""
+
+    def __init__(self) -> None:
+        self.memory = SlotMemory(1)
+        self.caches: list[SlotCache] = []
+
+    def begin(self, num_tokens: int) -> None:
+        self.caches.append(self.memory.make_cache())
+        self.caches[-1].write([(Part([[mx.zeros((1, 1, num_tokens, 1))]], 0), num_tokens)])
+
+    def step(self, widths: Sequence[int]) -> None:
+        groups: dict[Hashable, list[tuple[SlotCache, int]]] = {}
+        for cache, width in zip(self.caches, widths, strict=True):
+            groups.setdefault(cache.group, []).append((cache, width))
+        for rows in groups.values():
+            slots = self.memory.together([cache for cache, _ in rows])
+            slots.open({cache.row.index: width for cache, width in rows})
+            for cache, width in rows:
+                cache.row.num_tokens += width
+
+    @property
+    def counted(self) -> int:
+        """As the scheduler counts."""
+        return room_for(cache.num_tokens for cache in self.caches)
+
+    @property
+    def held(self) -> int:
+        slots = {id(cache.row.slots): cache.row.slots for cache in self.caches}
+        return sum(each.num_slots * each.capacity for each in slots.values())
+
+
+def test_a_long_row_that_leaves_takes_its_room_with_it() -> None:
+    rooms = Rooms()
+    for num_tokens in (4000, 1030, 1030, 1030):
+        rooms.begin(num_tokens)
+    rooms.step([1] * 4)
+    assert rooms.held == rooms.counted == 4 * 4096
+    rooms.caches.pop(0).release()
+    rooms.step([1] * 3)
+    assert rooms.held == rooms.counted == 3 * 1280
+    for _ in range(2):
+        rooms.caches.pop().release()
+    rooms.step([1])
+    assert rooms.held == rooms.counted == 1280
+
+
+LENGTHS = st.sampled_from([1, 100, 255, 256, 700, 1023, 1024, 1030, 2000, 4000, 4096, 5000])
+MOVES = st.lists(st.tuples(st.sampled_from(["begin", "end", "step"]), LENGTHS), max_size=40)
+
+
+@given(MOVES)
+def test_slots_hold_at_most_twice_what_is_counted(moves: list[tuple[str, int]]) -> None:
+    rooms = Rooms()
+    for move, number in moves:
+        if move == "begin":
+            rooms.begin(number)
+        elif move == "end" and rooms.caches:
+            rooms.caches.pop(number % len(rooms.caches)).release()
+        before = rooms.counted
+        rooms.step([1 + (number + at) % 5 for at in range(len(rooms.caches))])
+        assert rooms.held <= 2 * max(before, rooms.counted)
 
 
 def test_what_an_earlier_tenant_left_in_a_slot_cannot_spoil_the_next(model: MLXModel) -> None:

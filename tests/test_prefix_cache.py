@@ -12,7 +12,7 @@ from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.events import Completion
 from engine.model import load
-from engine.prefix_cache import BLOCK, PrefixCache, SnapshotCache
+from engine.prefix_cache import BLOCK, Block, PrefixCache, SnapshotCache
 from engine.types import Grammar, Message, Request, Role, SamplingParams
 from tests.fakes import CALCULATE, EOS, REQUIRED, SEARCH, USER, FakeCache, fake_loaded, fake_model
 from tests.test_parity import LONG, assert_same_up_to_rounding, except_passes, fake, tokens, weather_request
@@ -88,6 +88,37 @@ def test_what_was_not_used_for_longest_goes_first() -> None:
     restored(prefixes, first)
     keep(prefixes, fourth)
     assert [prefixes.find(prompt) for prompt in (first, second, third, fourth)] == [BLOCK, 0, BLOCK, BLOCK]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 1), max_size=4)), max_size=20))
+def test_every_block_was_used_no_later_than_its_parent(steps: list[tuple[bool, list[int]]]) -> None:
+    """So the one that goes first never has children."""
+    prefixes = PrefixCache(6 * BLOCK, bytes_per_token=1)
+    for is_kept, turns in steps:
+        prompt = [token for token in turns for _ in range(BLOCK)]
+        keep(prefixes, prompt) if is_kept else restored(prefixes, prompt)
+        order = [prefixes.root, *prefixes.blocks()]
+        assert all(order.index(block.parent) < number for number, block in enumerate(order) if block.parent)
+
+
+def test_what_goes_is_found_without_looking_at_the_rest() -> None:
+    """Counted, not timed: each block is asked for its children at most a few times, however many there are."""
+    prefixes = PrefixCache(500 * BLOCK, bytes_per_token=1)
+    for start in range(500):
+        keep(prefixes, [start] * BLOCK)
+    looked_at = 0
+
+    class Children(dict[tuple[int, ...], Block]):
+        def __bool__(self) -> bool:
+            nonlocal looked_at
+            looked_at += 1
+            return len(self) > 0
+
+    for block in prefixes.blocks():
+        block.children = Children(block.children)
+    keep(prefixes, [5000 + number // BLOCK for number in range(64 * BLOCK)])
+    assert prefixes.num_tokens == 500 * BLOCK
+    assert looked_at <= 2 * 64
 
 
 def test_states_that_cannot_be_cut_serve_prompts_that_begin_with_all_of_them() -> None:

@@ -109,10 +109,16 @@ def test_a_drafting_model_with_another_vocabulary_is_refused(
         run_bench("fake", draft_model="small", rounds=1, max_tokens=64, as_json=False)
 
 
-@pytest.mark.parametrize(("rounds", "max_tokens", "message"), [(0, 64, "--rounds is 0"), (1, 15, "--max-tokens is 15")])
+@pytest.mark.parametrize(("rounds", "max_tokens", "message"), [(0, 64, "--rounds is 0"), (1, 63, "--max-tokens is 63")])
 def test_options_that_measure_nothing_are_refused(rounds: int, max_tokens: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         run_bench("fake", rounds=rounds, max_tokens=max_tokens, as_json=False)
+
+
+def test_a_call_that_would_not_fit_is_refused_before_anything_is_measured(loaded: LoadedModel) -> None:
+    with pytest.raises(ConfigError, match="--max-tokens is 16; this model's shortest call has 26"):
+        measure(loaded, 1, 16, Console(stderr=True))
+    assert fake_model(loaded).num_forward_passes == 0
 
 
 def test_every_option_of_bench_arrives(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from api.serve import run_server
 from api.settings import ServerConfig
 from api.terminal import Conversation, run_chat
 from api.toolbox import Toolbox, import_tools
+from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import ConfigError, ModelError
 from engine.finetuning.training import LoRASettings
@@ -63,7 +64,7 @@ def test_every_option_of_serve_arrives(monkeypatch: pytest.MonkeyPatch, module: 
     options = (
         "--model a --known-model b --known-model c --allow-model-switch --host 0.0.0.0 --port 1 --cors x y "
         "--max-body-bytes 2 --max-queue 3 --prompt-cache kept --request-timeout 4.5 --shutdown-timeout 6 "
-        "--tool-format hermes --draft-model small --adapter tuned "
+        "--tool-format hermes --draft-model small --adapter tuned --max-batch 7 --kv-memory 1073741824 --kv-bits 8 "
         f"--tools {module}"
     )
     config = served_with(monkeypatch, *options.split())
@@ -72,6 +73,7 @@ def test_every_option_of_serve_arrives(monkeypatch: pytest.MonkeyPatch, module: 
     assert (config.model, config.host, config.port, config.cors_origins) == ("a", "0.0.0.0", 1, ("x", "y"))
     assert config.prompt_cache == "kept"
     assert (config.max_body_bytes, config.max_queue, config.request_timeout_s) == (2, 3, 4.5)
+    assert (config.max_batch, config.kv_memory, config.kv_bits) == (7, 2**30, 8)
     assert (config.shutdown_timeout_s, config.api_key) == (6, "from the environment")
     assert (config.tool_format, config.draft_model, config.adapter) == ("hermes", "small", "tuned")
     assert [tool.definition.name for tool in config.tools] == ["calculate", "web_search", "add"]
@@ -84,6 +86,21 @@ def test_an_adapter_belongs_to_the_model_that_is_loaded_at_the_start(monkeypatch
     load("a", lambda _: None)
     load("b", lambda _: None)
     assert made == {"a": "tuned", "b": None}
+
+
+def test_the_bounds_of_the_server_are_those_of_every_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[EngineConfig] = []
+    monkeypatch.setattr(serve, "Engine", lambda _, **options: made.append(options["config"]))
+    load = serve.engine_loader(ServerConfig(max_batch=3, kv_memory=2**20, kv_bits=4, max_queue=5, prompt_cache="kept"))
+    load("a", lambda _: None), load("b", lambda _: None)
+    bounds = EngineConfig(max_running=3, kv_memory=2**20, kv_bits=4, max_waiting=5, prompt_cache_dir="kept")
+    assert made == [bounds, bounds]
+
+
+def test_a_server_that_is_told_no_bounds_has_those_of_the_engine() -> None:
+    server, engine = ServerConfig(), EngineConfig()
+    bounds = (server.max_batch, server.kv_memory, server.kv_bits)
+    assert bounds == (engine.max_running, engine.kv_memory, engine.kv_bits)
 
 
 def test_every_option_of_finetune_arrives(monkeypatch: pytest.MonkeyPatch) -> None:

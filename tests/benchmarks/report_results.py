@@ -38,7 +38,7 @@ def tools_overhead(compile_ms: float = 1.2) -> dict[str, Any]:
         )
     for row in rows:
         row |= {"steps": 300, "mask_p95_ms": 0.3}
-    return {"benchmark": "tools_overhead", **ENVIRONMENT, "rows": rows}
+    return {"benchmark": "tools_overhead", **ENVIRONMENT, "model": "random:tiny", "repeats": 25, "rows": rows}
 
 
 def host_step(besides_ms: float = 0.8) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def host_step(besides_ms: float = 0.8) -> dict[str, Any]:
         for kind in ("free", "constrained")
         for size in (1, 2, 4, 8, 16)
     ]
-    return {"benchmark": "host_step", **ENVIRONMENT, "rows": rows}
+    return {"benchmark": "host_step", **ENVIRONMENT, "model": "random:prose", "rows": rows}
 
 
 def batch(ratio: float = 0.4) -> dict[str, Any]:
@@ -150,6 +150,7 @@ def decode(ratio: float = 0.45, guessed: int = 0) -> dict[str, Any]:
     return {
         "benchmark": "decode",
         **ENVIRONMENT,
+        "cases": 30,
         "pairs": 30,
         "counts": counts,
         "ratios": {mode: interval(one, 0.02) for mode, one in modes.items() if mode != "mlx_lm_free"},
@@ -169,7 +170,7 @@ def idle_memory(kilobytes: float = 40.0) -> dict[str, Any]:
         {"state": state, "sequences": 384, "kilobytes": interval(kilobytes), "groups": [kilobytes] * 6}
         for state in ("waiting", "running")
     ]
-    return {"benchmark": "idle_memory", **ENVIRONMENT, "rows": rows}
+    return {"benchmark": "idle_memory", **ENVIRONMENT, "model": "random:tiny", "rows": rows}
 
 
 def overlap() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """benchmarks/report.py: what it says of results that are there, that are missing, and that miss a target."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def one_target(*, limit: float, at_least: bool) -> Target:
 def test_a_target_holds_only_where_the_whole_interval_keeps_it(
     ratio: dict[str, float], at_least: bool, expected: str
 ) -> None:
-    row = one_target(limit=1.0, at_least=at_least).row({"ttft": {"ratio": ratio}})
+    row = one_target(limit=1.0, at_least=at_least).row({"ttft": {**ttft(), "ratio": ratio}})
     assert row[3] == expected
 
 
@@ -78,14 +79,14 @@ def test_a_missed_target_is_called_missed(result: dict[str, Any], what: str) -> 
 
 
 def test_of_a_time_ratio_the_speed_is_judged() -> None:
-    slower = {"ratios": {"toolmask_free": interval(1.25), "constrained_ff": interval(0.3)}, "counts": {}}
+    slower = {**decode(), "ratios": {"toolmask_free": interval(1.25), "constrained_ff": interval(0.3)}}
     (row,) = (target.row({"decode": slower}) for target in TARGETS if target.what.startswith("free decoding"))
     assert row[2:] == ("0.800 (0.762 to 0.842)", "fails")
 
 
 def test_more_passes_than_tokens_that_were_sampled_miss_the_bound() -> None:
     counts = {"tokens": 100, "forced_tokens": 60, "forward_passes": 41}
-    decoded = {"ratios": {"toolmask_free": interval(1), "constrained_ff": interval(0.3)}}
+    decoded = decode()
     what = "a tool call without drafts: forward passes for its tokens"
     found = verdicts({"decode": {**decoded, "counts": {"constrained_ff": counts}}})[what]
     fewer = verdicts({"decode": {**decoded, "counts": {"constrained_ff": {**counts, "forward_passes": 40}}}})[what]
@@ -97,6 +98,49 @@ def test_every_target_is_judged_where_all_results_are_there() -> None:
     found = list(verdicts(all_results()).values())
     assert len(found) == len(TARGETS) + 2
     assert NOT_MEASURED not in found
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        ({"pairs": 1}, "not decided: 1 pairs, at least 15 are needed"),
+        ({"pairs": 14}, "not decided: 14 pairs, at least 15 are needed"),
+        ({"pairs": 15}, "holds"),
+        ({"model": "random:tiny"}, "not decided: the model is random:tiny, not smollm2-135m"),
+        ({"cases": 1}, "not decided: the cases are 1, not 30"),
+        (
+            {"pairs": 1, "cases": 1, "model": "x"},
+            "not decided: 1 pairs, at least 15 are needed; the model is x, not smollm2-135m; the cases are 1, not 30",
+        ),
+    ],
+)
+def test_few_pairs_another_model_and_a_part_of_the_workload_decide_nothing(change: Any, verdict: str) -> None:
+    for ratio in (0.3, 0.9):
+        found = verdicts({"decode": {**decode(ratio), **change}})
+        time, passes = (
+            found[f"a tool call without drafts: {what}"] for what in (TIME, "forward passes for its tokens")
+        )
+        assert (time, passes) == (("fails" if verdict == "holds" and ratio == 0.9 else verdict), verdict)
+
+
+TIME = "time, to mlx-lm's for as many free tokens"
+
+
+@pytest.mark.parametrize(
+    ("result", "few"),
+    [
+        ({**ttft(), "pairs": 2}, "2 pairs, at least 15"),
+        ({**long_string(), "pairs": 2}, "2 pairs, at least 15"),
+        ({**batch(), "rows": [{**row, "groups": 3} for row in batch()["rows"]]}, "3 pairs, at least 15"),
+        ({**tools_overhead(), "repeats": 4}, "4 compiles, at least 15"),
+        ({**host_step(), "rows": [{**row, "steps": 9} for row in host_step()["rows"]]}, "9 steps, at least 15"),
+        ({**idle_memory(), "rows": [{**row, "groups": [1]} for row in idle_memory()["rows"]]}, "1 groups, at least 5"),
+    ],
+    ids=lambda value: value["benchmark"] if isinstance(value, dict) else "",
+)
+def test_every_result_of_few_values_decides_nothing(result: dict[str, Any], few: str) -> None:
+    found = {verdict for verdict in verdicts({result["benchmark"]: result}).values() if verdict != NOT_MEASURED}
+    assert found - {"has no limit"} == {f"not decided: {few} are needed"}
 
 
 def test_files_that_are_missing_are_named() -> None:
@@ -111,6 +155,40 @@ def test_a_file_that_is_no_result_is_refused_by_name(text: str, tmp_path: Path) 
     (tmp_path / "ttft.json").write_text(text)
     with pytest.raises(SystemExit, match=r"ttft\.json is no"):
         report.main([str(tmp_path), "--no-plots"])
+
+
+WITHOUT_PAIRS = {key: value for key, value in decode().items() if key != "pairs"}
+
+
+@pytest.mark.parametrize(
+    ("result", "lack"),
+    [
+        ({"benchmark": "decode"}, "it lacks the key 'model'"),
+        (WITHOUT_PAIRS, "it lacks the key 'pairs'"),
+        ({**decode(), "ratios": {"toolmask_free": 3}}, "not subscriptable"),
+        ({**decode(), "ms_per_token": []}, "list indices"),
+    ],
+)
+def test_a_result_that_is_not_whole_is_refused_in_one_line_that_says_what_it_lacks(
+    result: dict[str, Any], lack: str, tmp_path: Path
+) -> None:
+    write({"decode": result}, tmp_path)
+    with pytest.raises(SystemExit, match=rf"decode\.json is no whole result of benchmarks/decode\.py: .*{lack}"):
+        report.main([str(tmp_path), "--no-plots"])
+
+
+def test_the_result_of_another_benchmark_is_refused(tmp_path: Path) -> None:
+    write({"batch": {**batch(), "benchmark": "caches"}}, tmp_path)
+    with pytest.raises(SystemExit, match=r"batch\.json is no result of benchmarks/batch\.py, but of 'caches'"):
+        report.main([str(tmp_path), "--no-plots"])
+
+
+def test_without_what_draws_the_plots_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "benchmarks.plots", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    write({"ttft": ttft()}, tmp_path)
+    with pytest.raises(SystemExit, match=r"need matplotlib: pip install '\.\[bench\]' installs it, --no-plots does"):
+        report.main([str(tmp_path), "--out", str(tmp_path / "report")])
 
 
 def test_the_report_has_a_table_for_every_result_and_the_reason_for_what_was_not_measured() -> None:
@@ -143,7 +221,7 @@ def test_results_are_read_from_a_folder_and_the_report_is_written(tmp_path: Path
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="has no results"):
+    with pytest.raises(SystemExit, match=r"has no results; its files are called decode\.json, decode_drafts\.json, "):
         report.main([str(tmp_path), "--no-plots"])
 
 
