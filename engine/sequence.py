@@ -74,6 +74,14 @@ class Sequence:
         return max(0, self._num_known - self.num_cached_now)
 
     @property
+    def num_to_take_over(self) -> int:
+        """Pending tokens that need not go through the model where somebody else's have: the first of those to read.
+
+        Behind the others logits are wanted: of the last one, and once preempted of those that owe their logprobs.
+        """
+        return max(0, min(self.num_to_read, len(self.pending) - self.num_unscored) - 1)
+
+    @property
     def tokens_seen(self) -> list[int]:
         """What its cache has seen, but an end token that ran ahead."""
         return [*self.prompt, *self.output][: self.num_cached_now]

@@ -105,7 +105,7 @@ class Stepper:
             return
         self._last_asked = asked
         for sequence in unread:
-            known = sequence.pending[: sequence.num_to_read - 1]
+            known = sequence.pending[: sequence.num_to_take_over]
             if known and self.prefixes.find(known) == len(known):
                 self._try_to_begin(sequence)
 
@@ -133,8 +133,7 @@ class Stepper:
         sequence.cache = self.memory.make_cache()
         if self.prefixes is None:
             return
-        # The last token's logits are wanted.
-        num_known = self.prefixes.restore(sequence.pending[: sequence.num_to_read - 1], sequence.cache)
+        num_known = self.prefixes.restore(sequence.pending[: sequence.num_to_take_over], sequence.cache)
         sequence.pending = sequence.pending[num_known:]
         if not sequence.num_forward_passes:  # else it begins again
             sequence.num_reused = num_known
