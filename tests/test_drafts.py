@@ -13,6 +13,7 @@ from engine.config import EngineConfig
 from engine.drafts import MAX_DRAFT, MAX_NGRAM, MIN_NGRAM, Draft, ModelDrafts, PromptLookup
 from engine.engine import Engine
 from engine.errors import ConfigError
+from engine.events import StopReason
 from engine.model import LoadedModel, load
 from engine.sequence import Sequence
 from engine.types import Grammar, Message, Request, Role, SamplingParams
@@ -48,6 +49,16 @@ class Oracle:
 
     def forget(self, row: Sequence) -> None:
         pass
+
+
+@dataclass
+class OracleOf:
+    """Guesses of several rows, told apart by their first token."""
+
+    by_first: dict[int, Oracle]
+
+    def draft(self, row: Sequence, max_tokens: int) -> Draft:
+        return self.by_first[row.output[0]].draft(row, max_tokens)
 
 
 def write(loaded: LoadedModel, oracle: Oracle | None = None, **options: object) -> Sequence:
@@ -168,6 +179,28 @@ def test_a_draft_is_cut_at_the_first_token_that_the_grammar_forbids() -> None:
     assert fake_model(loaded).widths[1] == 2  # the token that was drawn, and one that may follow
     run(stepper, [sequence])
     assert loaded.tokenizer.decode(sequence.output)[3:] == "."
+
+
+def test_a_matcher_that_loses_step_within_a_draft_fails_its_own_row_where_it_would_without() -> None:
+    """F15, where the token that it does not take is a guess."""
+    loaded = fake_loaded()
+    grammar = 'start: "{}" TEXT\nTEXT: /(?s:.)*/'
+
+    def written(*names: str, drafts: Oracle | None) -> list[Sequence]:
+        rows = [make_sequence(loaded, grammar=grammar.format(name)) for name in names]
+        run(stepper_of(loaded, drafts=drafts), rows)
+        return rows
+
+    (good,) = written("bound", drafts=None)
+    (bad,) = written("faulty", drafts=None)
+    beyond = Oracle([*bad.output, *good.output], mistakes={len(bad.output) - 4})  # so that a guess begins behind it
+    oracle = OracleOf({good.output[0]: Oracle(good.output), bad.output[0]: beyond})
+    drafted = written("bound", "faulty", "bound", drafts=oracle)
+
+    assert bad.stop_reason is StopReason.FAILED
+    assert [row.stop_reason for row in drafted] == [good.stop_reason, StopReason.FAILED, good.stop_reason]
+    assert [row.output for row in drafted] == [good.output, bad.output, good.output]
+    assert drafted[1].num_forward_passes < bad.num_forward_passes
 
 
 @pytest.mark.parametrize(
