@@ -252,7 +252,7 @@ class Stepper:
         for row in rows:
             if row.sequence.at_decision:
                 self._decider.look(row)
-        if self._looks_ahead and all(row.sequence.may_look_ahead and len(row.tokens) <= 1 for row in rows):
+        if self._looks_ahead and all(_may_look_ahead(row) for row in rows):
             with self.work.timed("forward_s"):
                 self._look_ahead(rows, tokens)
         drawn = self._drawer.read(tokens, *(row.marker for row in rows if row.marker is not None))
@@ -347,6 +347,11 @@ def _cache(row: StepRow) -> Cache:
 def _rows_of(logits: mx.array, first: int, num_rows: int) -> mx.array:
     """So many rows from the first on. All of them are the array itself: a slice would cost the host an operation."""
     return logits if num_rows == logits.shape[0] else logits[first : first + num_rows]
+
+
+def _may_look_ahead(row: StepRow) -> bool:
+    """A row that reads its prompt may not, however little of it: an answer that ends at once has one pass."""
+    return row.sequence.may_look_ahead and len(row.tokens) <= 1 and not row.reads
 
 
 def _chunk(row: StepRow) -> Chunk:
