@@ -64,7 +64,7 @@ class Decoder:
         """
         self._max_waiting = config.max_waiting
         self._stepper, self._store = in_own_thread(lambda: _device_parts(loaded, compiler, config, drafter, marker_ids))
-        max_room = _max_room(config, self._stepper.memory.bytes_per_token)
+        max_room = _max_room(config, self._stepper.bytes_per_token)
         most = loaded.model.context_length
         self.context_length = most if max_room is None else min(most, max_room)  # tokens that one sequence may have
         self._scheduler = Scheduler(

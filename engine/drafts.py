@@ -4,6 +4,7 @@ A draft is right as far as it equals what is sampled at its positions. So it cha
 a row whose guesses do not pay stops guessing.
 """
 
+import logging
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,13 +14,14 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.cache import Cache
-from engine.errors import ConfigError
+from engine.errors import ConfigError, MatcherError
 from engine.model import Chunk, LoadedModel
+from engine.sequence import MAX_NARROW, DraftMemory
 from engine.sequence import Sequence as Row
 
+logger = logging.getLogger(__name__)
+
 MAX_DRAFT = 8  # tokens
-MAX_CHUNK = 512  # tokens of a prompt in one forward pass of the drafting model
 MIN_NGRAM, MAX_NGRAM = 2, 4  # tokens that must have stood there before
 
 
@@ -30,12 +32,27 @@ class Draft:
     tokens: list[int] = field(default_factory=list)  # none: no guess
     cost_share: float = 0.0  # what it cost, in forward passes of the model itself
 
+    # What a drafting model did, for it or for later ones.
+    num_passes: int = 0
+    num_positions: int = 0
+    num_waits: int = 0
+
 
 class DraftSource(Protocol):
     """Makes guesses. Used by the decoding thread only."""
 
+    @property
+    def bytes_per_token(self) -> int:
+        """Of keys and values, what it may keep of each token of a row; the row's own release gives them back."""
+
+    def begin_step(self, max_read: int) -> None:
+        """Others wait for the guesses of a step: for them so many tokens of what rows have may be read by a model.
+
+        For a row with more to read nothing is guessed until it is read, in this step and the next ones.
+        """
+
     def draft(self, row: Row, max_tokens: int) -> Draft:
-        """What may come after all that the row has, at most so many tokens."""
+        """What may come after all that the row has, at most so many tokens. May raise MatcherError."""
 
     def forget(self, row: Row) -> None:
         """A row has ended."""
@@ -47,8 +64,13 @@ class PromptLookup:
     Saxena, "Prompt lookup decoding", github.com/apoorvumang/prompt-lookup-decoding.
     """
 
+    bytes_per_token = 0
+
     def __init__(self) -> None:
         self._texts: dict[Row, array[int]] = {}
+
+    def begin_step(self, max_read: int) -> None:
+        """It asks no model."""
 
     def draft(self, row: Row, max_tokens: int) -> Draft:
         text = self._texts.setdefault(row, array("i", row.prompt))
@@ -87,7 +109,8 @@ class ModelDrafts:
         self._num_tokens = drafter.tokenizer.num_tokens
         self._memory = drafter.model.make_memory()
         self._cost_share = drafter.model.num_weights / model.model.num_weights
-        self._rows: dict[Row, tuple[Cache, list[int]]] = {}  # and what it has seen
+        self._failed: set[Row] = set()  # rows that it is asked about no more
+        self._max_read = 0  # what is left of the step's
         own, others = drafter.tokenizer, model.tokenizer
         if own.num_tokens != others.num_tokens or any(
             own.token_bytes(token) != others.token_bytes(token) for token in range(own.num_tokens)
@@ -96,37 +119,83 @@ class ModelDrafts:
         if not self._memory.can_cut:
             raise ConfigError(f"draft_model is {drafter.name}; its architecture's cache cannot take guesses back")
 
+    @property
+    def bytes_per_token(self) -> int:
+        return self._memory.bytes_per_token
+
+    def begin_step(self, max_read: int) -> None:
+        self._max_read = max_read
+
     def draft(self, row: Row, max_tokens: int) -> Draft:
-        if row not in self._rows:
-            self._rows[row] = self._memory.make_cache(), []
-        cache, seen = self._rows[row]
+        if row in self._failed:
+            return Draft()
+        try:
+            draft = self._draft(row, max_tokens)
+            self._max_read = max(0, self._max_read - draft.num_positions)
+            return draft
+        except MatcherError:  # the row's own
+            raise
+        except Exception:  # whatever the device raised: the row needs no guesses, nor do those beside it
+            logger.exception("the drafting model failed; a row goes on without its guesses")
+            self._failed.add(row)
+            row.release_drafts()
+            return Draft()
+
+    def _draft(self, row: Row, max_tokens: int) -> Draft:
+        memory = row.draft_memory = row.draft_memory or DraftMemory(self._memory.make_cache())
         text = [*row.prompt, *row.output]
-        num_known = min(num_equal(seen, text), len(text) - 1)  # the last token's logits are wanted
-        cache.trim(len(seen) - num_known)
-        del seen[num_known:]
+        memory.cut(min(num_equal(memory.tokens, text), len(text) - 1))  # the last token's logits are wanted
+        num_known = len(memory.tokens)
+        num_unread = len(text) - num_known
+        if num_unread > max(self._max_read, MAX_NARROW):
+            return self._read(memory, text[num_known : num_known + self._max_read])
         tokens: list[int] = []
         while len(tokens) < max_tokens and _is_legal(row, tokens):
-            pending = [*text, *tokens][len(seen) :]
-            for start in range(0, len(pending), MAX_CHUNK):
-                logits = self._model.forward([Chunk(pending[start : start + MAX_CHUNK], cache, num_logits=1)])
-            seen += pending
+            logits = self._forward(memory, [*text, *tokens][len(memory.tokens) :], num_logits=1)
             tokens.append(cast("int", mx.argmax(logits[-1, : self._num_tokens]).item()))
-        return Draft(tokens, self._cost_share * len(tokens))
+        num_passes = len(tokens)
+        return Draft(
+            tokens, self._cost_share * num_passes, num_passes, len(memory.tokens) - num_known, num_waits=num_passes
+        )
+
+    def _read(self, memory: DraftMemory, tokens: list[int]) -> Draft:
+        """A chunk of a prompt; the device is not waited for."""
+        if not tokens:
+            return Draft()
+        logits = self._forward(memory, tokens, num_logits=0)
+        mx.async_eval(logits, *memory.cache.arrays())
+        return Draft(num_passes=1, num_positions=len(tokens))
+
+    def _forward(self, memory: DraftMemory, tokens: list[int], num_logits: int) -> mx.array:
+        logits = self._model.forward([Chunk(tokens, memory.cache, num_logits)])
+        memory.tokens += tokens
+        return logits
 
     def forget(self, row: Row) -> None:
-        if row in self._rows:
-            self._rows.pop(row)[0].release()
+        self._failed.discard(row)
 
 
 class FirstGuess:
-    """The first guess that any of several sources has."""
+    """The first guess that any of several sources has. One that asks a model stands last: its work is told in full."""
 
     def __init__(self, sources: Sequence[DraftSource]) -> None:
         self._sources = sources
 
+    @property
+    def bytes_per_token(self) -> int:
+        return sum(source.bytes_per_token for source in self._sources)
+
+    def begin_step(self, max_read: int) -> None:
+        for source in self._sources:
+            source.begin_step(max_read)
+
     def draft(self, row: Row, max_tokens: int) -> Draft:
-        drafts = (source.draft(row, max_tokens) for source in self._sources)
-        return next((draft for draft in drafts if draft.tokens), Draft())
+        draft = Draft()
+        for source in self._sources:
+            draft = source.draft(row, max_tokens)
+            if draft.tokens:
+                break
+        return draft
 
     def forget(self, row: Row) -> None:
         for source in self._sources:

@@ -48,6 +48,17 @@ class StepRow:
     def num_draws(self) -> int:
         return len(self.drafts) + 1 if self.draws else 0
 
+    def drop_drafts(self, num_kept: int) -> None:
+        """Take back the drafted tokens but the first few, whose forward pass has been launched."""
+        num_dropped = len(self.drafts) - num_kept
+        assert self.logits is not None
+        assert self.sequence.cache is not None
+        self.sequence.cache.trim(num_dropped)
+        self.drafts = self.drafts[:num_kept]
+        self.tokens = self.tokens[: len(self.tokens) - num_dropped]
+        self.num_logits -= num_dropped
+        self.logits = self.logits[: self.num_logits]
+
 
 class Drawer:
     """Draws the tokens of rows whose forward passes have been launched."""
@@ -156,18 +167,17 @@ class Drawer:
 
     def _fill_bitmasks(self, rows: Rows[StepRow]) -> Bitmask:
         """The masks of all positions of all rows, (N, W); each row has a view of its own."""
+        states = [_states(row) for row in rows]
         bitmask = np.empty((sum(row.num_draws for row in rows), num_words(self._vocab_size)), dtype=np.int32)
         places: list[tuple[StepRow, int]] = []
         constrained: list[tuple[Matcher, int]] = []
-        for row in rows:
+        for row, matchers in zip(rows, states, strict=True):
             first = len(places)
             row.bitmask = bitmask[first : first + row.num_draws]
             places += [(row, position) for position in range(row.num_draws)]
             if row.sequence.matcher is None:
                 row.bitmask[:] = self._row_of(row.sequence)
-            else:
-                states = _states(row.sequence.matcher, row.drafts)
-                constrained += [(matcher, first + position) for position, matcher in enumerate(states)]
+            constrained += [(matcher, first + position) for position, matcher in enumerate(matchers)]
         for index, error in self._compiler.fill_bitmasks(constrained, bitmask).items():
             row, position = places[index]
             row.errors[position] = error
@@ -194,13 +204,21 @@ class Drawer:
         return TokenLogprob(token, token_bytes(token), logprob, top)
 
 
-def _states(matcher: Matcher, drafts: Rows[int]) -> list[Matcher]:
-    """Where the grammar stands before each drafted token, and after the last."""
-    states = [matcher]
-    for token in drafts:
-        following = states[-1].copy()
-        following.accept([token])
-        states.append(following)
+def _states(row: StepRow) -> list[Matcher]:
+    """Where a row's grammar stands before each drafted token, and after the last; none where it has no grammar.
+
+    A token that the matcher does not take after all is dropped with those behind it: its row goes on without them.
+    """
+    if row.sequence.matcher is None:
+        return []
+    states = [row.sequence.matcher]
+    try:
+        for token in row.drafts:
+            following = states[-1].copy()
+            following.accept([token])
+            states.append(following)
+    except MatcherError:  # it shows again if the token is drawn
+        row.drop_drafts(len(states) - 1)
     return states
 
 

@@ -65,7 +65,8 @@ class Scheduler:
         prompts = [sequence for sequence in self.running if sequence.is_prefilling]
         decoding = [sequence for sequence in self.running if not sequence.is_prefilling] if prompts else [*self.running]
         self._prompt_was_last = bool(prompts) and not (self._prompt_was_last and decoding)
-        max_chunk = min(self.prefill_chunk, self.shared_prefill_chunk) if decoding else self.prefill_chunk
+        others_wait = bool(decoding) and len(self.running) > 1
+        max_chunk = min(self.prefill_chunk, self.shared_prefill_chunk) if others_wait else self.prefill_chunk
         if self._prompt_was_last:
             return Batch([min(prompts, key=self._patience)], max_chunk)
         return Batch(decoding, max_chunk)

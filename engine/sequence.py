@@ -18,6 +18,19 @@ from engine.types import Request, SamplingParams
 MAX_NARROW = 16  # tokens of a prompt that a row may have to read and still go along with rows that decode
 
 
+@dataclass(slots=True)
+class DraftMemory:
+    """What a drafting model has seen of a sequence; the last of it may be guesses that were wrong."""
+
+    cache: Cache
+    tokens: list[int] = field(default_factory=list)
+
+    def cut(self, num_tokens: int) -> None:
+        """Forget all but the first tokens."""
+        self.cache.trim(len(self.tokens) - num_tokens)
+        del self.tokens[num_tokens:]
+
+
 @dataclass(slots=True, eq=False)  # told apart by identity
 class Sequence:
     """One running generation. Only the decoding thread touches it once it is submitted."""
@@ -43,6 +56,7 @@ class Sequence:
 
     # Set when it starts to run.
     cache: Cache | None = None
+    draft_memory: DraftMemory | None = None  # where a drafting model is asked
     drafting: Account = field(default_factory=Account)
     num_reused: int = 0  # tokens of the prompt that were known already
     ahead: mx.array | None = None  # logits after all of it, (1, V), where a pass ran before its token was read
@@ -72,6 +86,14 @@ class Sequence:
     def num_to_read(self) -> int:
         """Pending tokens that are no news: of the prompt; once preempted, of the output as well."""
         return max(0, self._num_known - self.num_cached_now)
+
+    @property
+    def num_to_take_over(self) -> int:
+        """Pending tokens that need not go through the model where somebody else's have: the first of those to read.
+
+        Behind the others logits are wanted: of the last one, and once preempted of those that owe their logprobs.
+        """
+        return max(0, min(self.num_to_read, len(self.pending) - self.num_unscored) - 1)
 
     @property
     def tokens_seen(self) -> list[int]:
@@ -177,13 +199,20 @@ class Sequence:
         return asks_nothing and can_take_back and not is_deciding and not self.may_look_ahead and self.drafting.is_good
 
     def release(self) -> None:
-        """Give the cache's memory back."""
+        """Give the memory of its caches back."""
+        self.release_drafts()
         if self.cache is not None:
             self.cache.release()
         self.cache = self.ahead = None
 
+    def release_drafts(self) -> None:
+        """Give back what a drafting model keeps of it."""
+        memory, self.draft_memory = self.draft_memory, None
+        if memory is not None:
+            memory.cache.release()
+
     def preempt(self) -> None:
-        """Give the cache's memory back, to read the prompt and what was written again later."""
+        """Give the memory of its caches back, to read the prompt and what was written again later."""
         self.release()
         self.pending = [*self.prompt, *self.output]
         self._num_known = len(self.pending)

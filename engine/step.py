@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from engine.cache import Cache
 from engine.deciding import Decider
-from engine.drafts import MAX_DRAFT, DraftSource, num_equal
+from engine.drafts import MAX_DRAFT, Draft, DraftSource, num_equal
 from engine.draws import Drawer, StepRow
 from engine.errors import GenerationError, MatcherError
 from engine.events import Decision, StopReason, TokenLogprob
@@ -72,15 +72,21 @@ class Stepper:
         self._drawer = Drawer(loaded, compiler, self.work, marker_ids)
         self._decider = Decider(loaded.model, loaded.tokenizer.num_tokens, self._drawer, self.work)
 
+    @property
+    def bytes_per_token(self) -> int:
+        """Of the keys and values that a row has, with a drafting model's; 0 where the model's own do not grow."""
+        own = self.memory.bytes_per_token  # where they do not, nothing is drafted
+        return own + self._drafts.bytes_per_token if own and self._drafts is not None else own
+
     def step(self, sequences: Rows[Sequence], max_chunk: int) -> list[Progress]:
         """The next tokens of each sequence, in as few forward passes as pay. What happened, in their order.
 
-        max_chunk: tokens of a prompt, or of what is read again, in one pass.
+        max_chunk: tokens of a prompt, or of what is read again, in one pass; a drafting model reads so many, too.
         """
         with self.work.timed("step_s"):
             self.work.num_steps += 1
             rows = [self._next_row(sequence, max_chunk) for sequence in sequences]
-            self._add_drafts(rows)
+            self._add_drafts(rows, max_chunk)
             for row in rows:
                 if row.draws and row.sequence.at_decision:
                     assert row.sequence.point is not None
@@ -105,7 +111,7 @@ class Stepper:
             return
         self._last_asked = asked
         for sequence in unread:
-            known = sequence.pending[: sequence.num_to_read - 1]
+            known = sequence.pending[: sequence.num_to_take_over]
             if known and self.prefixes.find(known) == len(known):
                 self._try_to_begin(sequence)
 
@@ -133,8 +139,7 @@ class Stepper:
         sequence.cache = self.memory.make_cache()
         if self.prefixes is None:
             return
-        # The last token's logits are wanted.
-        num_known = self.prefixes.restore(sequence.pending[: sequence.num_to_read - 1], sequence.cache)
+        num_known = self.prefixes.restore(sequence.pending[: sequence.num_to_take_over], sequence.cache)
         sequence.pending = sequence.pending[num_known:]
         if not sequence.num_forward_passes:  # else it begins again
             sequence.num_reused = num_known
@@ -160,10 +165,13 @@ class Stepper:
             return StepRow(sequence, sequence.pending[:-1], sequence.num_unscored, draws=False, reads=reads)
         return StepRow(sequence, sequence.pending, sequence.num_unscored + 1, draws=True, reads=reads)
 
-    def _add_drafts(self, rows: Rows[StepRow]) -> None:
+    def _add_drafts(self, rows: Rows[StepRow], max_read: int) -> None:
         """Put guesses behind what is pending, where they may pay."""
+        if self._drafts is None:
+            return
+        self._drafts.begin_step(max_read)
         for row in rows:
-            if self._drafts is not None and row.draws and not row.reads and row.sequence.may_draft:
+            if row.draws and not row.reads and row.sequence.may_draft:
                 self._add_draft(row, self._drafts)
 
     def _add_draft(self, row: StepRow, source: DraftSource) -> None:
@@ -172,12 +180,18 @@ class Stepper:
             return
         try:
             draft = source.draft(row.sequence, room)
+            self._count_draft(draft)
             row.drafts = self._legal(row.sequence, draft.tokens)
         except MatcherError:  # it shows again where the mask is filled
             return
         row.draft_cost = draft.cost_share * self._pass_cost
         row.tokens = [*row.tokens, *row.drafts]
         row.num_logits += len(row.drafts)
+
+    def _count_draft(self, draft: Draft) -> None:
+        self.work.num_draft_passes += draft.num_passes
+        self.work.num_draft_positions += draft.num_positions
+        self.work.num_waits += draft.num_waits
 
     def _legal(self, sequence: Sequence, draft: list[int]) -> list[int]:
         """A draft up to the first token that the grammar forbids, or that ends the turn."""
@@ -238,7 +252,7 @@ class Stepper:
         for row in rows:
             if row.sequence.at_decision:
                 self._decider.look(row)
-        if self._looks_ahead and all(row.sequence.may_look_ahead and len(row.tokens) <= 1 for row in rows):
+        if self._looks_ahead and all(_may_look_ahead(row) for row in rows):
             with self.work.timed("forward_s"):
                 self._look_ahead(rows, tokens)
         drawn = self._drawer.read(tokens, *(row.marker for row in rows if row.marker is not None))
@@ -333,6 +347,11 @@ def _cache(row: StepRow) -> Cache:
 def _rows_of(logits: mx.array, first: int, num_rows: int) -> mx.array:
     """So many rows from the first on. All of them are the array itself: a slice would cost the host an operation."""
     return logits if num_rows == logits.shape[0] else logits[first : first + num_rows]
+
+
+def _may_look_ahead(row: StepRow) -> bool:
+    """A row that reads its prompt may not, however little of it: an answer that ends at once has one pass."""
+    return row.sequence.may_look_ahead and len(row.tokens) <= 1 and not row.reads
 
 
 def _chunk(row: StepRow) -> Chunk:

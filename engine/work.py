@@ -16,6 +16,8 @@ class Work:
     num_waits: int = 0  # for the device
     num_drafted: int = 0  # tokens that were run on a guess
     num_accepted: int = 0  # of them, right
+    num_draft_passes: int = 0  # of a drafting model
+    num_draft_positions: int = 0  # of those passes
     forward_s: float = 0.0  # launching passes; where the device's queue is short, waiting for it too
     mask_s: float = 0.0  # filling bitmasks
     sample_s: float = 0.0  # launching the sampler, and waiting for its tokens

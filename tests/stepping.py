@@ -17,12 +17,14 @@ def compiler_of(loaded: LoadedModel) -> LLGuidanceCompiler:
     return FailingCompiler(loaded.tokenizer.backend_json(), eos_ids=sorted(loaded.tokenizer.eos_ids))
 
 
-def make_sequence(loaded: LoadedModel, *, grammar: str | None = None, **options: object) -> Sequence:
-    """A sequence that is bound by a Lark grammar, or by none."""
+def make_sequence(
+    loaded: LoadedModel, *, grammar: str | None = None, text: str = "hi there", **options: object
+) -> Sequence:
+    """A sequence that is bound by a Lark grammar, or by none. text: its prompt."""
     compiler = compiler_of(loaded)
     return Sequence(
         request=Request(messages=(USER,), **options),
-        prompt=loaded.tokenizer.encode("hi there"),
+        prompt=loaded.tokenizer.encode(text),
         key=1,
         seed=1,
         max_tokens=40,

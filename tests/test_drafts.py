@@ -9,14 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.accounts import Account
+from engine.capacity import STEP
 from engine.config import EngineConfig
 from engine.drafts import MAX_DRAFT, MAX_NGRAM, MIN_NGRAM, Draft, ModelDrafts, PromptLookup
 from engine.engine import Engine
 from engine.errors import ConfigError
+from engine.events import StopReason
 from engine.model import LoadedModel, load
-from engine.sequence import Sequence
+from engine.sequence import MAX_NARROW, Sequence
 from engine.types import Grammar, Message, Request, Role, SamplingParams
-from tests.fakes import fake_loaded, fake_model, fake_that_writes
+from tests.fakes import fake_loaded, fake_model, fake_that_writes, with_hook
 from tests.stepping import make_sequence, run, stepper_of
 from tests.test_parity import (
     LONG,
@@ -40,6 +42,9 @@ class Oracle:
     mistakes: set[int] = field(default_factory=set)
     asked: int = 0
 
+    def begin_step(self, max_read: int) -> None:
+        pass
+
     def draft(self, row: Sequence, max_tokens: int) -> Draft:
         self.asked += 1
         start = len(row.output)
@@ -48,6 +53,19 @@ class Oracle:
 
     def forget(self, row: Sequence) -> None:
         pass
+
+
+@dataclass
+class OracleOf:
+    """Guesses of several rows, told apart by their first token."""
+
+    by_first: dict[int, Oracle]
+
+    def begin_step(self, max_read: int) -> None:
+        pass
+
+    def draft(self, row: Sequence, max_tokens: int) -> Draft:
+        return self.by_first[row.output[0]].draft(row, max_tokens)
 
 
 def write(loaded: LoadedModel, oracle: Oracle | None = None, **options: object) -> Sequence:
@@ -90,13 +108,15 @@ def test_small_real_weights_say_the_same_with_drafts_and_without(tmp_path: Path)
         prompt = engine.render_prompt(request)
     text = Grammar.regex("[a-z ]{40}")
     written = []
-    for drafts in (True, False):
-        with Engine(loaded, config=EngineConfig(drafts=drafts)) as engine:
+    for drafts, drafter in ((False, None), (True, None), (True, loaded)):
+        with Engine(loaded, draft_model=drafter, config=EngineConfig(drafts=drafts, prefill_chunk=32)) as engine:
             asked = Request(messages=(Message(Role.USER, "abab " * 9),), response=text)
             answer = engine.submit(asked).completion().text
             assert answer is not None
             written.append(loaded.tokenizer.encode(answer))
+            assert (engine.load_now().work.num_draft_passes > 0) == (drafter is not None)
     assert_same_up_to_rounding(loaded, prompt, written[0], written[1])
+    assert_same_up_to_rounding(loaded, prompt, written[0], written[2])
 
 
 # What it saves.
@@ -168,6 +188,28 @@ def test_a_draft_is_cut_at_the_first_token_that_the_grammar_forbids() -> None:
     assert fake_model(loaded).widths[1] == 2  # the token that was drawn, and one that may follow
     run(stepper, [sequence])
     assert loaded.tokenizer.decode(sequence.output)[3:] == "."
+
+
+def test_a_matcher_that_loses_step_within_a_draft_fails_its_own_row_where_it_would_without() -> None:
+    """F15, where the token that it does not take is a guess."""
+    loaded = fake_loaded()
+    grammar = 'start: "{}" TEXT\nTEXT: /(?s:.)*/'
+
+    def written(*names: str, drafts: Oracle | None) -> list[Sequence]:
+        rows = [make_sequence(loaded, grammar=grammar.format(name)) for name in names]
+        run(stepper_of(loaded, drafts=drafts), rows)
+        return rows
+
+    (good,) = written("bound", drafts=None)
+    (bad,) = written("faulty", drafts=None)
+    beyond = Oracle([*bad.output, *good.output], mistakes={len(bad.output) - 4})  # so that a guess begins behind it
+    oracle = OracleOf({good.output[0]: Oracle(good.output), bad.output[0]: beyond})
+    drafted = written("bound", "faulty", "bound", drafts=oracle)
+
+    assert bad.stop_reason is StopReason.FAILED
+    assert [row.stop_reason for row in drafted] == [good.stop_reason, StopReason.FAILED, good.stop_reason]
+    assert [row.output for row in drafted] == [good.output, bad.output, good.output]
+    assert drafted[1].num_forward_passes < bad.num_forward_passes
 
 
 @pytest.mark.parametrize(
@@ -298,6 +340,79 @@ def test_a_drafting_model_as_large_as_the_model_itself_is_soon_asked_no_more() -
     sequence = make_sequence(model, grammar=FREE_TEXT)
     run(stepper_of(model, drafts=source), [sequence])
     assert fake_model(drafter).num_forward_passes < 25
+
+
+LONG_TEXT = "".join(chr(97 + (at * at * 7 + at // 7) % 26) for at in range(200))
+
+
+def test_a_drafting_model_reads_prompts_in_chunks_that_all_rows_of_a_step_share_and_guesses_thereafter() -> None:
+    model, drafter = fake_loaded(), fake_loaded()
+    fake_model(drafter).num_weights = 5
+    stepper = stepper_of(model, drafts=ModelDrafts(drafter, model))
+    rows = [make_sequence(model, grammar=FREE_TEXT, text=LONG_TEXT) for _ in range(2)]
+    while any(row.is_prefilling for row in rows):
+        stepper.step([row for row in rows if row.is_prefilling], max_chunk=512)
+    seen, most = 0, 32 + 2 * (MAX_NARROW + MAX_DRAFT)
+
+    while running := [row for row in rows if not row.is_done]:
+        drafted = stepper.work.num_drafted
+        stepper.step(running, max_chunk=32)
+        is_read = all(row.draft_memory and len(row.draft_memory.tokens) >= len(row.prompt) for row in rows[:1])
+        assert is_read or stepper.work.num_drafted == drafted
+        assert stepper.work.num_draft_positions - seen <= most
+        seen = stepper.work.num_draft_positions
+
+    assert max(fake_model(drafter).widths) <= 32
+    assert stepper.work.num_accepted > 0
+    assert stepper.work.num_draft_positions == sum(fake_model(drafter).widths)
+    assert stepper.work.num_draft_passes == len(fake_model(drafter).widths)
+    alone = make_sequence(model, grammar=FREE_TEXT, text=LONG_TEXT)
+    run(stepper_of(model), [alone])
+    assert [row.output for row in rows] == [alone.output] * 2
+
+
+def test_a_row_that_gives_way_gives_back_what_a_drafting_model_has_seen_of_it() -> None:
+    model, drafter = fake_loaded(), fake_loaded()
+    fake_model(drafter).num_weights = 5
+    stepper = stepper_of(model, drafts=ModelDrafts(drafter, model))
+    sequence = make_sequence(model, grammar=FREE_TEXT)
+    for _ in range(3):
+        stepper.step([sequence], max_chunk=512)
+    (memory,) = fake_model(drafter).memories
+    assert len(memory.caches) == 1
+
+    sequence.preempt()
+    assert memory.caches == []
+
+    run(stepper, [sequence])
+    assert sequence.output == write(model).output
+    assert memory.num_made == 2
+
+
+def test_what_a_drafting_model_keeps_counts_as_memory_of_the_rows() -> None:
+    for drafter, num_tokens in ((None, 2 * STEP), (fake_loaded(), STEP)):  # a token of either takes a byte
+        with Engine(fake_loaded(), draft_model=drafter, config=EngineConfig(kv_memory=2 * STEP)) as engine:
+            assert engine.context_length == num_tokens
+
+
+def test_a_drafting_model_that_fails_costs_its_guesses_and_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    failures: list[int] = []
+
+    def run_out(num_passes: int) -> None:
+        if num_passes == 12:
+            failures.append(num_passes)
+            raise RuntimeError("no memory for guesses")
+
+    model, drafter = fake_loaded(), with_hook(fake_loaded(), run_out)
+    fake_model(drafter).num_weights = 5
+    stepper = stepper_of(model, drafts=ModelDrafts(drafter, model))
+    rows = [make_sequence(model, grammar=FREE_TEXT) for _ in range(2)]
+    run(stepper, rows)
+
+    assert [row.output for row in rows] == [write(model).output] * 2
+    assert len(failures) == 2  # each row asks no more
+    assert fake_model(drafter).memories[0].caches == []
+    assert caplog.text.count("a row goes on without its guesses") == 2
 
 
 def test_a_drafting_model_with_other_tokens_or_a_cache_that_keeps_its_guesses_is_refused() -> None:

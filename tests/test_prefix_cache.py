@@ -15,6 +15,7 @@ from engine.model import load
 from engine.prefix_cache import BLOCK, Block, PrefixCache, SnapshotCache
 from engine.types import Grammar, Message, Request, Role, SamplingParams
 from tests.fakes import CALCULATE, EOS, REQUIRED, SEARCH, USER, FakeCache, fake_loaded, fake_model
+from tests.stepping import make_sequence, run, stepper_of
 from tests.test_parity import LONG, assert_same_up_to_rounding, except_passes, fake, tokens, weather_request
 from tests.tiny_models import random_weights, write_folder
 
@@ -224,3 +225,29 @@ def test_small_real_weights_say_the_same_with_their_prompt_known(tmp_path: Path)
         first, again = (engine.submit(request).completion() for _ in range(2))
     assert again.usage.cached_tokens == len(prompt) - 1
     assert_same_up_to_rounding(loaded, prompt, tokens(first), tokens(again))
+
+
+@pytest.mark.parametrize("is_reused", [False, True], ids=["in its turn", "at once"])
+@pytest.mark.parametrize("end", ["", " TEXT"], ids=["forced to its end", "going on"])
+def test_a_row_that_gave_way_owes_the_logprobs_of_what_another_row_has_computed(end: str, is_reused: bool) -> None:
+    loaded = fake_loaded()
+    stepper = stepper_of(loaded, max_prefix_bytes=10**6)
+    asked = {
+        "grammar": f'start: /[ab]/ "The answer is 42."{end}\nTEXT: /[a-z]{{9}}/',
+        "sampling": SamplingParams(top_logprobs=0),
+    }
+    twin, sequence = make_sequence(loaded, **asked), make_sequence(loaded, **asked)
+    run(stepper, [twin])
+    stepper.release(twin)
+    stepper.step([sequence], max_chunk=512)
+    num_owed = sequence.num_unscored
+
+    sequence.preempt()
+    if is_reused:
+        stepper.reuse([sequence])
+    run(stepper, [sequence])
+
+    assert num_owed > 2
+    assert sequence.output == twin.output
+    assert sequence.logprobs == twin.logprobs
+    assert len(sequence.logprobs) == len(sequence.output)

@@ -192,6 +192,14 @@ def test_while_others_decode_a_prompt_is_read_in_shorter_chunks() -> None:
     assert {scheduler.next_batch().max_chunk for _ in range(4)} == {CHUNK // 4}
 
 
+def test_a_sequence_that_decodes_alone_keeps_nobody_waiting_and_reads_in_long_chunks() -> None:
+    scheduler = Scheduler(max_running=9, max_waiting=9, prefill_chunk=CHUNK, shared_prefill_chunk=CHUNK // 4)
+    (sequence,) = add(scheduler, 1)
+    run_step(scheduler.next_batch())
+    assert sequence.output
+    assert scheduler.next_batch().max_chunk == CHUNK
+
+
 # Room for keys and values.
 
 

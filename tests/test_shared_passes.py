@@ -60,6 +60,16 @@ def test_a_row_that_ends_by_a_token_of_its_own_has_run_one_pass_too_many() -> No
     assert sequence.num_forward_passes == len(sequence.output) + 2
 
 
+def test_an_answer_that_ends_at_once_has_one_pass_whether_its_prompt_was_known_or_not() -> None:
+    loaded = fake_loaded(bonus={EOS: 10**6})
+    stepper = stepper_of(loaded, max_prefix_bytes=10**6)
+    sequences = [make_sequence(loaded), make_sequence(loaded)]
+    for sequence in sequences:
+        run(stepper, [sequence])
+        assert sequence.num_forward_passes == 1
+    assert sequences[1].num_reused == len(sequences[1].prompt) - 1
+
+
 @pytest.mark.parametrize(
     "options",
     [
