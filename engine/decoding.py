@@ -191,7 +191,7 @@ class Decoder:
         if not batch.sequences:
             return []
         try:
-            return self._stepper.step(batch.sequences, batch.max_chunk)
+            return self._stepper.step(batch.sequences, batch.max_chunk, others_wait=batch.others_wait)
         except Exception as error:  # whatever the device raised: it must end these sequences, not the engine
             logger.exception("a step failed")
             failure = GenerationError(f"the forward pass failed: {error}")

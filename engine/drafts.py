@@ -45,8 +45,8 @@ class DraftSource(Protocol):
     def bytes_per_token(self) -> int:
         """Of keys and values, what it may keep of each token of a row; the row's own release gives them back."""
 
-    def begin_step(self, max_read: int) -> None:
-        """Others wait for the guesses of a step: for them so many tokens of what rows have may be read by a model.
+    def begin_step(self, max_chunk: int, *, others_wait: bool) -> None:
+        """So many tokens of what rows have may be read by a model in one pass; where others wait, in one step.
 
         For a row with more to read nothing is guessed until it is read, in this step and the next ones.
         """
@@ -69,7 +69,7 @@ class PromptLookup:
     def __init__(self) -> None:
         self._texts: dict[Row, array[int]] = {}
 
-    def begin_step(self, max_read: int) -> None:
+    def begin_step(self, max_chunk: int, *, others_wait: bool) -> None:
         """It asks no model."""
 
     def draft(self, row: Row, max_tokens: int) -> Draft:
@@ -110,7 +110,7 @@ class ModelDrafts:
         self._memory = drafter.model.make_memory()
         self._cost_share = drafter.model.num_weights / model.model.num_weights
         self._failed: set[Row] = set()  # rows that it is asked about no more
-        self._max_read = 0  # what is left of the step's
+        self._max_read, self._others_wait = 0, True  # tokens in one pass; where others wait, what is left of the step's
         own, others = drafter.tokenizer, model.tokenizer
         if own.num_tokens != others.num_tokens or any(
             own.token_bytes(token) != others.token_bytes(token) for token in range(own.num_tokens)
@@ -123,15 +123,16 @@ class ModelDrafts:
     def bytes_per_token(self) -> int:
         return self._memory.bytes_per_token
 
-    def begin_step(self, max_read: int) -> None:
-        self._max_read = max_read
+    def begin_step(self, max_chunk: int, *, others_wait: bool) -> None:
+        self._max_read, self._others_wait = max_chunk, others_wait
 
     def draft(self, row: Row, max_tokens: int) -> Draft:
         if row in self._failed:
             return Draft()
         try:
             draft = self._draft(row, max_tokens)
-            self._max_read = max(0, self._max_read - draft.num_positions)
+            if self._others_wait:
+                self._max_read = max(0, self._max_read - draft.num_positions)
             return draft
         except MatcherError:  # the row's own
             raise
@@ -145,26 +146,26 @@ class ModelDrafts:
         memory = row.draft_memory = row.draft_memory or DraftMemory(self._memory.make_cache())
         text = [*row.prompt, *row.output]
         memory.cut(min(num_equal(memory.tokens, text), len(text) - 1))  # the last token's logits are wanted
-        num_known = len(memory.tokens)
-        num_unread = len(text) - num_known
-        if num_unread > max(self._max_read, MAX_NARROW):
-            return self._read(memory, text[num_known : num_known + self._max_read])
+        num_known, num_read = len(memory.tokens), 0
+        while len(text) - len(memory.tokens) > max(self._max_read, MAX_NARROW):
+            if self._max_read:
+                self._read(memory, text[len(memory.tokens) :][: self._max_read])
+                num_read += 1
+            if self._others_wait:
+                return Draft(num_passes=num_read, num_positions=len(memory.tokens) - num_known)
         tokens: list[int] = []
         while len(tokens) < max_tokens and _is_legal(row, tokens):
             logits = self._forward(memory, [*text, *tokens][len(memory.tokens) :], num_logits=1)
             tokens.append(cast("int", mx.argmax(logits[-1, : self._num_tokens]).item()))
-        num_passes = len(tokens)
+        num_guessed, num_positions = len(tokens), len(memory.tokens) - num_known
         return Draft(
-            tokens, self._cost_share * num_passes, num_passes, len(memory.tokens) - num_known, num_waits=num_passes
+            tokens, self._cost_share * num_guessed, num_read + num_guessed, num_positions, num_waits=num_guessed
         )
 
-    def _read(self, memory: DraftMemory, tokens: list[int]) -> Draft:
+    def _read(self, memory: DraftMemory, tokens: list[int]) -> None:
         """A chunk of a prompt; the device is not waited for."""
-        if not tokens:
-            return Draft()
         logits = self._forward(memory, tokens, num_logits=0)
         mx.async_eval(logits, *memory.cache.arrays())
-        return Draft(num_passes=1, num_positions=len(tokens))
 
     def _forward(self, memory: DraftMemory, tokens: list[int], num_logits: int) -> mx.array:
         logits = self._model.forward([Chunk(tokens, memory.cache, num_logits)])
@@ -185,9 +186,9 @@ class FirstGuess:
     def bytes_per_token(self) -> int:
         return sum(source.bytes_per_token for source in self._sources)
 
-    def begin_step(self, max_read: int) -> None:
+    def begin_step(self, max_chunk: int, *, others_wait: bool) -> None:
         for source in self._sources:
-            source.begin_step(max_read)
+            source.begin_step(max_chunk, others_wait=others_wait)
 
     def draft(self, row: Row, max_tokens: int) -> Draft:
         draft = Draft()

@@ -14,6 +14,7 @@ class Batch:
 
     sequences: list[Sequence]
     max_chunk: int  # tokens of a prompt in one forward pass
+    others_wait: bool = False  # whether more than one sequence runs
 
 
 @dataclass(slots=True)
@@ -65,11 +66,11 @@ class Scheduler:
         prompts = [sequence for sequence in self.running if sequence.is_prefilling]
         decoding = [sequence for sequence in self.running if not sequence.is_prefilling] if prompts else [*self.running]
         self._prompt_was_last = bool(prompts) and not (self._prompt_was_last and decoding)
-        others_wait = bool(decoding) and len(self.running) > 1
-        max_chunk = min(self.prefill_chunk, self.shared_prefill_chunk) if others_wait else self.prefill_chunk
-        if self._prompt_was_last:
-            return Batch([min(prompts, key=self._patience)], max_chunk)
-        return Batch(decoding, max_chunk)
+        is_shared = len(self.running) > 1
+        others_decode = bool(decoding) and is_shared
+        max_chunk = min(self.prefill_chunk, self.shared_prefill_chunk) if others_decode else self.prefill_chunk
+        batch = [min(prompts, key=self._patience)] if self._prompt_was_last else decoding
+        return Batch(batch, max_chunk, is_shared)
 
     def _patience(self, sequence: Sequence) -> int:
         """Short prompts first, but every turn of waiting counts as a chunk that is read."""

@@ -78,15 +78,16 @@ class Stepper:
         own = self.memory.bytes_per_token  # where they do not, nothing is drafted
         return own + self._drafts.bytes_per_token if own and self._drafts is not None else own
 
-    def step(self, sequences: Rows[Sequence], max_chunk: int) -> list[Progress]:
+    def step(self, sequences: Rows[Sequence], max_chunk: int, *, others_wait: bool = True) -> list[Progress]:
         """The next tokens of each sequence, in as few forward passes as pay. What happened, in their order.
 
         max_chunk: tokens of a prompt, or of what is read again, in one pass; a drafting model reads so many, too.
+        others_wait: whether there is more than one sequence, so that a drafting model may read but one chunk.
         """
         with self.work.timed("step_s"):
             self.work.num_steps += 1
             rows = [self._next_row(sequence, max_chunk) for sequence in sequences]
-            self._add_drafts(rows, max_chunk)
+            self._add_drafts(rows, max_chunk, others_wait)
             for row in rows:
                 if row.draws and row.sequence.at_decision:
                     assert row.sequence.point is not None
@@ -165,11 +166,11 @@ class Stepper:
             return StepRow(sequence, sequence.pending[:-1], sequence.num_unscored, draws=False, reads=reads)
         return StepRow(sequence, sequence.pending, sequence.num_unscored + 1, draws=True, reads=reads)
 
-    def _add_drafts(self, rows: Rows[StepRow], max_read: int) -> None:
+    def _add_drafts(self, rows: Rows[StepRow], max_chunk: int, others_wait: bool) -> None:
         """Put guesses behind what is pending, where they may pay."""
         if self._drafts is None:
             return
-        self._drafts.begin_step(max_read)
+        self._drafts.begin_step(max_chunk, others_wait=others_wait)
         for row in rows:
             if row.draws and not row.reads and row.sequence.may_draft:
                 self._add_draft(row, self._drafts)

@@ -42,7 +42,7 @@ class Oracle:
     mistakes: set[int] = field(default_factory=set)
     asked: int = 0
 
-    def begin_step(self, max_read: int) -> None:
+    def begin_step(self, max_chunk: int, *, others_wait: bool) -> None:
         pass
 
     def draft(self, row: Sequence, max_tokens: int) -> Draft:
@@ -61,7 +61,7 @@ class OracleOf:
 
     by_first: dict[int, Oracle]
 
-    def begin_step(self, max_read: int) -> None:
+    def begin_step(self, max_chunk: int, *, others_wait: bool) -> None:
         pass
 
     def draft(self, row: Sequence, max_tokens: int) -> Draft:
@@ -340,6 +340,22 @@ def test_a_drafting_model_as_large_as_the_model_itself_is_soon_asked_no_more() -
     sequence = make_sequence(model, grammar=FREE_TEXT)
     run(stepper_of(model, drafts=source), [sequence])
     assert fake_model(drafter).num_forward_passes < 25
+
+
+def test_for_a_row_alone_a_drafting_model_reads_all_at_once_chunk_by_chunk() -> None:
+    model, drafter = fake_loaded(), fake_loaded()
+    fake_model(drafter).num_weights = 5
+    stepper = stepper_of(model, drafts=ModelDrafts(drafter, model))
+    row = make_sequence(model, grammar=FREE_TEXT, text=LONG_TEXT)
+    while row.is_prefilling:
+        stepper.step([row], max_chunk=512, others_wait=False)
+
+    stepper.step([row], max_chunk=32, others_wait=False)
+
+    assert stepper.work.num_drafted > 0
+    assert max(fake_model(drafter).widths) <= 32
+    assert stepper.work.num_draft_positions == sum(fake_model(drafter).widths) > len(row.prompt)
+    assert stepper.work.num_draft_passes == len(fake_model(drafter).widths)
 
 
 LONG_TEXT = "".join(chr(97 + (at * at * 7 + at // 7) % 26) for at in range(200))

@@ -94,11 +94,15 @@ def test_a_signal_ends_the_work_after_what_is_under_way(number: signal.Signals) 
 
 
 def test_a_second_signal_is_treated_as_ever() -> None:
-    work = until_stopped(range(5))
-    next(work)
-    signal.raise_signal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        work = until_stopped(range(5))
+        next(work)
         signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_after_the_work_signals_are_treated_as_ever() -> None:
