@@ -60,7 +60,7 @@ from typing_extensions import TypedDict
 from engine.engine import Engine
 from engine.errors import RequestError, SchemaError
 from engine.output_forms import date_pattern
-from engine.output_types import grammar_output, json_output, partial_json, python_output, text_output
+from engine.output_types import grammar_output, json_output, python_output, text_output
 from engine.structured import generate
 from engine.types import Grammar, SamplingParams
 from tests.fakes import fake_loaded
@@ -433,35 +433,3 @@ def test_a_json_grammar_is_read_as_json_and_another_as_text() -> None:
     assert grammar_output(Grammar.json_object()).read('{"a": 1.5}') == {"a": 1.5}
     assert grammar_output(Grammar.regex("[0-9]+")).read("12") == "12"
     assert text_output(Grammar.choice(["a"])).read_partial("a") == "a"
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ('{"a', {}),
-        ('{"a": ', {}),
-        ('{"a": "x', {"a": "x"}),
-        ('{"a": "x 12', {"a": "x 12"}),
-        ('{"a": "x\\', {"a": "x"}),
-        ('{"a": "\\"1', {"a": '"1'}),
-        ('{"a": "x\\\\", "b": 1', {"a": "x\\"}),
-        ('{"a": 12', {}),
-        ('{"a": 12,', {"a": 12}),
-        ('{"a": 12}', {"a": 12}),
-        ("[1, 2", [1]),
-        ("[1, -", [1]),
-        ("[1, 2.5e", [1]),
-        ("[1, tru", [1]),
-        ("[true", [True]),
-        ('"ab', "ab"),
-        ('"12', "12"),
-    ],
-)
-def test_a_partial_value_has_what_is_known_and_no_unfinished_number(text: str, value: object) -> None:
-    assert partial_json(text) == value
-
-
-@pytest.mark.parametrize("text", ["", "1", "-", "12.5", "tr", "nul"])
-def test_nothing_is_known_of_a_number_or_literal_that_may_go_on(text: str) -> None:
-    with pytest.raises(ValueError, match="EOF"):
-        partial_json(text)

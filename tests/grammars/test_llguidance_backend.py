@@ -1,9 +1,7 @@
 """The default compiler behind its protocol: every error state is an exception, and nothing is shared by accident."""
 
 import re
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +11,7 @@ from llguidance import LLMatcher, LLParserLimits
 from engine.errors import GrammarError, MatcherError
 from engine.grammars import llguidance_backend
 from engine.grammars.json_schema import check_schema
-from engine.grammars.llguidance_backend import MAX_CACHED_GRAMMARS, LLGuidanceCompiler, LLGuidanceMatcher
+from engine.grammars.llguidance_backend import LLGuidanceCompiler, LLGuidanceMatcher
 from engine.sampling.bitmask import num_words
 from tests.fakes import EOS, fake_tokenizer
 from tests.grammars.turns import written
@@ -332,93 +330,6 @@ def test_hundreds_of_optional_properties_can_be_walked(compiler: LLGuidanceCompi
         assert token in allowed(row_of(matcher))
         matcher.accept([token])
     assert matcher.is_accepting
-
-
-# --- The cache
-
-
-class Builds:
-    """Counts what is really compiled."""
-
-    def __init__(self, compiler: LLGuidanceCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.sources: list[str] = []
-        build = compiler._build
-
-        def counting(source: str, param: str) -> object:
-            self.sources.append(source)
-            return build(source, param)
-
-        monkeypatch.setattr(compiler, "_build", counting)
-
-
-@pytest.fixture
-def fresh() -> LLGuidanceCompiler:
-    return LLGuidanceCompiler(TOKENIZER.backend_json(), eos_ids=[EOS_ID])
-
-
-def test_one_source_is_compiled_once(fresh: LLGuidanceCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
-    builds = Builds(fresh, monkeypatch)
-    for param in ("tools", "response", "tools"):
-        fresh.compile("start: /a*/", param=param)
-    fresh.compile("start: /b*/", param="tools")
-    assert builds.sources == ["start: /a*/", "start: /b*/"]
-
-
-def test_matchers_of_one_source_are_independent(fresh: LLGuidanceCompiler) -> None:
-    first = fresh.compile('start: "a" ("b" | "c")', param="p")
-    first.accept([*ids("a"), *ids("b")])
-    second = fresh.compile('start: "a" ("b" | "c")', param="p")
-    assert second.validate(ids("a")) == 1
-    with pytest.raises(MatcherError):
-        second.accept(ids("x"))
-    third = fresh.compile('start: "a" ("b" | "c")', param="p")
-    assert third.validate(ids("a")) == 1
-
-
-def test_the_cache_is_bounded_and_drops_what_was_not_asked_for_longest(
-    fresh: LLGuidanceCompiler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """F25."""
-    builds = Builds(fresh, monkeypatch)
-    for number in range(MAX_CACHED_GRAMMARS):
-        fresh.compile(f'start: "g{number}"', param="p")
-    fresh.compile('start: "g0"', param="p")  # no longer the oldest
-    fresh.compile('start: "one more"', param="p")
-    builds.sources.clear()
-    fresh.compile('start: "g0"', param="p")
-    assert builds.sources == []
-    fresh.compile('start: "g1"', param="p")
-    assert builds.sources == ['start: "g1"']
-
-
-def test_a_failure_is_not_kept(fresh: LLGuidanceCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
-    builds = Builds(fresh, monkeypatch)
-    for _ in range(2):
-        with pytest.raises(GrammarError):
-            fresh.compile("start: nothing", param="p")
-    assert len(builds.sources) == 2
-
-
-def test_several_threads_may_compile_and_walk_at_once(
-    fresh: LLGuidanceCompiler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(llguidance_backend, "MAX_CACHED_GRAMMARS", 3)
-    start = threading.Barrier(8)
-
-    def work(worker: int) -> list[bool]:
-        start.wait(timeout=30)
-        results = []
-        for turn in range(20):
-            number = (worker + turn) % 5
-            matcher = fresh.compile(f'start: "a" /{number}+/', param="p")
-            matcher.accept(ids("a"))
-            matcher.accept(ids(str(number)))
-            row_of(matcher)
-            results.append(matcher.is_accepting and not matcher.validate(ids("x")))
-        return results
-
-    with ThreadPoolExecutor(8) as pool:
-        assert all(all(results) for results in pool.map(work, range(8)))
 
 
 @pytest.mark.parametrize(
