@@ -26,8 +26,12 @@ _NETWORK_6 = f"^{_GROUP}(?::{_GROUP}){{0,3}}::/64$"
 _INTERFACE = rf"^(?:{_OCTET}\.){{3}}{_OCTET}(?:/(?:[12]?[0-9]|3[0-2]))?$"
 _INTERFACE_6 = f"^{_GROUP}(?::{_GROUP}){{0,3}}::{_GROUP}(?:/64)?$"
 
-# No domain of two or three letters is reserved, and those that are would be refused.
-_EMAIL = r"^[a-z0-9]{1,20}(?:[._+-][a-z0-9]{1,20}){0,1}@[a-z0-9]{1,20}(?:[.-][a-z0-9]{1,20}){0,2}\.[a-z]{2,3}$"
+# Reserved domains would be refused: none of them has two or three letters, and of longer ones these are common.
+_LONGER_DOMAINS = "info|name|mobi|asia|jobs|blog|live|shop|site|tech|cloud|email|store|world|museum|online|travel"
+_EMAIL = (
+    r"^[a-z0-9]{1,20}(?:[._+-][a-z0-9]{1,20}){0,1}@[a-z0-9]{1,20}(?:[.-][a-z0-9]{1,20}){0,2}"
+    rf"\.(?:[a-z]{{2,3}}|{_LONGER_DOMAINS})$"
+)
 
 
 def _uuid(version: int) -> str:
