@@ -143,6 +143,8 @@ class SlotMemory:
         if old.num_tokens:
             slots.write(cache.row, old.slots.read(old, 0, old.num_tokens))
         old.slots.remove(old)
+        if old.slots.is_half_empty:  # those that stay may have had their pass of this step
+            old.slots.tidy()
 
 
 class LayerMemory:

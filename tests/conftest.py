@@ -1,9 +1,15 @@
 """Fixtures that several test files share."""
 
+import hypothesis
 import pytest
 
 from engine.config import default_cache_dir
 from engine.model import LoadedModel, load
+
+# The same examples on every run, so that a change passes or fails for what it changes. New ones:
+# pytest --hypothesis-profile=default
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

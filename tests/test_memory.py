@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 import mlx.core as mx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mlx_lm.models import gemma3_text, llama
 
@@ -246,6 +246,7 @@ MOVES = st.lists(st.tuples(st.sampled_from(["begin", "end", "step"]), LENGTHS), 
 
 
 @given(MOVES)
+@example([("begin", 1023), ("begin", 4096), ("begin", 1)])  # a row outgrows its slots after its neighbour's pass
 def test_slots_hold_at_most_twice_what_is_counted(moves: list[tuple[str, int]]) -> None:
     rooms = Rooms()
     for move, number in moves:
