@@ -255,6 +255,7 @@ class Stepper:
                 self._decider.look(row)
         if self._looks_ahead and all(_may_look_ahead(row) for row in rows):
             with self.work.timed("forward_s"):
+                mx.async_eval(tokens)  # of its own: what is launched with the next pass could only be read behind it
                 self._look_ahead(rows, tokens)
         drawn = self._drawer.read(tokens, *(row.marker for row in rows if row.marker is not None))
         for row in rows:
