@@ -61,7 +61,9 @@ class Admission:
         self._tool_format, self._compiler, self._config = tool_format, compiler, config
         self._skills = skills_of(loaded.tokenizer, tool_format)
         self._turns = Turns(tool_format, loaded.tokenizer.unspellable)
-        self._decisions = DecisionPlans(tool_format, loaded.tokenizer, can_take_back=can_take_back)
+        self._decisions = DecisionPlans(
+            tool_format, loaded.tokenizer, can_take_back=can_take_back, default=config.decision
+        )
         self.closing = ClosingSearch(
             [loaded.tokenizer.token_bytes(token) for token in range(loaded.tokenizer.num_tokens)],
             eos_ids=loaded.tokenizer.eos_ids,
@@ -108,6 +110,10 @@ class Admission:
 
     def _render(self, request: Request) -> list[int]:
         return render_prompt(request, self._tool_format, self._tokenizer, self._skills)
+
+    def is_calibrated(self, request: Request) -> bool:
+        """Whether a call's log-odds are compared with those after a prompt without content."""
+        return bool(self._decisions.options(request).calibrate)
 
     def without_content(self, request: Request) -> Run:
         """A run of one token that tells of a call where nothing is asked. Raises RequestError."""

@@ -28,7 +28,7 @@ class Calibration:
 
         Raises RequestError, QueueFullError, GenerationError and EngineClosedError.
         """
-        if request.decision is None or not request.decision.calibrate:
+        if not self._admission.is_calibrated(request):
             return None
         run = self._admission.without_content(request)
         key = hashlib.sha256(array("q", run.sequence.prompt).tobytes()).digest()
@@ -36,7 +36,8 @@ class Calibration:
             return Prior(known)
         if self._decoder.is_own_thread:
             param = "decision.calibrate"
-            raise RequestError(f"{param}: a callback cannot wait for it; submit from another thread", param=param)
+            instead = "submit from another thread, or with DecisionOptions(calibrate=False)"
+            raise RequestError(f"{param}: a callback cannot wait for it; {instead}", param=param)
         (generation,) = self._decoder.start([run])
         with generation:
             completion = generation.completion()

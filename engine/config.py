@@ -4,9 +4,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.checks import is_integer, shown
+from engine.decision_options import DecisionOptions
 from engine.errors import ConfigError
 
 KV_BITS = (4, 8)
+TYPES = (
+    ("fast_forward", bool, "a bool"),
+    ("drafts", bool, "a bool"),
+    ("look_ahead", bool, "a bool"),
+    ("decision", DecisionOptions | None, "DecisionOptions, or None"),
+)
 
 
 def default_cache_dir() -> Path:
@@ -36,6 +43,7 @@ class EngineConfig:
     kv_bits: int | None = None  # 4 or 8: keys and values are kept in so many bits; None: as the model computes them
     fast_forward: bool = True  # put forced tokens into one forward pass; off only to measure what it saves
     drafts: bool = True  # run guesses from the prompt along, for rows inside a grammar; they change no answer
+    decision: DecisionOptions | None = None  # of requests that do not say; None: the default of the model's tool format
     look_ahead: bool = True  # launch a free row's next pass before its token is read; off only to measure
 
     def __post_init__(self) -> None:
@@ -50,9 +58,9 @@ class EngineConfig:
             raise ConfigError(f"prompt_cache_memory is {shown(kept)}; it must be an integer, 0 or more")
         if self.kv_bits is not None and (not is_integer(self.kv_bits) or self.kv_bits not in KV_BITS):
             raise ConfigError(f"kv_bits is {shown(self.kv_bits)}; it must be {' or '.join(map(str, KV_BITS))}")
-        for name in ("fast_forward", "drafts", "look_ahead"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name} is {shown(getattr(self, name))}; it must be a bool")
+        for name, kind, allowed in TYPES:
+            if not isinstance(value := getattr(self, name), kind):
+                raise ConfigError(f"{name} is {shown(value)}; it must be {allowed}")
         if self.prompt_cache_dir is not None:
             if kept == 0:
                 raise ConfigError("prompt_cache_dir stands beside a prompt_cache_memory of 0, which keeps nothing")

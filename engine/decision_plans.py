@@ -2,13 +2,14 @@
 
 import itertools
 
+from engine.decision_options import TOKENS_DECIDE, DecisionOptions
 from engine.decision_point import DecisionPlan, DecisionPoint, Prior
 from engine.errors import RequestError
 from engine.grammars.call_paths import CallOpening, ToolPath, call_opening, tool_path
 from engine.grammars.reasoning_budget import reasoning_tags
 from engine.grammars.tool_format import Opening, ToolFormat
 from engine.tokenizer import Tokenizer
-from engine.types import DecisionOptions, Message, Request, Role, ToolChoiceBy, ToolChoiceMode
+from engine.types import Message, Request, Role, ToolChoiceBy, ToolChoiceMode
 
 INSTRUCTING = (Role.SYSTEM, Role.DEVELOPER)
 
@@ -16,9 +17,20 @@ INSTRUCTING = (Role.SYSTEM, Role.DEVELOPER)
 class DecisionPlans:
     """Makes decision points, for one model and its family. Any thread may use it."""
 
-    def __init__(self, tool_format: ToolFormat, tokenizer: Tokenizer, *, can_take_back: bool) -> None:
-        """can_take_back: whether the model's cache can forget what was only run to look at it."""
+    def __init__(
+        self,
+        tool_format: ToolFormat,
+        tokenizer: Tokenizer,
+        *,
+        can_take_back: bool,
+        default: DecisionOptions | None = None,
+    ) -> None:
+        """can_take_back: whether the model's cache can forget what was only run to look at it.
+
+        default: the engine's own, of what a request does not say; the rest is as the format has it.
+        """
         self._family, self._tokenizer, self._can_take_back = tool_format, tokenizer, can_take_back
+        self._default = tool_format.decision if default is None else default.or_else(tool_format.decision)
 
     def point(self, request: Request, opening: Opening, prior: Prior | None = None) -> DecisionPoint | None:
         """Where the request's turn is decided; None where nothing is asked that has a cost, or nothing is open.
@@ -37,13 +49,20 @@ class DecisionPlans:
         make = DecisionPoint.at_start if begin else DecisionPoint.inside_reasoning
         return make(plan, tags, after)
 
+    def options(self, request: Request) -> DecisionOptions:
+        """What decides the request's turn. The defaults are for prompts that show tools, where the cache can do it."""
+        own = request.decision or DecisionOptions()
+        if not request.may_decide or request.prompt is not None or not (self._can_take_back or self._is_free):
+            return own.or_else(TOKENS_DECIDE)
+        return own.or_else(self._default)
+
     def _plan(self, request: Request, prior: Prior | None) -> DecisionPlan | None:
         must_call = request.tool_choice.mode is ToolChoiceMode.REQUIRED
         by_likelihood = request.tool_choice_by is ToolChoiceBy.LIKELIHOOD
-        is_asked = request.decision is not None or by_likelihood
+        options = self.options(request)
+        is_asked = request.decision is not None or options.decides or by_likelihood
         if not request.callable_tools or not (is_asked or (self._is_free and not must_call)):
             return None
-        options = request.decision or DecisionOptions()
         plan = DecisionPlan(
             self._opening(request),
             reasoning_tags("", self._marker(request), self._tokenizer).end,
@@ -97,7 +116,7 @@ class DecisionPlans:
             parallel_tool_calls=request.parallel_tool_calls,
             template_options=request.template_options,
             tool_display=request.tool_display,
-            decision=DecisionOptions(),
+            decision=TOKENS_DECIDE,
         )
 
     def empty_reasoning(self, opening: Opening) -> list[int]:

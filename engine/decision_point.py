@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
+from engine.decision_options import DecisionOptions
 from engine.grammars.call_paths import CallOpening, ToolPath
 from engine.grammars.decision import text_bias
 from engine.grammars.reasoning_budget import ReasoningTags
-from engine.types import DecisionOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from engine.calibration import Calibration
 from engine.catalog import OnProgress
 from engine.checks import check, is_integer, shown
 from engine.config import EngineConfig
+from engine.decision_options import DecisionOptions
 from engine.decoding import Decoder, EngineLoad
 from engine.errors import ConfigError
 from engine.events import Completion, Event
@@ -36,7 +37,7 @@ from engine.requests import (
 )
 from engine.routes import Routes
 from engine.tool_display import ToolDisplay
-from engine.types import DecisionOptions, Grammar, JsonObject, Request, SamplingParams, ToolChoiceBy
+from engine.types import Grammar, JsonObject, Request, SamplingParams, ToolChoiceBy
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import enum
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any
 
@@ -26,6 +26,7 @@ from engine.checks import (
     read_json,
     shown,
 )
+from engine.decision_options import DecisionOptions
 from engine.errors import RequestError, SchemaError, UnknownToolError
 from engine.grammars.schema_limits import DEFAULT_LIMITS
 from engine.tool_display import ToolDisplay
@@ -160,38 +161,6 @@ class ToolChoiceBy(enum.StrEnum):
 
     TOKENS = "tokens"  # its name is written token by token, as any text is
     LIKELIHOOD = "likelihood"  # by the likelihoods of the whole names, per token; then the name is forced
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionOptions:
-    """What is asked about the decision between a call and text, in a turn that may have either.
-
-    With none of bias, threshold and calibrate it is only looked at: the tokens decide, as they do without these.
-    """
-
-    tool_call_bias: float | None = None  # added to the log-odds of a call
-    tool_call_threshold: float | None = None  # [0, 1]: call where P(call) reaches it; None: a coin at the temperature
-    calibrate: bool = False  # subtract the log-odds of a call after a prompt without content, with the same tools
-    tool_probabilities: bool = False  # per tool too; costs forward passes
-
-    def __post_init__(self) -> None:
-        bias, threshold = self.tool_call_bias, self.tool_call_threshold
-        check("tool_call_bias", bias, "a finite number", holds=bias is None or is_finite(bias))
-        in_range = threshold is None or (is_finite(threshold) and 0 <= threshold <= 1)
-        check("tool_call_threshold", threshold, "a number in [0, 1]", holds=in_range)
-        check("calibrate", self.calibrate, "a bool", holds=isinstance(self.calibrate, bool))
-        check("tool_probabilities", self.tool_probabilities, "a bool", holds=isinstance(self.tool_probabilities, bool))
-
-    @property
-    def decides(self) -> bool:
-        """Whether the turn follows the decision; else it is only looked at."""
-        return self.calibrate or self.tool_call_bias is not None or self.tool_call_threshold is not None
-
-    @property
-    def given(self) -> tuple[str, ...]:
-        """The names of the options that were given."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return tuple(name for name, value in values.items() if value is not None and value is not False)
 
 
 class GrammarKind(enum.StrEnum):

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from engine.config import EngineConfig
+from engine.decision_options import DecisionOptions
 from engine.engine import Engine
 from engine.events import Completion, Decision
 from engine.model import LoadedModel
-from engine.types import DecisionOptions
 from tests.fakes import CALCULATE, EOS, SEARCH, USER, fake_loaded, scripted
 
 ASSISTANT = "<|im_start|>assistant\n"

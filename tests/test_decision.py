@@ -4,11 +4,11 @@ import math
 
 import pytest
 
+from engine.decision_options import DecisionOptions
 from engine.engine import Engine
 from engine.events import Way
 from engine.grammars.decision import log_odds
 from engine.types import (
-    DecisionOptions,
     Grammar,
     SamplingParams,
     ToolChoice,

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 import pytest
 
 from engine.calibration import Calibration
+from engine.decision_options import DecisionOptions
 from engine.engine import Engine
 from engine.errors import RequestError
 from engine.events import Way
 from engine.types import (
-    DecisionOptions,
     Message,
     Request,
     Role,

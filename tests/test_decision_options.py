@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from engine.decision_options import DecisionOptions
 from engine.engine import Engine
 from engine.errors import RequestError
 from engine.types import (
-    DecisionOptions,
     Request,
     ToolChoice,
     ToolChoiceBy,

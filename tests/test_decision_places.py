@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from engine.config import EngineConfig
+from engine.decision_options import DecisionOptions
 from engine.engine import Engine
 from engine.errors import RequestError
 from engine.events import Completion, Decided, Way
@@ -13,7 +14,6 @@ from engine.grammars.tool_format import ToolFormat
 from engine.grammars.tool_formats import TOOL_FORMATS
 from engine.model import LoadedModel
 from engine.types import (
-    DecisionOptions,
     Request,
     SamplingParams,
     ToolChoice,

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
+from engine.decision_options import DecisionOptions
 from engine.engine import Engine
 from engine.errors import RequestError
 from engine.events import Way
 from engine.model import LoadedModel
 from engine.types import (
     CustomTool,
-    DecisionOptions,
     Grammar,
     SamplingParams,
     Tool,

@@ -2,10 +2,11 @@
 
 import pytest
 
+from engine.decision_options import DecisionOptions
 from engine.engine import Engine
 from engine.events import Completion
 from engine.grammars.turn import build_turn
-from engine.types import DecisionOptions, Grammar, Request, ToolChoice, ToolChoiceMode
+from engine.types import Grammar, Request, ToolChoice, ToolChoiceMode
 from tests.deciders import ALONE, CALL, LOOK, TEXT, TOOLS, decided, decider
 from tests.fakes import USER, fake_tokenizer
 from tests.families import AUTO, FAMILIES, Setting, compiler_of, reading_of

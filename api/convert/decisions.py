@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 
 from api.convert.paths import inside
 from api.schemas.common import Decision, DecisionFields, ToolmaskDecision, ToolmaskInfo
+from engine.decision_options import DecisionOptions
 from engine.events import Decided, Event
 from engine.events import Decision as EngineDecision
-from engine.types import DecisionOptions, ToolChoiceBy
+from engine.types import ToolChoiceBy
 
 OPTIONS = ("tool_call_bias", "tool_call_threshold", "calibrate", "tool_probabilities")
 DECISION_RULES = (

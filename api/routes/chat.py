@@ -24,11 +24,11 @@ from api.routes.documented import ERRORS, stream_of
 from api.schemas.chat import ChatChunk, ChatCompletion, ChatRequest
 from api.schemas.common import ToolStep
 from api.server import Server, fingerprint, server_of
+from engine.decision_options import DecisionOptions
 from engine.engine import Engine
 from engine.errors import RequestError
 from engine.events import Finished
 from engine.generation import Generation
-from engine.types import DecisionOptions
 
 router = fastapi.APIRouter(tags=["chat"])
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
+from engine.decision_options import TOKENS_DECIDE, DecisionOptions
 from engine.grammars.encoders.arguments import Arguments
 from engine.grammars.encoders.json_arguments import JsonArguments
 from engine.tool_display import EXAMPLE_FIRST, ToolStyle
@@ -129,6 +130,8 @@ class ToolFormat:
     # and {marker} are filled in. Of the ways that benchmarks/tool_prompts.py compares, the one with most right calls.
     instructions: str = EXAMPLE_FIRST
     tool_style: ToolStyle = ToolStyle.SIGNATURES
+    # How a turn that may have either becomes a call or text, where neither request nor engine says so.
+    decision: DecisionOptions = TOKENS_DECIDE
 
     @property
     def sign(self) -> str:
