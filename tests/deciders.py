@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine.config import EngineConfig
-from engine.decision_options import DecisionOptions
+from engine.decision_options import TOKENS_DECIDE, DecisionOptions
 from engine.engine import Engine
 from engine.events import Completion, Decision
 from engine.model import LoadedModel
@@ -19,7 +19,8 @@ MARKER = "<tool_call>"
 REST = -40.0  # of the tokens that a script does not speak of
 
 TOOLS = (CALCULATE, SEARCH)
-ALONE = EngineConfig(drafts=False, prompt_cache_memory=0)
+AS_ASKED = EngineConfig(decision=TOKENS_DECIDE)  # no default decides
+ALONE = EngineConfig(drafts=False, prompt_cache_memory=0, decision=TOKENS_DECIDE)
 each_kind = pytest.mark.parametrize("hermes", [False, True], ids=["plain", "hermes"])
 LOOK = DecisionOptions()
 CALL, TEXT = DecisionOptions(tool_call_threshold=0.0), DecisionOptions(tool_call_threshold=1.0)

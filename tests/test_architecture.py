@@ -20,9 +20,9 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.marks engine.grammars.recent engine.grammars.regex_ways engine.grammars.schema_formats "
         "engine.grammars.schema_logic engine.grammars.schema_patterns engine.sampling engine.work",
         "engine engine.checks engine.grammars.json_stream engine.grammars.lark_source engine.grammars.regex_shape "
-        "engine.grammars.schema_lengths engine.grammars.schema_limits engine.tekken",
-        "engine.config engine.output_forms engine.tool_display",
-        "engine.output_refusals engine.types",
+        "engine.grammars.schema_lengths engine.grammars.schema_limits engine.output_forms engine.tekken",
+        "engine.decision_options engine.output_refusals engine.tool_display",
+        "engine.config engine.types",
         "engine.catalog engine.events engine.finetuning.phrases engine.gguf engine.grammars.example "
         "engine.grammars.schema_walk engine.grammars.tool_descriptions engine.output_schema engine.retrieval "
         "engine.tools.registry",
@@ -44,10 +44,10 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.schema_tableau",
         "engine.grammars.schema_emission",
         "engine.grammars.schema_plain",
-        "engine.grammars.json_schema",
-        "engine.grammars.arguments_check engine.grammars.encoders.arguments engine.grammars.encoders.json_numbers",
+        "engine.grammars.encoders.json_numbers engine.grammars.json_schema",
+        "engine.grammars.arguments_check engine.grammars.encoders.arguments engine.grammars.turn_parts",
         "engine.finetuning.values engine.grammars.encoders.json_objects engine.grammars.encoders.literal_keys "
-        "engine.grammars.encoders.raw_strings engine.grammars.turn_parts engine.routes",
+        "engine.grammars.encoders.raw_strings engine.routes",
         "engine.finetuning.examples engine.grammars.encoders.json_arguments "
         "engine.grammars.encoders.literal_grammar engine.grammars.encoders.literal_reader",
         "engine.grammars.encoders.literal engine.grammars.encoders.tagged engine.grammars.tool_format",
@@ -56,8 +56,8 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.turn_closing engine.grammars.turn_parser engine.template_skills",
         "engine.decision_point engine.grammars.tool_formats engine.grammars.tool_schemas "
         "engine.grammars.veto_matcher engine.guard engine.output engine.prompt",
-        "engine.decision_plans engine.finetuning.writing engine.grammars.turn engine.inspection",
-        "engine.finetuning.training engine.grammars.turn_cache engine.sequence engine.vetoes",
+        "engine.decision_plans engine.finetuning.writing engine.grammars.turn engine.inspection engine.vetoes",
+        "engine.finetuning.training engine.grammars.turn_cache engine.sequence",
         "engine.drafts engine.draws engine.scheduler",
         "engine.deciding",
         "engine.step",

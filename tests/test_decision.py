@@ -16,6 +16,7 @@ from engine.types import (
 )
 from tests.deciders import (
     ALONE,
+    AS_ASKED,
     CALL,
     LOOK,
     MARKER,
@@ -126,7 +127,7 @@ def test_a_greedy_coin_takes_the_larger_of_both_where_tokens_alone_would_take_th
 def test_the_coin_is_drawn_at_the_temperature_of_the_request() -> None:
     loaded = decider(marker_then_text(0.2, hermes=True), hermes=True)
     options = DecisionOptions(tool_call_bias=0.0)
-    with Engine(loaded) as engine:
+    with Engine(loaded, config=AS_ASKED) as engine:
         for temperature, p in ((1.0, 0.2), (3.0, 1 / (1 + 4 ** (1 / 3)))):
             runs = [
                 engine.stream(

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from engine.config import EngineConfig
 from engine.decision_options import DecisionOptions
 from engine.engine import Engine
 from engine.errors import RequestError
@@ -22,6 +21,7 @@ from engine.types import (
 )
 from tests.deciders import (
     ALONE,
+    AS_ASKED,
     CALL,
     LOOK,
     MARKER,
@@ -136,7 +136,7 @@ def test_a_decision_is_the_same_alone_among_others_and_streamed(hermes: bool) ->
     loaded = fake_loaded(hermes=hermes, bonus={MARKER: 300})
     with Engine(loaded, config=ALONE) as engine:
         alone = [said(engine.submit(request).completion()) for request in requests()]
-    with Engine(loaded) as engine:
+    with Engine(loaded, config=AS_ASKED) as engine:
         together = [said(each.completion()) for each in [engine.submit(request) for request in requests()]]
     assert together == alone
 
@@ -146,7 +146,7 @@ def test_a_decision_is_the_same_token_by_token(hermes: bool) -> None:
     loaded = fake_loaded(hermes=hermes, bonus={MARKER: 300})
     answers = []
     for fast_forward in (True, False):
-        with Engine(loaded, config=EngineConfig(fast_forward=fast_forward)) as engine:
+        with Engine(loaded, config=replace(AS_ASKED, fast_forward=fast_forward)) as engine:
             answers.append([said(engine.submit(request).completion())[:2] for request in requests()])
     assert answers[0] == answers[1]
 

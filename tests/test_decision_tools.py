@@ -16,7 +16,7 @@ from engine.types import (
     SamplingParams,
     Tool,
 )
-from tests.deciders import ALONE, MARKER, TOOLS, answered, decided, decider, each_kind, pieces
+from tests.deciders import ALONE, AS_ASKED, MARKER, TOOLS, answered, decided, decider, each_kind, pieces
 from tests.fakes import SEARCH, USER, fake_loaded
 
 # Each letter of their names is a token.
@@ -73,7 +73,7 @@ def test_by_likelihood_the_whole_name_counts_and_not_its_first_token(mode: str) 
 @each_kind
 def test_by_likelihood_a_name_is_drawn_at_the_temperature_and_by_the_seed(hermes: bool) -> None:
     loaded = fake_loaded(hermes=hermes)
-    with Engine(loaded) as engine:
+    with Engine(loaded, config=AS_ASKED) as engine:
         names = [
             engine.chat(
                 [USER],
