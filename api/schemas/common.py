@@ -134,7 +134,9 @@ class DecisionFields(RequestModel):
         default=None, ge=0, le=1, description="Call where P(call) reaches this, at any temperature."
     )
     calibrate: bool | None = Field(
-        default=None, description="Subtract the log-odds of a call after a prompt without content, with the same tools."
+        default=None,
+        description="Subtract the log-odds of a call after a prompt without content, with the same tools. "
+        "false takes away the default of a model that was never trained for tools.",
     )
     tool_probabilities: bool | None = Field(default=None, description="Tell P of each tool too; costs forward passes.")
     tool_choice_by: Literal["tokens", "likelihood"] | None = Field(

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -21,6 +21,7 @@ from api.serve import GracefulServer
 from api.settings import ServerConfig
 from engine.catalog import OnProgress, Progress
 from engine.config import EngineConfig
+from engine.decision_options import TOKENS_DECIDE
 from engine.engine import Engine
 from engine.errors import ModelNotFoundError
 from engine.model import LoadedModel
@@ -123,11 +124,15 @@ def served(
 ) -> Iterator[LiveServer]:
     """A running server. waits: until its model is loaded. config: fields of ServerConfig.
 
+    Its model's tokens decide between call and text, unless engine_config says otherwise: scripts know no calibration.
+
     engine_config: None computes every prompt anew, so that an answer's usage does not depend on those before.
     """
+    kept = engine_config or COLD
+    as_asked = kept if kept.decision is not None else replace(kept, decision=TOKENS_DECIDE)
     first = model or fake_loaded
     make = first if callable(first) else lambda: first
-    loader = FakeLoader({MODEL: make, **(others or {})}, engine_config or COLD, before_load=before_load)
+    loader = FakeLoader({MODEL: make, **(others or {})}, as_asked, before_load=before_load)
     settings = ServerConfig(**{"model": MODEL, "port": 0, "shutdown_timeout_s": TIMEOUT_S, **config})
     loader.routes = Routes(settings.routes, [tool.definition for tool in settings.tools])
     known = [MODEL, *settings.known_models]

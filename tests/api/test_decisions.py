@@ -1,11 +1,13 @@
 """Call or text over HTTP: the options under `toolmask`, and what answers and streams tell."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
+from engine.config import EngineConfig
+from engine.decision_options import DecisionOptions
 from engine.model import LoadedModel
 from tests.api.servers import WEATHER, LiveServer, added_up, call_text, events_of, function_tool, served
 from tests.api.thinkers import thinker
@@ -54,6 +56,19 @@ def test_an_answer_tells_how_likely_a_call_was(server: LiveServer) -> None:
 def test_where_looking_has_a_cost_it_is_told_only_when_asked(plain_server: LiveServer) -> None:
     assert "decision" not in plain_server.chat(**ask()).json()["toolmask"]
     assert set(decision_of(plain_server.chat(**ask(decision=True)).json())) == FIELDS
+
+
+def test_a_model_never_trained_for_tools_is_decided_for_by_default_and_a_request_may_say_no() -> None:
+    def said(prompt: str) -> dict[str, Mapping[str, float]]:
+        return marker_then_text(0.01 if "hi<|im_end|>" in prompt else 0.001, hermes=False)
+
+    loaded = decider({}, hermes=False, by_prompt=said)
+    with served(lambda: loaded, engine_config=EngineConfig(decision=DecisionOptions())) as server:
+        answer = server.chat(**ask()).json()
+        left_to_tokens = server.chat(**ask(calibrate=False)).json()
+    assert answer["choices"][0]["finish_reason"] == "tool_calls"
+    assert (decision_of(answer)["calibrated"], decision_of(answer)["chosen"]) == (True, "call")
+    assert left_to_tokens["choices"][0]["message"]["content"] == "Y"
 
 
 @pytest.mark.parametrize(
