@@ -55,8 +55,10 @@ def _of_template(family: ToolFormat, tokenizer: Tokenizer, skills: TemplateSkill
 
 
 def _markers(family: ToolFormat, tokenizer: Tokenizer) -> str:
-    ends = {"opens": family.marker, "ends a call": family.end, "ends the calls": family.calls_end}
-    return "; ".join(f"{what} {text!r} ({_kind(text, tokenizer)})" for what, text in ends.items() if text)
+    others = (("may open", way.marker) for way in family.other_ways)
+    ends = (("ends a call", family.end), ("ends the calls", family.calls_end))
+    marks = (("opens", family.marker), *others, *ends)
+    return "; ".join(f"{what} {text!r} ({_kind(text, tokenizer)})" for what, text in marks if text)
 
 
 def _kind(text: str, tokenizer: Tokenizer) -> str:
@@ -85,6 +87,8 @@ def _reasoning(family: ToolFormat, tokenizer: Tokenizer) -> str:
 
 def _example(tokenizer: Tokenizer, family: ToolFormat, skills: TemplateSkills) -> list[str]:
     call = ["A call as the model writes it:", "", family.write_call(CALL.name, CALL.arguments)]
+    for way in family.other_ways:
+        call += ["", "Or, where the call is its choice:", "", way.write_call(CALL.name, CALL.arguments)]
     if tokenizer.chat_template is None:
         return call
     try:

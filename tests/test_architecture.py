@@ -51,7 +51,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.finetuning.examples engine.grammars.encoders.json_arguments "
         "engine.grammars.encoders.literal_grammar engine.grammars.encoders.literal_reader",
         "engine.grammars.encoders.literal engine.grammars.encoders.tagged engine.grammars.tool_format",
-        "engine.grammars.call_paths engine.grammars.families.json_families "
+        "engine.grammars.call_paths engine.grammars.other_calls engine.grammars.families.json_families "
         "engine.grammars.families.literal_families engine.grammars.families.tagged_families "
         "engine.grammars.turn_closing engine.grammars.turn_parser engine.template_skills",
         "engine.decision_point engine.grammars.tool_formats engine.grammars.tool_schemas "
