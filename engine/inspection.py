@@ -87,8 +87,6 @@ def _reasoning(family: ToolFormat, tokenizer: Tokenizer) -> str:
 
 def _example(tokenizer: Tokenizer, family: ToolFormat, skills: TemplateSkills) -> list[str]:
     call = ["A call as the model writes it:", "", family.write_call(CALL.name, CALL.arguments)]
-    for way in family.other_ways:
-        call += ["", "Or, where the call is its choice:", "", way.write_call(CALL.name, CALL.arguments)]
     if tokenizer.chat_template is None:
         return call
     try:

@@ -216,6 +216,19 @@ def test_it_is_opened_only_if_it_can_be_completed(family: ToolFormat, way: ToolF
     assert all(calls in ([], [("clock", "{}")]) for calls in called)
 
 
+def test_the_end_of_the_budget_leads_to_a_call_in_the_familys_own_way() -> None:
+    """F1: behind a preamble, which a call must follow."""
+    family, tokenizer = FAMILIES["harmony"], small_vocabulary("harmony").with_template(TEMPLATE)
+    assert family.preamble is not None
+    written = tokenizer.encode_parts(["", f"{family.preamble.begin}{'Hm. ' * 20}"])
+    model = Scripted(tokenizer.num_tokens, script=(*written, min(tokenizer.eos_ids)))
+    with Engine(LoadedModel("fake", model, tokenizer), config=ALONE, tool_format="harmony") as engine:
+        answer = engine.chat([USER], tools=CLOCKS, max_tokens=90, sampling=SamplingParams(top_logprobs=0))
+    assert answer.logprobs is not None
+    assert b"".join(token.token for token in answer.logprobs).decode().endswith(family.write_call("clock", "{}"))
+    assert "Hm. Hm." in (answer.text or "")
+
+
 @each_way
 def test_what_no_grammar_holds_is_held_in_it_too(family: ToolFormat, way: ToolFormat) -> None:
     """F7: by the veto."""

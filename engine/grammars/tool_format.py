@@ -154,11 +154,19 @@ class ToolFormat:
     @property
     def other_ways(self) -> "tuple[ToolFormat, ...]":
         """The same with each of the other openings in the place of its own."""
-        alone = replace(
-            self, calls_begin="", before_name="", separator="", calls_end="", parallel=False, other_openings=()
-        )
         return tuple(
-            replace(alone, marker=each.marker, before_arguments=each.before_arguments) for each in self.other_openings
+            replace(
+                self,
+                marker=each.marker,
+                calls_begin="",
+                before_name="",
+                before_arguments=each.before_arguments,
+                separator="",
+                calls_end="",
+                parallel=False,
+                other_openings=(),
+            )
+            for each in self.other_openings
         )
 
     @property
