@@ -109,12 +109,16 @@ Phi-4-mini writes `<|tool_call|>[…]<|/tool_call|>` where its own prompt format
 Which of the two the weights would rather write was not tried. The format takes the former alone; text of `phi4-mini`
 beside tools cannot begin with `functools[`, though it may have that in its midst.
 
-## What earlier calls are in harmony
+## Where a call names its recipient in harmony
 
-The model writes `<|channel|>commentary to=functions.NAME <|constrain|>json`, and the grammar takes this form alone: all
-behind the name is forced, and costs no choice. gpt-oss's template and openai-harmony show earlier calls as
-` to=functions.NAME<|channel|>commentary json`, a form that models may write too, as they may leave out `<|constrain|>`.
-openai-harmony reads all of them; here a call that was begun in another form cannot be written.
+gpt-oss writes a call as `<|channel|>commentary to=functions.NAME <|constrain|>json<|message|>`, or with the recipient
+before the channel, as ` to=functions.NAME<|channel|>commentary json<|message|>`, which is how its template shows
+earlier calls. Where a call is the model's choice, the grammar takes both: at the turn's start, behind the analysis and
+behind a preamble, each a token more that the model chooses. Where a call must come, or a decision or the end of the
+budget leads to one, it is the former: with both there, what opens the call would not be forced.
+
+Behind the name, each of the two has one way to go on, which is forced: a model that would leave out `<|constrain|>`,
+or write it in the other form, is led back. openai-harmony reads all of these.
 
 ## The order of Gemma 4's arguments
 
@@ -167,12 +171,12 @@ def page(walks: dict[str, Any], through_engine: dict[str, Any]) -> str:
 
 
 def _row(family: ToolFormat, walks: dict[str, Any] | None, through_engine: dict[str, Any] | None) -> str:
-    call = f"{family.before_name}NAME{family.before_arguments}…{family.end}"
+    ways = (family, *family.other_ways)
     cells = [
         f"`{family.name}`",
         family.models,
-        _code(family.marker),
-        _code(call),
+        " or ".join(_code(way.marker) for way in ways),
+        " or ".join(_code(f"{way.before_name}NAME{way.before_arguments}…{way.end}") for way in ways),
         type(family.arguments).__name__.removesuffix("Arguments").lower(),
         _reasoning(family),
         ("several" if family.parallel else "one") + (", whole turn" if family.calls_are_all else ""),

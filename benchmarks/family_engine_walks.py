@@ -87,7 +87,8 @@ def noise(family: ToolFormat) -> LoadedModel:
     )
     lean = np.zeros(tokenizer.num_tokens, dtype=np.float32)
     ends = dict.fromkeys([tokenizer.decode([token]) for token in tokenizer.eos_ids], OF_END)
-    for text, points in {**LEANS, **ends, family.marker: OF_MARKER}.items():
+    markers = dict.fromkeys([way.marker for way in (family, *family.other_ways)], OF_MARKER)
+    for text, points in {**LEANS, **ends, **markers}.items():
         token = first_token(tokenizer, text)
         lean[token] = max(lean[token], points)
     return LoadedModel("noise", RandomModel(tokenizer.num_tokens, 1, lean), tokenizer)

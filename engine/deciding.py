@@ -29,6 +29,7 @@ class _Scores:
 
     stem: list[float]  # of the marker's tokens, each behind those before it
     lasts: list[float]  # of each token that may end the marker
+    others: list[float]  # of each token that begins a call in another of the family's ways
     names: list[float]  # per token of each tool's name; none where that is not asked
     passes: int  # that it took
 
@@ -51,9 +52,9 @@ class Decider:
         if row.open_logits is None:
             assert row.logits is not None
             row.open_logits = row.logits[-1:]
-        opening = row.sequence.point.plan.opening
-        positions = [*range(len(opening.stem)), *[len(opening.stem)] * len(opening.lasts)]
-        row.marker = self._logprobs(row.open_logits, positions, [*opening.stem, *opening.lasts])
+        opening, others = row.sequence.point.plan.opening, row.sequence.point.plan.others
+        positions = [*range(len(opening.stem)), *[len(opening.stem)] * len(opening.lasts), *[0] * len(others)]
+        row.marker = self._logprobs(row.open_logits, positions, [*opening.stem, *opening.lasts, *others])
 
     def _logprobs(self, logits: mx.array, positions: Rows[int], tokens: Rows[int]) -> mx.array:
         """Natural logs of the model's own probabilities of tokens at positions of (N, V). Lazy."""
@@ -73,8 +74,10 @@ class Decider:
             raise row.errors[0]
         if not point.is_decided_by(row.drawn[0]):
             return None, []
-        num_stem, marker = len(point.plan.opening.stem), cast("list[float]", row.marker.tolist())
-        scores = _Scores(marker[:num_stem], marker[num_stem:], *self._name_scores(row, point.plan.paths))
+        logprobs, num_stem = cast("list[float]", row.marker.tolist()), len(point.plan.opening.stem)
+        num_own = num_stem + len(point.plan.opening.lasts)
+        of_marker = logprobs[:num_stem], logprobs[num_stem:num_own], logprobs[num_own:]
+        scores = _Scores(*of_marker, *self._name_scores(row, point.plan.paths))
         decision, path = _decided(row.sequence, point, scores)
         if decision.chosen is Way.TEXT:
             point.bar_marker(scores.marker)
@@ -154,7 +157,7 @@ def _shared(paths: Rows[ToolPath]) -> tuple[int, ...]:
 
 def _decided(sequence: Sequence, point: DecisionPoint, scores: _Scores) -> tuple[Decision, list[int]]:
     plan, options = point.plan, point.plan.options
-    raw = log_odds(sum(scores.marker))
+    raw = log_odds(log_sum([sum(scores.marker), *scores.others]))
     odds = raw - (plan.prior.log_odds if plan.prior else 0.0) + (options.tool_call_bias or 0.0)
     wants_call = plan.must_call or (plan.decides and _coin(sequence, odds, options.tool_call_threshold))
     path = _call_path(sequence, point, scores) if wants_call else []

@@ -9,7 +9,7 @@ from engine.grammars.call_paths import CallOpening, ToolPath, call_opening, tool
 from engine.grammars.reasoning_budget import reasoning_tags
 from engine.grammars.tool_format import Opening, ToolFormat
 from engine.tokenizer import Tokenizer
-from engine.types import Message, Request, Role, ToolChoiceBy, ToolChoiceMode
+from engine.types import Message, Request, Role, Tool, ToolChoiceBy, ToolChoiceMode
 
 INSTRUCTING = (Role.SYSTEM, Role.DEVELOPER)
 
@@ -65,7 +65,8 @@ class DecisionPlans:
             return None
         plan = DecisionPlan(
             self._opening(request),
-            reasoning_tags("", self._marker(request), self._tokenizer).end,
+            self._markers(request),
+            self._others(request),
             options,
             prior,
             must_call=must_call,
@@ -99,6 +100,17 @@ class DecisionPlans:
     def _marker(self, request: Request) -> str:
         """What tells a call from text; a response may begin with more of a call's marker than free text may."""
         return self._family.sign if request.response is None else self._family.marker
+
+    def _markers(self, request: Request) -> tuple[bytes, ...]:
+        texts = (self._marker(request), *(way.marker[0] for way in self._family.other_ways))
+        return tuple(reasoning_tags("", text, self._tokenizer).end for text in texts)
+
+    def _others(self, request: Request) -> tuple[int, ...]:
+        """The first tokens of calls in the family's other ways. Nothing but these calls begins so."""
+        tools = [tool for tool in request.callable_tools if isinstance(tool, Tool)]
+        ways = self._family.other_ways if tools else ()
+        openings = (call_opening(way, tools, self._tokenizer, way.marker[0]) for way in ways)
+        return tuple(sorted({token for opening in openings for token in opening.stem[:1] or opening.lasts}))
 
     def _paths(self, request: Request) -> tuple[ToolPath, ...]:
         return tuple(tool_path(self._family, tool, self._tokenizer) for tool in request.callable_tools)

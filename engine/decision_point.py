@@ -28,7 +28,8 @@ class DecisionPlan:
     """What is to be decided, and about which tokens. Bytes are those of `tags.token_bytes`."""
 
     opening: CallOpening
-    marker: bytes
+    markers: tuple[bytes, ...]  # what may open a call: the family's marker, and with what its other ways begin
+    others: tuple[int, ...] = ()  # tokens that begin one in the family's other ways, and nothing else
     options: DecisionOptions = field(default_factory=DecisionOptions)
     prior: Prior | None = None  # None: not calibrated
     must_call: bool = False  # only which tool is open
@@ -156,7 +157,7 @@ class DecisionPoint:
         stem = self.plan.opening.stem
         on_path = self._num_followed < len(stem) and token == stem[self._num_followed]
         self._num_followed = self._num_followed + 1 if on_path else len(stem) + 1
-        if not self.plan.marker.startswith(self._written):
+        if not any(marker.startswith(self._written) for marker in self.plan.markers):
             self._go(_Stage.PAST)
 
     def _go(self, stage: _Stage, written: bytes = b"") -> None:
@@ -204,7 +205,7 @@ class DecisionPoint:
         """
         if self._stage is _Stage.TEXT:
             text = b"".join(map(self.tags.token_bytes, (token, *forced)))
-            return not (self._written + text).startswith(self.plan.marker)
+            return not (self._written + text).startswith(self.plan.markers)
         if not self.plan.decides or self._stage in (_Stage.START, _Stage.HERE, _Stage.PAST):
             return True
         probe = replace(self)
@@ -215,4 +216,4 @@ class DecisionPoint:
         return probe._stage is not _Stage.PAST
 
     def _is_marker(self, text: bytes) -> bool:
-        return self.plan.marker.startswith(text) or text.startswith(self.plan.marker)
+        return text.startswith(self.plan.markers) or any(marker.startswith(text) for marker in self.plan.markers)

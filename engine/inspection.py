@@ -55,8 +55,10 @@ def _of_template(family: ToolFormat, tokenizer: Tokenizer, skills: TemplateSkill
 
 
 def _markers(family: ToolFormat, tokenizer: Tokenizer) -> str:
-    ends = {"opens": family.marker, "ends a call": family.end, "ends the calls": family.calls_end}
-    return "; ".join(f"{what} {text!r} ({_kind(text, tokenizer)})" for what, text in ends.items() if text)
+    others = (("may open", way.marker) for way in family.other_ways)
+    ends = (("ends a call", family.end), ("ends the calls", family.calls_end))
+    marks = (("opens", family.marker), *others, *ends)
+    return "; ".join(f"{what} {text!r} ({_kind(text, tokenizer)})" for what, text in marks if text)
 
 
 def _kind(text: str, tokenizer: Tokenizer) -> str:

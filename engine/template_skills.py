@@ -86,7 +86,7 @@ class _Probe:
         return TOOL.name in self.rendered([USER], [describe_tool(TOOL)])
 
     def form(self, *, several: bool, text: bool) -> Form | None:
-        """The first form in which the calls come out as the family writes them."""
+        """The first form in which the calls come out as the family writes them, in any of its ways."""
         calls = tuple(ToolCall("id", name, ARGUMENTS) for name in NAMES[: 2 if several else 1])
         expected = self._shown(calls)
         for form in Form:
@@ -104,10 +104,8 @@ class _Probe:
     def _shown(self, calls: tuple[ToolCall, ...]) -> re.Pattern[str]:
         """What the calls may look like: with any ids of the family's kind, and strings in either of its quotes."""
         family, ids = self.family, self.family.call_ids
-        if family.shown_call:
-            return re.compile("".join(re.escape(_filled(family.shown_call, each)) for each in calls))
         with_ids = family if ids is None else replace(family, call_ids=replace(ids, written=AN_ID))
-        written = re.escape(with_ids.write_calls(calls))
+        written = "|".join(re.escape(way.write_calls(calls)) for way in (with_ids, *with_ids.other_ways))
         if quotes := family.arguments.quotes:
             written = written.replace(quotes[0], f"[{quotes}]")
         return re.compile(written if ids is None else written.replace(AN_ID, ids.pattern))
@@ -141,10 +139,6 @@ class _Probe:
             return self.tokenizer.render(messages, [] if tools is None and self.needs_tools else tools)
         except EngineError:
             return ""
-
-
-def _filled(shown: str, call: ToolCall) -> str:
-    return shown.replace("{name}", call.name).replace("{arguments}", call.arguments)
 
 
 def wire_calls(

@@ -17,7 +17,6 @@ JOINED = "it writes no newline between calls"
 UNLIKE_ASKED = "it writes no newline between arguments, though it asks for one"
 UNESCAPED = "strings with a quote stand in it as they are, and do not read back"
 ONE = "its models call once a turn"
-RECIPIENT = "one call a turn, its recipient before the channel: see below"
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ TEMPLATES = (
     T("mistralai-Ministral-3-14B-Reasoning-2512", "mistral", vocabulary="tekken"),
     T("mistralai-Mistral-Nemo-Instruct-2407", "mistral-v7", vocabulary="tekken"),
     T("moonshotai-Kimi-K2", "kimi-k2"),
-    T("openai-gpt-oss-120b", "harmony", vocabulary="gptoss", num_calls=1, why_not=RECIPIENT),
+    T("openai-gpt-oss-120b", "harmony", vocabulary="gptoss", num_calls=1, why_not=ONE),
     T("poolside-Laguna-S-2.1", "glm-4.7", "</assistant>"),
     T("poolside-Laguna-XS-2.1", "glm", "</assistant>"),
     T("poolside-Laguna-XS.2", "glm", "</assistant>"),

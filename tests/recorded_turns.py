@@ -195,6 +195,20 @@ RECORDED = (
         (PARIS_3,),
         thought="Look it up.",
     ),
+    RecordedTurn(  # as gpt-oss's template shows it
+        HARMONY,
+        "<|channel|>analysis<|message|>Look it up.<|end|><|start|>assistant"
+        ' to=functions.get_weather<|channel|>commentary json<|message|>{"city": "Paris", "days": 3}',
+        (PARIS_3,),
+        thought="Look it up.",
+    ),
+    RecordedTurn(
+        HARMONY,
+        "<|channel|>commentary<|message|>Let me see.<|end|><|start|>assistant"
+        ' to=functions.get_weather<|channel|>commentary json<|message|>{"city": "Paris"}',
+        (PARIS,),
+        said="Let me see.",
+    ),
     RecordedTurn(
         GEMMA4,
         '<|tool_call>call:get_weather{city:<|"|>Paris<|"|>,days:3}<tool_call|>',

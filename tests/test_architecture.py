@@ -53,7 +53,8 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "engine.grammars.encoders.literal engine.grammars.encoders.tagged engine.grammars.tool_format",
         "engine.grammars.call_paths engine.grammars.families.json_families "
         "engine.grammars.families.literal_families engine.grammars.families.tagged_families "
-        "engine.grammars.turn_closing engine.grammars.turn_parser engine.template_skills",
+        "engine.grammars.other_calls engine.grammars.turn_closing engine.grammars.turn_parser "
+        "engine.template_skills",
         "engine.decision_point engine.grammars.tool_formats engine.grammars.tool_schemas "
         "engine.grammars.veto_matcher engine.guard engine.output engine.prompt",
         "engine.decision_plans engine.finetuning.writing engine.grammars.turn engine.inspection engine.vetoes",

@@ -68,7 +68,7 @@ def test_calls_as_a_template_shows_them_are_accepted_token_for_token(template: C
         setting.own = template.tokenizer
         matcher = setting.matcher()
         is_whole = matcher.validate(turn) == len(turn)
-        assert is_whole == (name not in template.cannot and not family.shown_call), (name, setting.own.decode(turn))
+        assert is_whole == (name not in template.cannot), (name, setting.own.decode(turn))
         if is_whole:
             matcher.accept(turn)
             assert matcher.is_terminated or matcher.validate([end]) == 1, name
@@ -84,8 +84,8 @@ def turn_of(template: ChatTemplate, calls: Sequence[Call]) -> tuple[list[int], i
     before, after = (rendered(template, messages) for messages in ((USER,), conversation(calls)))
     start = next((at for at, pair in enumerate(zip(before, after, strict=False)) if len({*pair}) > 1), len(before))
     end = next(at for at, token in enumerate(after) if at >= start and token in tokenizer.eos_ids)
-    marker = family.shown_call.partition("{")[0] or family.marker
-    while not tokenizer.decode(after[start:end]).startswith(marker):
+    markers = tuple(way.marker for way in (family, *family.other_ways))
+    while not tokenizer.decode(after[start:end]).startswith(markers):
         start += 1
         assert start < end
     last = end

@@ -47,12 +47,16 @@ def tool_and_arguments(size: int) -> tuple[Tool, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("size", [1, 6])
-@pytest.mark.parametrize("family", TOOL_FORMATS, ids=lambda family: family.name)
-def test_a_call_that_the_model_writes_comes_out(family: ToolFormat, size: int) -> None:
+@pytest.mark.parametrize(
+    ("family", "way"),
+    [(family, way) for family in TOOL_FORMATS for way in (family, *family.other_ways)],
+    ids=lambda family: family.name,
+)
+def test_a_call_that_the_model_writes_comes_out(family: ToolFormat, way: ToolFormat, size: int) -> None:
     """F2, F9: neither the search's limits nor a way out of text take the call's beginning away where it fits."""
     tool, arguments = tool_and_arguments(size)
     tokenizer = small_vocabulary(family.name).with_template(TEMPLATE)
-    written = tokenizer.encode_parts(["", family.write_call(tool.name, json.dumps(arguments))])
+    written = tokenizer.encode_parts(["", way.write_call(tool.name, json.dumps(arguments))])
     model = Scripted(tokenizer.num_tokens, script=(*written, min(tokenizer.eos_ids)))
     config = EngineConfig(prompt_cache_memory=0)
     with Engine(LoadedModel("fake", model, tokenizer), config=config, tool_format=family.name) as engine:

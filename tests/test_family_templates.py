@@ -20,7 +20,7 @@ from engine.types import Message, Request, Role, ToolCall, ToolChoice
 from tests import material
 from tests.fakes import fake_tokenizer
 from tests.families import FAMILIES, OfModel, Setting, reading_of
-from tests.material import real_templates, real_tokenizer
+from tests.material import more_templates, real_templates, real_tokenizer
 from tests.recorded_turns import ALL_TYPES, CET, CLOCK, PARIS_3, STORE, WEATHER
 
 USER = Message(Role.USER, "The weather in Paris?")
@@ -52,9 +52,13 @@ class Model:
 def _with(vocabulary: str, template: str) -> Tokenizer:
     own = real_tokenizer(vocabulary)
     own.backend_json()  # once, for all that share the vocabulary
-    source = NO_TEMPLATE if template == "none" else real_templates()[template.partition("*")[0]]
+    source = NO_TEMPLATE if template == "none" else _source(template.partition("*")[0])
     # A later version of Qwen3-Coder's template differs in this: it writes lists and objects as JSON.
     return own.with_template(source.replace(*LATER) if template.endswith("*") else source)
+
+
+def _source(template: str) -> str:
+    return real_templates().get(template) or more_templates()[template]
 
 
 LATER = (
@@ -77,6 +81,7 @@ MODELS = [
     Model("llama3", "llama3.1:8b", "llama3-json", num_calls=1),
     Model("llama3", "llama3.2:3b", "llama3-json", num_calls=1),
     Model("llama3", "cogito:3b", "cogito-llama"),
+    Model("gptoss", "openai-gpt-oss-120b", "harmony", num_calls=1),
     Model("deepseek_v3", "deepseek-v3.1:latest", "deepseek-v3.1"),
     Model("deepseek_v3", None, "deepseek-v3", num_calls=0),  # it leaves out the end of a single call's section
     Model("r1-qwen", "deepseek-r1:8b", "deepseek-v3", num_calls=0),  # likewise; the markers are no tokens here
@@ -84,7 +89,6 @@ MODELS = [
 WRITTEN = [  # whose calls the format writes into the template: that shows none, or none as the model would write them
     Model("gemma3", None, "plain", num_calls=0),
     Model("llama2", "none", "llama4-pythonic", num_calls=0),
-    Model("gptoss", "none", "harmony", num_calls=0),
     Model("tekken", "none", "mistral-v7", num_calls=0),
     Model("tekken", "none", "mistral-v11", num_calls=0),
     Model("tekken", "none", "mistral", num_calls=0),

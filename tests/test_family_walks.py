@@ -85,6 +85,11 @@ def unseen(family: ToolFormat, modes: dict[str, list[Walk]]) -> list[str]:
     in_auto = [walk.reading for walk in modes["auto"]]
     if not any(reading.said and not reading.num_opened for reading in in_auto):
         missing.append("text alone in auto")
+    for way in family.other_ways:
+        if not any(
+            way.marker + name + way.before_arguments in walk.text for walk in walks for name, _ in walk.reading.calls
+        ):
+            missing.append(f"a call behind {way.marker}")
     if family.parallel and not any(len(walk.reading.calls) > 1 for walk in walks):
         missing.append("two calls")
     return missing

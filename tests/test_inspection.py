@@ -30,6 +30,13 @@ def test_an_inspection_names_family_reason_markers_reasoning_ends_and_shows_a_co
         assert part in text
 
 
+def test_an_inspection_shows_every_way_to_open_a_call() -> None:
+    family = format_named("harmony")
+    text = inspection(fake_tokenizer(), family)
+    (way,) = family.other_ways
+    assert f"opens {family.marker!r} (text); may open {way.marker!r} (text)" in text
+
+
 def test_an_inspection_of_a_model_without_tool_training_says_so() -> None:
     text = inspection(fake_tokenizer())
     assert "family:           plain (" in text

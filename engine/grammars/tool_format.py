@@ -84,6 +84,17 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:9]
 
 
+@dataclass(frozen=True, slots=True)
+class OtherOpening:
+    """Another way to open a call, which a model may choose: marker, the tool's name, before_arguments. Literal text.
+
+    Then come the arguments and the family's end, and the turn ends: such a call is its turn's only one.
+    """
+
+    marker: str
+    before_arguments: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolFormat:
     """One family's way of writing. All fields but the first ones are literal text, as it stands in the vocabulary.
@@ -91,6 +102,7 @@ class ToolFormat:
     A turn's calls are: marker, calls_begin, call, separator, call, ..., calls_end; then the turn ends.
     A call is: before_name, the tool's name, before_arguments, the arguments, end.
     A custom tool's call is: before_name, name, before_input, the raw input, input_end, after_input.
+    What is written or forced by us is written so; where a call is the model's choice, it may open it in another way.
     Text is: text_begin, the text. Before calls it is a preamble, where the family has one, or else just the text.
     """
 
@@ -114,7 +126,7 @@ class ToolFormat:
     after_input: str = ""
     call_ids: CallIds | None = None
     parallel: bool = True  # whether a turn may have several calls
-    shown_call: str = ""  # of earlier turns in the chat template, where that has another form; {name}, {arguments}
+    other_openings: tuple[OtherOpening, ...] = ()  # of functions' calls, in families that mark text by text_begin
     # Whether calls are the whole turn: the marker counts at the turn's start only, and no text begins with its first
     # character, whatever blanks stand before it: models write the same call in more spellings than the format's.
     calls_are_all: bool = False
@@ -132,6 +144,33 @@ class ToolFormat:
     tool_style: ToolStyle = ToolStyle.SIGNATURES
     # How a turn that may have either becomes a call or text, where neither request nor engine says so.
     decision: DecisionOptions = TOKENS_DECIDE
+
+    def __post_init__(self) -> None:
+        if not self.other_openings:
+            return
+        blocks = [block.begin for block in (self.preamble, self.reasoning) if block is not None]
+        others = [opening.marker[:1] for opening in self.other_openings]
+        first = {text[:1] for text in (self.marker, self.text_begin, *blocks)}
+        if not self.text_begin or not all(others) or len(first.union(others)) < len(first) + len(others):
+            raise ValueError(f"the other openings of {self.name} must begin as nothing else in a turn does")
+
+    @property
+    def other_ways(self) -> "tuple[ToolFormat, ...]":
+        """The same with each of the other openings in the place of its own."""
+        return tuple(
+            replace(
+                self,
+                marker=each.marker,
+                calls_begin="",
+                before_name="",
+                before_arguments=each.before_arguments,
+                separator="",
+                calls_end="",
+                parallel=False,
+                other_openings=(),
+            )
+            for each in self.other_openings
+        )
 
     @property
     def sign(self) -> str:
@@ -193,10 +232,11 @@ NOT_WRITTEN = frozenset({"name", "models", "source", "instructions", "history_ke
 def _strings(literals: Any) -> Iterator[str]:
     for field in fields(literals):
         value = getattr(literals, field.name)
-        if is_dataclass(value):
-            yield from _strings(value)
-        elif type(value) is str and field.name not in NOT_WRITTEN:
+        if type(value) is str and field.name not in NOT_WRITTEN:
             yield value
+        for part in value if isinstance(value, tuple) else (value,):
+            if is_dataclass(part):
+                yield from _strings(part)
 
 
 def _rewritten(literals: Any, rewrite: Callable[[str], str]) -> Any:
@@ -205,6 +245,8 @@ def _rewritten(literals: Any, rewrite: Callable[[str], str]) -> Any:
         value = getattr(literals, field.name)
         if is_dataclass(value):
             changed[field.name] = _rewritten(value, rewrite)
+        elif isinstance(value, tuple):
+            changed[field.name] = tuple(_rewritten(part, rewrite) if is_dataclass(part) else part for part in value)
         elif type(value) is str and field.name not in NOT_WRITTEN:
             changed[field.name] = rewrite(value)
     return replace(literals, **changed)

@@ -30,6 +30,7 @@ from engine.grammars.json_schema import CheckedSchema, check_schema
 from engine.grammars.lark_source import check_callers
 from engine.grammars.literals import ANY_TEXT, SpecialTerminals, regex_literal, string_literal
 from engine.grammars.matcher import GrammarCompiler, Matcher
+from engine.grammars.other_calls import opened_otherwise, other_calls
 from engine.grammars.strict import check_strict
 from engine.grammars.tool_format import Opening, ToolFormat, split_at_id
 from engine.grammars.tool_schemas import SchemaOptions, ToolSchemas
@@ -126,6 +127,7 @@ class TurnBuilder:
         self._vetoed: list[VetoedPart] = []
         self._closing = TurnClosing()
         self._has_calls = bool(request.callable_tools)
+        self._other_calls: dict[str, str] = {}  # rules
         self._note_text()
         self._call_rules = self._calls() if self._has_calls else []
         self._response_rules: list[str] = []
@@ -223,7 +225,7 @@ class TurnBuilder:
         if self._must_call:
             start = [f"body: {marker} calls"]
         elif response:
-            start = [f"body: {begin} {response} | {self._marker_beside_json} calls"]
+            start = [f"body: {begin} {response} | {self._opened(self._marker_beside_json)}"]
         else:
             start = self._text_then_calls(marker, opening)
         return [*start, *self._call_rules]
@@ -240,11 +242,15 @@ class TurnBuilder:
         pieces = re.findall(rf"[\[{{]|{key}|.+", self._family.marker)
         return " ".join(map(self._terminals, pieces))
 
+    def _opened(self, marker: str) -> str:
+        """Calls in any of the family's ways."""
+        return " | ".join([f"{marker} calls", *self._other_calls])
+
     def _text_then_calls(self, marker: str, opening: Opening) -> list[str]:
         text = self._text(opening, marker=True)
         if begin := self._terminals(self._family.text_begin):
             preamble = "preamble?" if self._family.preamble is not None else ""
-            return [f"body: {begin} TEXT | {preamble} {marker} calls", text, *self._preamble()]
+            return [f"body: {begin} TEXT | {preamble} ({self._opened(marker)})", text, *self._preamble()]
         if self._family.calls_are_all:
             return [f"body: TEXT | {marker} calls", text]
         if self._begins_with_token(self._family.marker):
@@ -294,6 +300,7 @@ class TurnBuilder:
         more = "" if one_call else f" ({self._terminals(family.separator)} call)*"
         allowed = {tool.name for tool in self._request.callable_tools}
         offered = {position: tool for position, tool in enumerate(self._request.tools) if tool.name in allowed}
+        otherwise = opened_otherwise(self._request, family, offered)
         rules = [
             f"calls: {self._terminals(family.calls_begin)} call{more} {self._terminals(family.calls_end)}",
             "call: " + " | ".join(f"call_{position}" for position in offered),
@@ -309,8 +316,12 @@ class TurnBuilder:
                 if isinstance(tool, CustomTool)
                 else self._arguments(tool, position, rules)
             )
+            if position in otherwise:
+                rules.append(f"rest_{position}: {body}")
+                body = f"rest_{position}"
             rules.append(f"call_{position}: {header} {body}")
-        return rules
+        self._other_calls = other_calls(family, otherwise, self._with_id)
+        return [*rules, *(f"{name}: {rule}" for name, rule in self._other_calls.items())]
 
     def _note_parallel(self) -> None:
         if (

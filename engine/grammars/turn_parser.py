@@ -45,6 +45,7 @@ class TurnParser:
         """
         self._marks = Marks(family.literals, special_tokens)
         self._family = family.rewritten(self._marks.of_literal)
+        self._ways = (self._family, *self._family.other_ways)  # of opening a call
         self._has_calls = has_calls
         self._call_id = call_id
         self._has_response = has_response
@@ -115,6 +116,8 @@ class TurnParser:
             return
         literal, state = found
         self._buffer = self._buffer[len(literal) :]
+        if state == TurnParser._open:
+            self._family = next(way for way in self._ways if way.marker == literal)
         # A marker that is not the turn's beginning is text in these.
         is_text = state == TurnParser._text
         self._has_calls &= not (is_text and (self._has_response or self._family.calls_are_all or literal != ""))
@@ -130,7 +133,7 @@ class TurnParser:
             if family.preamble is not None:
                 yield family.preamble.begin, TurnParser._preamble
             if self._has_response or family.calls_are_all or family.text_begin:
-                yield family.marker, TurnParser._open
+                yield from ((way.marker, TurnParser._open) for way in self._ways)
         if family.text_begin:
             yield family.text_begin, TurnParser._text
 
@@ -185,7 +188,15 @@ class TurnParser:
 
     def _after_preamble(self) -> Iterator[ParsedEvent]:
         assert self._family.preamble is not None
-        if self._skip(self._family.preamble.after + self._family.marker):
+        if self._skip(self._family.preamble.after):
+            self._state = TurnParser._marker
+        yield from ()
+
+    def _marker(self) -> Iterator[ParsedEvent]:
+        """Where only a call can come. The ways to open one differ in their first character."""
+        begun = (way for way in self._ways if self._buffer and way.marker.startswith(self._buffer[0]))
+        self._family = next(begun, self._family)
+        if self._skip(self._family.marker):
             self._state = TurnParser._open
         yield from ()
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from engine.decision_options import DecisionOptions
-from engine.grammars.tool_format import Block, CallIds, Reasoning, ToolFormat
+from engine.grammars.tool_format import Block, CallIds, OtherOpening, Reasoning, ToolFormat
 
 JSON_NAME, JSON_ARGUMENTS = '{"name": "', '", "arguments": '
 
@@ -144,7 +144,8 @@ HARMONY = ToolFormat(
     marker="<|channel|>commentary to=functions.",
     before_arguments=" <|constrain|>json<|message|>",
     end="",  # <|call|> ends the turn
-    shown_call=" to=functions.{name}<|channel|>commentary json<|message|>{arguments}",
+    # By the recipient in the message's role: so gpt-oss's template shows earlier calls.
+    other_openings=(OtherOpening(" to=functions.", "<|channel|>commentary json<|message|>"),),
     parallel=False,
     text_begin="<|channel|>final<|message|>",
     preamble=Block(begin="<|channel|>commentary<|message|>", end="<|end|>", after="<|start|>assistant"),
