@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from engine.checks import shown
 from engine.config import EngineConfig
 from engine.decision_plans import DecisionPlans
-from engine.decision_point import Prior
 from engine.errors import BudgetError, ContextLengthError, GrammarError, MatcherError, RequestError
 from engine.events import Enforcement, Receipt, ReceiptEntry
 from engine.generation import Deliver, Run
@@ -113,7 +112,7 @@ class Admission:
 
     def is_calibrated(self, request: Request) -> bool:
         """Whether a call's log-odds are compared with those after a prompt without content."""
-        return bool(self._decisions.options(request).calibrate)
+        return self._decisions.options(request).calibrate is True
 
     def without_content(self, request: Request) -> Run:
         """A run of one token that tells of a call where nothing is asked. Raises RequestError."""
@@ -130,8 +129,8 @@ class Admission:
         output = OutputStream(tokenizer.detokenizer(), parser, stop=(), special_ids=frozenset())
         return Run(sequence, output, Receipt(), None)
 
-    def admit(self, request: Request, choice_index: int, deliver: Deliver | None, prior: Prior | None = None) -> Run:
-        """A run that is ready to start. prior: what its decision is calibrated by. Raises RequestError."""
+    def admit(self, request: Request, choice_index: int, deliver: Deliver | None) -> Run:
+        """A run that is ready to start; its decision is not calibrated yet. Raises RequestError."""
         tokenizer, request = self._tokenizer, with_retrieved_tools(request)
         self._check_token_ids(request)
         self._check_optional_bias(request)
@@ -156,7 +155,7 @@ class Admission:
                 matcher=matcher,
                 fast_forward=self._config.fast_forward,
                 guard=None if matcher is None else self._guard(request, turn, matcher, len(prompt), max_tokens),
-                point=self._decisions.point(request, opening, prior),
+                point=self._decisions.point(request, opening),
             )
         except MatcherError as error:  # what is forced from the start on is asked for here: a grammar may be too large
             param = "tools" if request.response is None else "response"

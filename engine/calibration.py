@@ -4,11 +4,13 @@ import hashlib
 import threading
 from array import array
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from engine.admission import Admission
 from engine.decision_point import Prior
 from engine.decoding import Decoder
 from engine.errors import RequestError
+from engine.generation import Run
 from engine.types import Request
 
 MAX_KEPT = 256  # tool sets
@@ -22,6 +24,13 @@ class Calibration:
         self._admission, self._decoder, self._max_kept = admission, decoder, max_kept
         self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, float] = OrderedDict()
+
+    def calibrate(self, request: Request, runs: Sequence[Run]) -> None:
+        """Tell the runs of one request its prior, where it has one. As `prior` otherwise."""
+        prior = self.prior(request)
+        for run in runs:
+            if prior is not None and run.sequence.point is not None:
+                run.sequence.point.calibrate(prior)
 
     def prior(self, request: Request) -> Prior | None:
         """What the request's decision is calibrated by; None where it is not to be. Waits for a pass of its own.

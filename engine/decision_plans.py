@@ -3,7 +3,7 @@
 import itertools
 
 from engine.decision_options import TOKENS_DECIDE, DecisionOptions
-from engine.decision_point import DecisionPlan, DecisionPoint, Prior
+from engine.decision_point import DecisionPlan, DecisionPoint
 from engine.errors import RequestError
 from engine.grammars.call_paths import CallOpening, ToolPath, call_opening, tool_path
 from engine.grammars.reasoning_budget import reasoning_tags
@@ -32,12 +32,12 @@ class DecisionPlans:
         self._family, self._tokenizer, self._can_take_back = tool_format, tokenizer, can_take_back
         self._default = tool_format.decision if default is None else default.or_else(tool_format.decision)
 
-    def point(self, request: Request, opening: Opening, prior: Prior | None = None) -> DecisionPoint | None:
+    def point(self, request: Request, opening: Opening) -> DecisionPoint | None:
         """Where the request's turn is decided; None where nothing is asked that has a cost, or nothing is open.
 
         Raises RequestError where the model's cache cannot take back what must be run, or names cannot be told apart.
         """
-        plan = self._plan(request, prior)
+        plan = self._plan(request)
         if plan is None:
             return None
         reasoning = self._family.reasoning
@@ -50,13 +50,16 @@ class DecisionPlans:
         return make(plan, tags, after)
 
     def options(self, request: Request) -> DecisionOptions:
-        """What decides the request's turn. The defaults are for prompts that show tools, where the cache can do it."""
-        own = request.decision or DecisionOptions()
-        if not request.may_decide or request.prompt is not None or not (self._can_take_back or self._is_free):
-            return own.or_else(TOKENS_DECIDE)
-        return own.or_else(self._default)
+        """What decides the request's turn.
 
-    def _plan(self, request: Request, prior: Prior | None) -> DecisionPlan | None:
+        The defaults are for answers to a user: a prompt without content ends with one's message, and says nothing of
+        what comes behind a tool's result. And they are for caches that can take back what is run to look at it.
+        """
+        answers_user = request.may_decide and bool(request.messages) and request.messages[-1].role is Role.USER
+        has_default = answers_user and (self._can_take_back or self._is_free)
+        return (request.decision or DecisionOptions()).or_else(self._default if has_default else TOKENS_DECIDE)
+
+    def _plan(self, request: Request) -> DecisionPlan | None:
         must_call = request.tool_choice.mode is ToolChoiceMode.REQUIRED
         by_likelihood = request.tool_choice_by is ToolChoiceBy.LIKELIHOOD
         options = self.options(request)
@@ -68,7 +71,6 @@ class DecisionPlans:
             self._markers(request),
             self._others(request),
             options,
-            prior,
             must_call=must_call,
             by_likelihood=by_likelihood,
             paths=self._paths(request) if by_likelihood or options.tool_probabilities else (),

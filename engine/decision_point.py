@@ -76,6 +76,10 @@ class DecisionPoint:
         """Of a turn whose reasoning the prompt has opened."""
         return cls(plan, tags, after.end, after.end_tokens, _Stage.REASONING)
 
+    def calibrate(self, prior: Prior) -> None:
+        """Let the decision, which is still to come, be calibrated by this."""
+        self.plan = replace(self.plan, prior=prior)
+
     @property
     def is_here(self) -> bool:
         """Whether the next token decides; at a turn's start it may open the reasoning instead."""

@@ -190,8 +190,8 @@ class Engine:
         to_each = [None if deliver is None else functools.partial(deliver, index) for index in range(n)]
         if routed := self._routed(seeded, to_each):
             return routed
-        prior = self._calibration.prior(request)
-        runs = [self._admission.admit(seeded, index, to_index, prior) for index, to_index in enumerate(to_each)]
+        runs = [self._admission.admit(seeded, index, to_index) for index, to_index in enumerate(to_each)]
+        self._calibration.calibrate(request, runs)
         return self._decoder.start(runs)
 
     def submit(self, request: Request, *, choice_index: int = 0, deliver: Deliver | None = None) -> Generation:
@@ -203,8 +203,9 @@ class Engine:
         """
         if routed := self._routed(request, [deliver]):
             return routed[0]
-        prior = self._calibration.prior(request)
-        (generation,) = self._decoder.start([self._admission.admit(request, choice_index, deliver, prior)])
+        run = self._admission.admit(request, choice_index, deliver)
+        self._calibration.calibrate(request, [run])
+        (generation,) = self._decoder.start([run])
         return generation
 
     def submit_best(self, request: Request, best_of: int, deliver: Deliver | None = None) -> Generation:
@@ -219,10 +220,10 @@ class Engine:
             request_of_each, sampling=replace(request_of_each.sampling, seed=seed_of(request_of_each.sampling))
         )
         best = BestOf(best_of, deliver, asks_logprobs=request.sampling.top_logprobs is not None)
-        prior = self._calibration.prior(request)
         best.runs = [
-            self._admission.admit(seeded, index, functools.partial(best.take, index), prior) for index in range(best_of)
+            self._admission.admit(seeded, index, functools.partial(best.take, index)) for index in range(best_of)
         ]
+        self._calibration.calibrate(request, best.runs)
         self._decoder.start(list(best.runs))
         return self._decoder.generation(best)
 

@@ -10,7 +10,7 @@ from engine.errors import GenerationError, RequestError
 from engine.events import Event, Finished, StopReason
 from engine.output import collect
 from engine.types import Request, SamplingParams
-from tests.deciders import decider, marker_then_text
+from tests.deciders import AS_ASKED, decider, marker_then_text
 from tests.fakes import CALCULATE, REQUIRED, SEARCH, USER, Gate, fake_loaded, with_hook
 
 each_kind = pytest.mark.parametrize("hermes", [False, True], ids=["plain", "hermes"])
@@ -75,7 +75,7 @@ def test_nothing_is_delivered_before_all_samples_have_ended_and_then_one_whole_a
 
 def test_cancelling_ends_all_samples() -> None:
     gate = Gate()
-    with Engine(with_hook(fake_loaded(), gate)) as engine:
+    with Engine(with_hook(fake_loaded(), gate), config=AS_ASKED) as engine:
         generation = engine.submit_best(asked(max_tokens=1000), 3)
         assert gate.arrived.acquire(timeout=30)
         generation.cancel()

@@ -15,7 +15,7 @@ from engine.errors import ConfigError, RequestError
 from engine.events import Completion, Way
 from engine.grammars.tool_formats import PLAIN, TOOL_FORMATS
 from engine.model import LoadedModel
-from engine.types import Request
+from engine.types import Message, Request, Role, ToolCall
 from tests.deciders import TOOLS, called, decided, decider, marker_then_text
 from tests.fakes import USER, fake_loaded, fake_model
 
@@ -99,6 +99,15 @@ def test_nothing_is_decided_where_a_call_must_come_or_none_may() -> None:
     assert called(chat(loaded, tool_choice="required"))
     assert chat(loaded, tool_choice="required").decision is None
     assert chat(loaded, tool_choice="none").decision is None
+
+
+def test_behind_a_tool_s_result_the_tokens_decide() -> None:
+    call = ToolCall("c1", "calculate", '{"expression": "1"}')
+    said = [USER, Message(Role.ASSISTANT, tool_calls=(call,)), Message(Role.TOOL, "1", tool_call_id="c1")]
+    with Engine(model_that_says(0.01, 0.001)) as engine:
+        completion = engine.chat(said, tools=TOOLS, max_tokens=100)
+    assert completion.text == "Y"
+    assert completion.decision is None
 
 
 def test_a_prompt_of_tokens_shows_no_tools_so_the_tokens_decide() -> None:

@@ -13,6 +13,7 @@ from engine.engine import Engine
 from engine.errors import EngineClosedError, RequestError, SchemaError
 from engine.events import Enforcement, Finished, StopReason, ToolCallEnd
 from engine.types import Grammar, Message, Request, Role, SamplingParams, Tool
+from tests.deciders import AS_ASKED
 from tests.fakes import (
     CALCULATE,
     EOS,
@@ -68,7 +69,7 @@ def test_a_stop_string_saves_the_passes_after_it() -> None:
 
 def test_a_stop_string_that_looks_like_a_marker_s_beginning_stops_at_the_very_end_too() -> None:
     """The parser holds such text back in case a call begins."""
-    with Engine(fake_that_writes("The answer is <tool")) as engine:
+    with Engine(fake_that_writes("The answer is <tool"), config=AS_ASKED) as engine:
         answer = engine.chat([USER], tools=[CALCULATE], max_tokens=30, stop="<tool")
     assert answer.text == "The answer is "
     assert answer.stop_reason is StopReason.STOP_STRING
@@ -227,7 +228,7 @@ def test_an_answer_without_tokens_has_no_logprobs_where_they_were_asked_for_and_
 def test_a_marker_inside_a_bound_answer_opens_no_call() -> None:
     """F19: only the family's exact marker, where a call may begin, opens one."""
     schema = Grammar.json_schema({"type": "object", "properties": {"s": {"type": "string"}}})
-    with Engine(fake_that_writes('{"s": "<tool_call>"}')) as engine:
+    with Engine(fake_that_writes('{"s": "<tool_call>"}'), config=AS_ASKED) as engine:
         answer = engine.chat([USER], tools=[CALCULATE], response=schema, max_tokens=60)
     assert (answer.text, answer.tool_calls) == ('{"s": "<tool_call>"}', ())
 

@@ -30,6 +30,7 @@ from engine.events import (
 from engine.generation import Generation
 from engine.model import Chunk, LoadedModel, load
 from engine.types import Grammar, Message, Request, Role, SamplingParams, Tool, ToolChoice, ToolChoiceMode
+from tests.deciders import AS_ASKED
 from tests.fakes import CALCULATE, EOS, REQUIRED, SEARCH, fake_loaded, fake_model
 from tests.tiny_models import CONFIG, random_weights, write_folder
 
@@ -165,8 +166,8 @@ def test_forced_tokens_are_the_same_as_if_they_were_sampled_but_save_their_passe
 ) -> None:
     """F14: each forced token is a forward pass less."""
     with (
-        Engine(fake(hermes=hermes), config=EngineConfig(drafts=False)) as fast,
-        Engine(fake(hermes=hermes), config=EngineConfig(drafts=False, fast_forward=False)) as slow,
+        Engine(fake(hermes=hermes), config=replace(AS_ASKED, drafts=False)) as fast,
+        Engine(fake(hermes=hermes), config=replace(AS_ASKED, drafts=False, fast_forward=False)) as slow,
     ):
         by_runs, one_by_one = submitted(fast, request).completion(), submitted(slow, request).completion()
         request = asking_for_tokens(request)

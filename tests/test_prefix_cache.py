@@ -14,6 +14,7 @@ from engine.events import Completion
 from engine.model import load
 from engine.prefix_cache import BLOCK, Block, PrefixCache, SnapshotCache
 from engine.types import Grammar, Message, Request, Role, SamplingParams
+from tests.deciders import AS_ASKED
 from tests.fakes import CALCULATE, EOS, REQUIRED, SEARCH, USER, FakeCache, fake_loaded, fake_model
 from tests.stepping import make_sequence, run, stepper_of
 from tests.test_parity import LONG, assert_same_up_to_rounding, except_passes, fake, tokens, weather_request
@@ -144,7 +145,7 @@ def ask(engine: Engine, question: str, **options: object) -> Completion:
 def test_tools_are_computed_once_for_all_conversations_and_the_usage_says_so(hermes: bool) -> None:
     """F29: there, cached_tokens was always 0."""
     loaded = fake_loaded(hermes=hermes)
-    with Engine(loaded) as engine:
+    with Engine(loaded, config=AS_ASKED) as engine:
         first, other = ask(engine, "one question"), ask(engine, "another")
         again = ask(engine, "one question")
         positions = engine.load_now().work.num_positions

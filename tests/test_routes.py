@@ -13,6 +13,7 @@ from engine.events import StopReason
 from engine.routes import MAX_MESSAGE_CHARS, Route, Routes
 from engine.tools import ToolRegistry, calculate, tool
 from engine.types import CustomTool, Message, Request, Role, SamplingParams, Tool, ToolCall, ToolChoice, ToolChoiceMode
+from tests.deciders import AS_ASKED
 from tests.fakes import CALCULATE, fake_loaded, fake_model, fake_that_writes
 
 FORECAST = Tool(
@@ -222,7 +223,7 @@ def test_an_engine_with_routes_answers_without_a_forward_pass_and_says_so() -> N
 
 
 def test_where_no_route_fires_the_model_answers_and_no_route_is_named() -> None:
-    with Engine(fake_that_writes("Sunny."), routes=Routes([WEATHER], TOOLS)) as engine:
+    with Engine(fake_that_writes("Sunny."), config=AS_ASKED, routes=Routes([WEATHER], TOOLS)) as engine:
         answer = engine.chat([{"role": "user", "content": "weather"}], tools=TOOLS)
     assert (answer.text, answer.route) == ("Sunny.", None)
 
