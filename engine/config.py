@@ -44,7 +44,7 @@ class EngineConfig:
     fast_forward: bool = True  # put forced tokens into one forward pass; off only to measure what it saves
     drafts: bool = True  # run guesses from the prompt along, for rows inside a grammar; they change no answer
     decision: DecisionOptions | None = None  # of requests that do not say; None: the default of the model's tool format
-    look_ahead: bool = True  # launch a free row's next pass before its token is read; off only to measure
+    look_ahead: bool = True  # launch a row's next pass before its token is read, where it pays; off only to measure
 
     def __post_init__(self) -> None:
         for name in ("prefill_chunk", "shared_prefill_chunk", "max_running", "max_waiting", "kv_memory"):

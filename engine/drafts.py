@@ -51,6 +51,9 @@ class DraftSource(Protocol):
         For a row with more to read nothing is guessed until it is read, in this step and the next ones.
         """
 
+    def may_guess(self, row: Row) -> bool:
+        """Whether `draft` is worth being asked. Asks no model."""
+
     def draft(self, row: Row, max_tokens: int) -> Draft:
         """What may come after all that the row has, at most so many tokens. May raise MatcherError."""
 
@@ -72,12 +75,19 @@ class PromptLookup:
     def begin_step(self, max_chunk: int, *, others_wait: bool) -> None:
         """It asks no model."""
 
+    def may_guess(self, row: Row) -> bool:
+        return _last_recurrence(self._text(row)) is not None
+
     def draft(self, row: Row, max_tokens: int) -> Draft:
-        text = self._texts.setdefault(row, array("i", row.prompt))
-        text.extend(row.output[len(text) - len(row.prompt) :])
-        tokens = np.frombuffer(text, dtype=np.intc)
+        tokens = self._text(row)
         end = _last_recurrence(tokens)
         return Draft([] if end is None else tokens[end : end + max_tokens].tolist())
+
+    def _text(self, row: Row) -> NDArray[np.intc]:
+        """All that the row has. Not to be kept: it is a view of what grows."""
+        text = self._texts.setdefault(row, array("i", row.prompt))
+        text.extend(row.output[len(text) - len(row.prompt) :])
+        return np.frombuffer(text, dtype=np.intc)
 
     def forget(self, row: Row) -> None:
         self._texts.pop(row, None)
@@ -125,6 +135,9 @@ class ModelDrafts:
 
     def begin_step(self, max_chunk: int, *, others_wait: bool) -> None:
         self._max_read, self._others_wait = max_chunk, others_wait
+
+    def may_guess(self, row: Row) -> bool:
+        return row not in self._failed
 
     def draft(self, row: Row, max_tokens: int) -> Draft:
         if row in self._failed:
@@ -189,6 +202,9 @@ class FirstGuess:
     def begin_step(self, max_chunk: int, *, others_wait: bool) -> None:
         for source in self._sources:
             source.begin_step(max_chunk, others_wait=others_wait)
+
+    def may_guess(self, row: Row) -> bool:
+        return any(source.may_guess(row) for source in self._sources)
 
     def draft(self, row: Row, max_tokens: int) -> Draft:
         draft = Draft()

@@ -34,6 +34,7 @@ class StepRow:
     drafts: list[int] = field(default_factory=list)
     scored: tuple[int, ...] = ()  # run behind them, where call or text is open, and taken back at once
     draft_cost: float = 0.0  # of making them, in positions
+    is_guessable: bool = False  # whether there is, or in the next step may be, something to draft
     reads: bool = False  # whether tokens of a prompt are among them
 
     # Set as the step goes on. They stay until the tokens are accepted: one may have to be sampled again.

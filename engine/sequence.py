@@ -17,6 +17,11 @@ from engine.types import Request, SamplingParams
 
 MAX_NARROW = 16  # tokens of a prompt that a row may have to read and still go along with rows that decode
 
+# Tokens that a row inside a grammar draws, with nothing forced behind them, before it looks ahead. A pass that runs
+# ahead saves the host's part of one, about a sixth on the CPU; one in vain costs a pass. So after six tokens as much
+# has been lost by waiting as one in vain costs, and a value that is long most often goes on. Shorter ones lose nothing.
+MIN_UNFORCED = 6
+
 
 @dataclass(slots=True)
 class DraftMemory:
@@ -50,6 +55,7 @@ class Sequence:
     output: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)  # of the output's first tokens
     num_forced: int = 0
+    num_unforced_now: int = 0  # drawn since a token was forced, or a pass ran ahead in vain
     num_forward_passes: int = 0
     stop_reason: StopReason | None = None  # None while running
     in_free_text: bool = False  # set by whoever reads the output: stop tokens count
@@ -97,7 +103,7 @@ class Sequence:
 
     @property
     def tokens_seen(self) -> list[int]:
-        """What its cache has seen, but an end token that ran ahead."""
+        """What its cache has seen, but a token that ran ahead and is no output: an end, or one that nobody has read."""
         return [*self.prompt, *self.output][: self.num_cached_now]
 
     @property
@@ -177,15 +183,26 @@ class Sequence:
 
     @property
     def may_look_ahead(self) -> bool:
-        """Whether the next forward pass may run before its token is read: if that decides nothing but the end.
+        """Whether the next forward pass may run before its token is read.
 
-        Behind a token of a grammar others may be forced; penalties and logprobs ask for the token itself.
+        Penalties and logprobs ask for the token itself. Behind a token of a grammar others may be forced, which could
+        have shared its pass, and it may be refused: so there only where for a while nothing was forced.
         """
-        if self.matcher is not None or self.stop_reason is not None:
-            return False
         sampling = self.sampling
         has_penalty = sampling.repetition_penalty != 1 or sampling.presence_penalty or sampling.frequency_penalty
-        return not has_penalty and sampling.top_logprobs is None
+        if has_penalty or sampling.top_logprobs is not None or self.stop_reason is not None:
+            return False
+        if self.matcher is None:
+            return True
+        return self.num_unforced_now >= MIN_UNFORCED and self._can_take_back and not self._is_deciding
+
+    @property
+    def _can_take_back(self) -> bool:
+        return self.cache is not None and self.cache.can_trim
+
+    @property
+    def _is_deciding(self) -> bool:
+        return self.point is not None and (self.point.is_here or self.point.is_barring)
 
     @property
     def may_draft(self) -> bool:
@@ -194,9 +211,8 @@ class Sequence:
         Stop strings and stop tokens count in free text only, which whoever reads the output finds one step at a time.
         """
         asks_nothing = self.sampling.top_logprobs is None and not self.request.stop and not self.request.stop_token_ids
-        can_take_back = self.cache is not None and self.cache.can_trim
-        is_deciding = self.point is not None and (self.point.is_here or self.point.is_barring)
-        return asks_nothing and can_take_back and not is_deciding and not self.may_look_ahead and self.drafting.is_good
+        is_free = self.matcher is None and self.may_look_ahead
+        return asks_nothing and self._can_take_back and not self._is_deciding and not is_free and self.drafting.is_good
 
     def release(self) -> None:
         """Give the memory of its caches back."""
@@ -216,6 +232,7 @@ class Sequence:
         self.release()
         self.pending = [*self.prompt, *self.output]
         self._num_known = len(self.pending)
+        self.num_unforced_now = 0
 
     def take(self, token: int) -> None:
         """Go on by a sampled token and by those that the grammar then forces. May raise MatcherError."""
@@ -229,6 +246,7 @@ class Sequence:
             return
         self.pending = [token]
         self.output.append(token)
+        self.num_unforced_now += 1
         if self.matcher is not None:
             self.matcher.accept([token])
         if self.point is not None:
@@ -267,6 +285,7 @@ class Sequence:
             self.pending += forced
             self.output += forced
             self.num_forced += len(forced)
+            self.num_unforced_now = 0
         return not self._stopped_by_length_or_grammar()
 
     def _stopped_by_length_or_grammar(self) -> bool:

@@ -54,7 +54,7 @@ class Stepper:
         drafts: DraftSource | None = None,
         marker_ids: frozenset[int] = frozenset(),
     ) -> None:
-        """look_ahead: launch the next pass of free rows before their tokens are read. max_prefix_bytes: for what
+        """look_ahead: launch the next pass before its tokens are read, where that may pay. max_prefix_bytes: for what
         prompts that were read leave to later ones; 0 keeps none. drafts: guesses at what constrained rows will write.
         marker_ids: tokens of the model's tool format, which free text of a conversation must not have.
 
@@ -167,13 +167,15 @@ class Stepper:
         return StepRow(sequence, sequence.pending, sequence.num_unscored + 1, draws=True, reads=reads)
 
     def _add_drafts(self, rows: Rows[StepRow], max_chunk: int, others_wait: bool) -> None:
-        """Put guesses behind what is pending, where they may pay."""
+        """Put guesses behind what is pending, where they may pay. A row whose pass ran ahead gets none in this step."""
         if self._drafts is None:
             return
         self._drafts.begin_step(max_chunk, others_wait=others_wait)
         for row in rows:
             if row.draws and not row.reads and row.sequence.may_draft:
-                self._add_draft(row, self._drafts)
+                row.is_guessable = self._drafts.may_guess(row.sequence)
+                if row.is_guessable and row.logits is None:
+                    self._add_draft(row, self._drafts)
 
     def _add_draft(self, row: StepRow, source: DraftSource) -> None:
         room = min(MAX_DRAFT, row.sequence.tokens_left - 1)  # one is drawn behind them
@@ -224,9 +226,10 @@ class Stepper:
                 row.sequence.pending = row.sequence.pending[len(row.tokens) - len(row.drafts) :]
 
     def _look_ahead(self, rows: Rows[StepRow], tokens: mx.array) -> None:
-        """Launch the next pass of rows that are all free; tokens: (B,), theirs, which nobody has read yet.
+        """Launch the next pass of rows that all may look ahead; tokens: (B,), theirs, which nobody has read yet.
 
-        A row that then ends has run one pass too many. Prompts do not start it, so that a short answer costs none.
+        A row that then ends, or goes on otherwise, has run one pass too many. Prompts do not start it, so that a short
+        answer costs none.
         """
         going_on = [index for index, row in enumerate(rows) if row.sequence.tokens_left > 1]
         groups = [_cache(rows[index]).group for index in going_on]
@@ -264,7 +267,7 @@ class Stepper:
     # What comes of it.
 
     def _move_on(self, row: StepRow, num_rows: int) -> Progress:
-        sequence, before = row.sequence, len(row.sequence.output)
+        sequence, before, drawn = row.sequence, len(row.sequence.output), row.drawn[:1]
         try:
             decision, path = self._make_legal(row)
             scores = self._drawer.logprobs(row, row.drawn[0] if row.drawn else None)
@@ -275,7 +278,7 @@ class Stepper:
         if row.drafts or row.draft_cost:
             self._settle(row, num_accepted, num_rows)
         if sequence.ahead is not None:
-            sequence.pending = []  # it has gone through the model
+            self._settle_ahead(row, is_refused=row.drawn[:1] != drawn)
         # The token that ends the turn is scored with the others, but is no output.
         logprobs = scores[: len(sequence.output) - len(sequence.logprobs)]
         sequence.logprobs += logprobs
@@ -334,6 +337,16 @@ class Stepper:
             draft_cost=row.draft_cost,
         )
 
+    def _settle_ahead(self, row: StepRow, *, is_refused: bool) -> None:
+        """Keep of a pass that ran ahead what the row goes on with. is_refused: another token was taken than ran."""
+        sequence = row.sequence
+        if is_refused or sequence.at_decision:  # there, the token runs again: with what is scored behind it
+            _cache(row).trim(1)
+        else:
+            sequence.pending = sequence.pending[1:]  # it has gone through the model
+        if sequence.pending or sequence.stop_reason is not None:  # so the logits are not those of the next token
+            sequence.ahead, sequence.num_unforced_now = None, 0
+
 
 def _prefix_cache(max_bytes: int, memory: Memory) -> PrefixCache | SnapshotCache | None:
     if not max_bytes:
@@ -352,8 +365,11 @@ def _rows_of(logits: mx.array, first: int, num_rows: int) -> mx.array:
 
 
 def _may_look_ahead(row: StepRow) -> bool:
-    """A row that reads its prompt may not, however little of it: an answer that ends at once has one pass."""
-    return row.sequence.may_look_ahead and len(row.tokens) <= 1 and not row.reads
+    """A row that reads its prompt may not, however little of it: an answer that ends at once has one pass.
+
+    Nor one that may draft in the next step: a right guess saves a whole pass.
+    """
+    return row.sequence.may_look_ahead and len(row.tokens) <= 1 and not row.reads and not row.is_guessable
 
 
 def _chunk(row: StepRow) -> Chunk:

@@ -24,7 +24,8 @@ VOCABULARY = 128_000
 
 @pytest.mark.parametrize("hermes", [False, True], ids=["plain", "hermes"])
 def test_a_call_waits_once_a_pass_and_computes_each_position_once(hermes: bool) -> None:
-    with Engine(fake_loaded(hermes=hermes, bonus={'"': 300}), config=ALONE) as engine:
+    config = replace(ALONE, look_ahead=False)  # else the end of a longer value may cost a pass
+    with Engine(fake_loaded(hermes=hermes, bonus={'"': 300}), config=config) as engine:
         usage = engine.chat([USER], tools=[SEARCH], tool_choice="required", parallel_tool_calls=False).usage
         work = engine.load_now().work
 

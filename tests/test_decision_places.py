@@ -62,6 +62,19 @@ def test_a_model_that_reasons_decides_after_its_reasoning(hermes: bool, opened: 
         assert kinds[kinds.index("Decided") + 1] == ("ToolCallStart" if chosen is Way.CALL else "TextDelta")
 
 
+@each_kind
+def test_a_decision_is_the_same_where_a_pass_ran_ahead_of_the_reasoning_s_end(hermes: bool) -> None:
+    thought = "<think>\nHm, let me see what they may want.\n</think>\n\n"
+    loaded = decider(thinking(0.3, hermes=hermes, thought=thought), hermes=hermes, reasons=True)
+    for options in (LOOK, CALL, TEXT):
+        answers = []
+        for look_ahead in (True, False):
+            with Engine(loaded, config=replace(ALONE, look_ahead=look_ahead)) as engine:
+                answers.append(said(engine.chat([USER], tools=TOOLS, decision=options, max_tokens=100)))
+                assert (engine.load_now().work.num_ahead > 0) == look_ahead
+        assert answers[0] == answers[1]
+
+
 def test_a_model_that_could_reason_and_does_not_decides_at_the_start() -> None:
     loaded = decider(marker_then_text(0.3, hermes=True), hermes=True, reasons=True)
     assert decided(answered(loaded)).p_call == pytest.approx(0.3, rel=1e-4)

@@ -45,6 +45,9 @@ class Oracle:
     def begin_step(self, max_chunk: int, *, others_wait: bool) -> None:
         pass
 
+    def may_guess(self, row: Sequence) -> bool:
+        return len(row.output) < len(self.written)
+
     def draft(self, row: Sequence, max_tokens: int) -> Draft:
         self.asked += 1
         start = len(row.output)
@@ -63,6 +66,9 @@ class OracleOf:
 
     def begin_step(self, max_chunk: int, *, others_wait: bool) -> None:
         pass
+
+    def may_guess(self, row: Sequence) -> bool:
+        return self.by_first[row.output[0]].may_guess(row)
 
     def draft(self, row: Sequence, max_tokens: int) -> Draft:
         return self.by_first[row.output[0]].draft(row, max_tokens)

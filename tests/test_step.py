@@ -12,13 +12,14 @@ from engine.engine import Engine
 from engine.errors import BudgetError, GenerationError, MatcherError
 from engine.events import Completion, StopReason
 from engine.model import LoadedModel
-from engine.sequence import Sequence
+from engine.sequence import MIN_UNFORCED, Sequence
 from engine.step import Stepper
 from engine.types import Grammar, Request, SamplingParams, Tool
 from tests.fakes import CALCULATE, EOS, REQUIRED, SEARCH, USER, FailingCompiler, fake_loaded, fake_model, with_hook
 from tests.stepping import compiler_of, make_sequence, run
 
 NO_DRAFTS = EngineConfig(drafts=False)  # whose passes depend on what was guessed
+NONE_IN_VAIN = EngineConfig(drafts=False, look_ahead=False)
 FAMILIES = pytest.mark.parametrize("hermes", [False, True], ids=["plain", "hermes"])
 # Long enough to outlast the matcher's tokens, whatever the model says.
 FAULTY = Tool(
@@ -38,13 +39,20 @@ def test_a_constrained_call_takes_no_more_forward_passes_than_as_much_free_text(
     hermes: bool, seed: int, tools: tuple[Tool, ...]
 ) -> None:
     """F14: there, speed collapsed under constraint."""
-    with Engine(fake_loaded(hermes=hermes, seed=seed, bonus={EOS: -(10**6)}), config=NO_DRAFTS) as engine:
-        call = engine.chat([USER], tools=tools, tool_choice="required", parallel_tool_calls=False)
+    loaded = fake_loaded(hermes=hermes, seed=seed, bonus={EOS: -(10**6)})
+    with Engine(loaded, config=NONE_IN_VAIN) as exact, Engine(loaded, config=NO_DRAFTS) as engine:
+        least, call = (
+            each.chat([USER], tools=tools, tool_choice="required", parallel_tool_calls=False)
+            for each in (exact, engine)
+        )
         free = engine.chat([USER], max_tokens=call.usage.completion_tokens)
 
     assert call.stop_reason is StopReason.GRAMMAR_END
     assert free.usage.forward_passes == call.usage.completion_tokens
-    assert call.usage.forward_passes == call.usage.completion_tokens - call.usage.forced_tokens
+    num_drawn = call.usage.completion_tokens - call.usage.forced_tokens
+    assert least.usage.forward_passes == num_drawn
+    assert num_drawn <= call.usage.forward_passes <= num_drawn + num_drawn // (MIN_UNFORCED + 1)
+    assert call.usage.forward_passes <= free.usage.forward_passes
     assert call.usage.forced_tokens > call.usage.completion_tokens // 3
 
 
