@@ -1,6 +1,7 @@
 """What a step costs, what it puts into one forward pass, what it says of its tokens, and how it fails."""
 
 from collections.abc import Sequence as Rows
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_the_opening_of_a_required_call_is_read_together_with_the_prompt(hermes:
 @FAMILIES
 def test_a_sampled_token_and_those_that_it_forces_go_through_the_model_at_once(hermes: bool) -> None:
     loaded = fake_loaded(hermes=hermes)
-    with Engine(loaded, config=NO_DRAFTS) as engine:
+    with Engine(loaded, config=replace(NO_DRAFTS, look_ahead=False)) as engine:
         answer = engine.chat(
             [USER],
             tools=[CALCULATE, SEARCH],
