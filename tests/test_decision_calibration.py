@@ -104,3 +104,20 @@ def test_a_callback_cannot_wait_for_a_prior_and_is_told_so() -> None:
         engine.chat([USER], max_tokens=1)
     assert raised
     assert all("another thread" in str(error) for error in raised)
+
+
+def test_the_prior_is_that_of_the_tools_that_are_shown() -> None:
+    prompts: list[str] = []
+
+    def said(prompt: str) -> dict[str, Mapping[str, float]]:
+        prompts.append(prompt)
+        return marker_then_text(0.2, hermes=True)
+
+    loaded = decider({}, hermes=True, by_prompt=said)
+    options = {"decision": DecisionOptions(calibrate=True), "tool_retrieval": 1, "max_tokens": 60}
+    with Engine(loaded) as engine:
+        for asked in ("calculate 1 + 1", "search the web"):
+            engine.chat([Message(Role.USER, asked)], tools=TOOLS, **options)
+    bare = {prompt for prompt in prompts if "<|im_start|>user\n<|im_end|>" in prompt}
+    shown = [{tool.name for tool in TOOLS if f'"name": "{tool.name}"' in prompt} for prompt in bare]
+    assert sorted(shown, key=min) == [{"calculate"}, {"web_search"}]
