@@ -28,7 +28,8 @@ from rich.console import Console
 
 from benchmarks.script import hand_over, progress_bar, script_parser, table_of
 from benchmarks.tool_prompts import DATA, is_right, wilson
-from engine.config import default_cache_dir
+from engine.config import EngineConfig, default_cache_dir
+from engine.decision_options import TOKENS_DECIDE
 from engine.engine import Engine
 from engine.events import Completion, TextDelta
 from engine.finetuning.examples import draw_examples
@@ -103,7 +104,7 @@ def _outcome(completion: Completion, request: Mapping[str, Any]) -> Outcome:
 
 
 def evaluate(model: str, adapter: Path | None, data: Mapping[str, Any], seed: int) -> dict[str, list[Outcome]]:
-    with Engine(model, adapter_path=adapter) as engine:
+    with Engine(model, adapter_path=adapter, config=EngineConfig(decision=TOKENS_DECIDE)) as engine:
         return {mode: ask(engine, mode, data, seed) for mode in MODES}
 
 

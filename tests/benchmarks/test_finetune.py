@@ -7,6 +7,7 @@ from benchmarks.finetune import DATA, MODES, TOOLS, ask, difference, summary, un
 from engine.engine import Engine
 from engine.finetuning.examples import draw_examples
 from engine.requests import to_tools
+from tests.deciders import AS_ASKED
 from tests.fakes import fake_that_writes
 
 data = json.loads(DATA.read_text())
@@ -31,7 +32,7 @@ def test_tools_that_do_not_help_are_never_the_right_ones() -> None:
 
 def test_an_answer_in_text_is_no_call_and_a_call_is_judged() -> None:
     one = {**data, "requests": data["requests"][:1]}
-    with Engine(fake_that_writes("No.")) as engine:
+    with Engine(fake_that_writes("No."), config=AS_ASKED) as engine:
         (text,) = ask(engine, "auto", one, seed=0)
         (call,) = ask(engine, "required", one, seed=0)
     assert text == {**WRONG, "text": "No."}
