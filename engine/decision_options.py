@@ -32,7 +32,10 @@ class DecisionOptions:
         return bool(self.calibrate) or self.tool_call_bias is not None or self.tool_call_threshold is not None
 
     def or_else(self, default: "DecisionOptions") -> "DecisionOptions":
-        """The same, and what is not given as in the default. That decides as a whole, or, uncalibrated, not at all."""
+        """The same, and what is not given as in the default.
+
+        calibrate=False takes nothing from it: the default's bias and threshold are for calibrated odds.
+        """
         if self.calibrate is False:
             return self
         given = {name: getattr(self, name) for name in self.given}
