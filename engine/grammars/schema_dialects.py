@@ -21,6 +21,7 @@ class Dialect:
     id_keyword: str = "$id"
     ref_stands_alone: bool = False  # what stands beside $ref is ignored
     unknown: frozenset[str] = frozenset()  # keywords of other drafts that hold schemas; its metaschema checks none
+    newer: frozenset[str] = frozenset()  # keywords of newer drafts that take from what is asked, beside others
 
 
 DRAFT_2020_12 = Dialect("2020-12", "https://json-schema.org/draft/2020-12/schema", jsonschema_rs.Draft202012Validator)
@@ -29,6 +30,7 @@ DRAFT_2019_09 = Dialect(
     "https://json-schema.org/draft/2019-09/schema",
     jsonschema_rs.Draft201909Validator,
     unknown=words("prefixItems"),
+    newer=words("prefixItems"),
 )
 DRAFT_7 = Dialect(
     "7",
@@ -36,6 +38,7 @@ DRAFT_7 = Dialect(
     jsonschema_rs.Draft7Validator,
     ref_stands_alone=True,
     unknown=DRAFT_2019_09.unknown | words("$defs dependentSchemas unevaluatedItems unevaluatedProperties"),
+    newer=words("prefixItems minContains"),
 )
 DRAFT_6 = Dialect(
     "6",
@@ -43,6 +46,7 @@ DRAFT_6 = Dialect(
     jsonschema_rs.Draft6Validator,
     ref_stands_alone=True,
     unknown=DRAFT_7.unknown | words("if then else"),
+    newer=words("prefixItems minContains"),
 )
 DRAFT_4 = Dialect(
     "4",
@@ -51,6 +55,7 @@ DRAFT_4 = Dialect(
     id_keyword="id",
     ref_stands_alone=True,
     unknown=DRAFT_6.unknown | words("contains propertyNames"),
+    newer=words("prefixItems minContains"),
 )
 DIALECTS = (DRAFT_2020_12, DRAFT_2019_09, DRAFT_7, DRAFT_6, DRAFT_4)
 UNDECLARED = (DRAFT_2020_12, DRAFT_7, DRAFT_4)  # what a schema may be that does not say

@@ -6,6 +6,7 @@ JSON pointers from its root. Annotations are left out, and named in the receipt.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -32,7 +33,7 @@ from engine.grammars.schema_walk import (
 )
 from engine.types import JsonObject
 
-AS_IT_IS = words("type required minProperties maxProperties uniqueItems minContains maxContains dependentRequired")
+AS_IT_IS = words("type required minProperties maxProperties uniqueItems minContains maxContains")
 NUMBERS = words("minimum maximum exclusiveMinimum exclusiveMaximum")
 LENGTHS = words("minLength maxLength minItems maxItems minProperties maxProperties minContains maxContains")
 NO_ASSERTION = "not an assertion"
@@ -174,6 +175,7 @@ class _Writer:
         ignored = {keyword for keyword, partner in NEEDS.items() if partner not in schema}
         if not isinstance(schema.get("items"), list):
             ignored.add("additionalItems")
+        ignored |= self.only_newer(schema)
         if self.dialect.ref_stands_alone and isinstance(schema.get("$ref"), str):
             ignored |= schema.keys() - {"$ref", "$defs", "definitions"} - SILENT
         for keyword in schema:
@@ -181,6 +183,12 @@ class _Writer:
                 reason = f"asserts nothing here, as draft {self.dialect.name} says"
                 self.note(child_path(place.path, keyword), Enforcement.ANNOTATION, reason)
         return {keyword: value for keyword, value in schema.items() if keyword not in ignored}
+
+    def only_newer(self, schema: JsonObject) -> set[str]:
+        """Keywords of newer drafts that would take from what this draft asks. Others of them only ask for more."""
+        found = {"prefixItems"} if "items" in schema else set()
+        found |= {"minContains"} if schema.get("minContains") == 0 else set()
+        return found & self.dialect.newer & schema.keys()
 
     def keyword(self, written: dict[str, Any], schema: JsonObject, keyword: str, value: Any, place: _Place) -> None:
         here = place.inside(keyword)
@@ -230,7 +238,7 @@ class _Writer:
         if keyword == "properties":
             self.limits.check("max_properties", len(value), place.path)
         merged = self.merges if keyword in ("$defs", "definitions") else keyword == "dependentSchemas"
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = written.get(keyword, {})  # where `dependencies` says the same as dependentSchemas
         for name, each in value.items():
             inner = replace(place, merged=merged).inside(name)
             key = name
@@ -250,12 +258,20 @@ class _Writer:
         names = {name: each for name, each in value.items() if isinstance(each, list)}
         if names:
             self.origins[_sibling(place, "dependentRequired")] = place.path
-            written["dependentRequired"] = {**written.get("dependentRequired", {}), **names}
+            self.needed_names(written, "dependentRequired", names, place, schema)
         schemas = {name: each for name, each in value.items() if not isinstance(each, list)}
         if schemas:
             inner = replace(place, pointer=_sibling(place, "dependentSchemas"))
             self.origins[inner.pointer] = place.path
             self.map_of_schemas(written, "dependentSchemas", schemas, inner, schema)
+
+    def needed_names(
+        self, written: dict[str, Any], keyword: str, value: Any, _place: _Place, _schema: JsonObject
+    ) -> None:
+        """Also those that `dependencies` names beside dependentRequired."""
+        known = written.get(keyword, {})
+        both = {name: [*known.get(name, ()), *value.get(name, ())] for name in (*known, *value)}
+        written[keyword] = {name: list(dict.fromkeys(needed)) for name, needed in both.items()}
 
     def discriminate(self, written: list[Any], branches: list[Any], place: _Place, schema: JsonObject) -> None:
         """Let each branch have the tags that the discriminator's mapping gives to it."""
@@ -347,9 +363,9 @@ class _Writer:
             raise unenforceable(path, str(error)) from None
         return self.patterns[path]
 
-    def format(self, written: dict[str, Any], _keyword: str, value: str, place: _Place, _: JsonObject) -> None:
+    def format(self, written: dict[str, Any], _keyword: str, value: str, place: _Place, schema: JsonObject) -> None:
         if value in NUMBER_FORMATS:
-            self.also(written, NUMBER_FORMATS[value])
+            self.also(written, NUMBER_FORMATS[value], beside=schema)
             if value == "int64":
                 self.note(place.path, Enforcement.NARROWED, "between -9e18 and 9e18")
         elif value == "byte":
@@ -362,9 +378,9 @@ class _Writer:
         else:
             self.note(place.path, Enforcement.ANNOTATION, f"the format {value!r} is not one of the draft's")
 
-    def also(self, written: dict[str, Any], keywords: JsonObject) -> None:
-        """Add keywords; beside others of their names where there are such."""
-        if keywords.keys() & written.keys():
+    def also(self, written: dict[str, Any], keywords: JsonObject, beside: JsonObject = MappingProxyType({})) -> None:
+        """Add keywords; apart from others of their names where there are such, or will be."""
+        if keywords.keys() & (written.keys() | beside.keys()):
             written.setdefault("allOf", []).append(dict(keywords))
         else:
             written.update(keywords)
@@ -416,6 +432,7 @@ WRITERS: dict[str, Writer] = {
     "multipleOf": _Writer.multiple,
     "pattern": _Writer.pattern_keyword,
     "format": _Writer.format,
+    "dependentRequired": _Writer.needed_names,
     "nullable": _Writer.nullable,
     "dependencies": _Writer.dependencies,
 }

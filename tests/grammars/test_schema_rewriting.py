@@ -46,6 +46,18 @@ REWRITTEN: list[tuple[str, Any, list[Any], list[Any]]] = [
     ),
     ("dependencies", an_object(AB, dependencies={"a": ["b"]}), [{"a": 1, "b": 1}, {}], [{"a": 1}]),
     (
+        "dependencies before dependentRequired",
+        an_object(AB, dependencies={"a": ["b"]}, dependentRequired={"a": ["c"], "d": ["b"]}),
+        [{"b": 1}, {"a": 1, "b": 1, "c": 1}],
+        [{"a": 1, "b": 1}, {"a": 1, "c": 1}, {"d": 1}],
+    ),
+    (
+        "dependencies behind dependentSchemas",
+        an_object(AB, dependentSchemas={"a": {"required": ["b"]}}, dependencies={"a": {"required": ["c"]}, "d": False}),
+        [{"b": 1}, {"a": 1, "b": 1, "c": 1}],
+        [{"a": 1, "b": 1}, {"a": 1, "c": 1}, {"d": 1}],
+    ),
+    (
         "oneOf by tag",
         {"oneOf": [CAT, DOG]},
         [{"kind": "cat", "cat": 1}],
@@ -99,6 +111,12 @@ REWRITTEN: list[tuple[str, Any, list[Any], list[Any]]] = [
     ("allOf of enums", {"allOf": [{"enum": [1, 2, "a"]}, {"enum": ["a", 2, 3]}, STRING]}, ["a"], [1, 2, 3]),
     ("multipleOf twice", {**INTEGER, "allOf": [{"multipleOf": 4}, {"multipleOf": 6}]}, [0, 12, -24], [4, 6]),
     ("int32", {**INTEGER, "format": "int32"}, [2**31 - 1, -(2**31)], [2**31, -(2**31) - 1]),
+    (
+        "int32 before wider bounds",
+        {"type": "number", "format": "int32", "minimum": 0, "maximum": 2**32 - 1, "multipleOf": 0.5},
+        [2**31 - 1, 0],
+        [2**31, -1, 0.5],
+    ),
     ("int64 of a number", {"type": "number", "format": "int64"}, [2**53, 0], [0.5]),
     ("float", {"type": "number", "format": "float"}, [0.5], ["a"]),
     ("a format and a pattern", {**STRING, "format": "uri", "pattern": "\\.pdf$"}, ["a:b.pdf"], ["a:b", "b.pdf"]),
@@ -235,6 +253,27 @@ def test_an_object_inside_a_negation_or_a_condition_is_not_closed() -> None:
     values = [{}, {"a": {}}, {"a": {"b": 1}}, {"a": {"b": 2}}, {"a": {"c": 1}}]
     assert [value for value in values if allows_value(checked, value) and not original.is_valid(value)] == []
     assert allows_value(checked, {"a": {"b": 2}})
+
+
+DRAFT_7 = "http://json-schema.org/draft-07/schema#"
+DRAFT_2019_09 = "https://json-schema.org/draft/2019-09/schema"
+OLDER = [
+    (DRAFT_7, "prefixItems", {"type": "array", "items": [INTEGER], "prefixItems": [STRING]}, [1], ["a"]),
+    (DRAFT_7, "prefixItems", {"type": "array", "prefixItems": [STRING], "items": INTEGER}, [1], ["a"]),
+    (DRAFT_2019_09, "prefixItems", {"type": "array", "items": [INTEGER], "prefixItems": [STRING]}, [1], ["a"]),
+    (DRAFT_7, "minContains", {"type": "array", "contains": {"const": 1}, "minContains": 0}, [1], [2]),
+]
+
+
+@pytest.mark.parametrize(("draft", "keyword", "schema", "good", "bad"), OLDER)
+def test_a_newer_keyword_takes_nothing_from_what_an_older_draft_asks(
+    draft: str, keyword: str, schema: Any, good: Any, bad: Any
+) -> None:
+    declared = {"$schema": draft, **schema}
+    assert allows(declared, good)
+    assert not allows(declared, bad)
+    entries = {entry.path: entry.enforcement for entry in check_schema(declared, "response").entries}
+    assert entries[f"response.{keyword}"] is Enforcement.ANNOTATION
 
 
 def test_a_discriminators_mapping_ties_each_branch_to_its_tags() -> None:
