@@ -287,7 +287,11 @@ class _Writer:
                 tagged = {"properties": {name: {"enum": tags}}, "required": [name]}
                 written[position] = {"allOf": [written[position], tagged]}
                 self.move(f"{place.pointer}/{position}", f"{place.pointer}/{position}/allOf/0")
-                self.note(place.inside(position).path, Enforcement.NARROWED, f"{name} is one of its mapped names, as OpenAPI has it")
+                self.note(
+                    place.inside(position).path,
+                    Enforcement.NARROWED,
+                    f"{name} is one of its mapped names, as OpenAPI has it",
+                )
 
     def move(self, old: str, new: str) -> None:
         """What was written at one pointer stands at another now."""
