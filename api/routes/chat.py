@@ -28,7 +28,7 @@ from engine.decision_options import DecisionOptions
 from engine.engine import Engine
 from engine.errors import RequestError
 from engine.events import Finished
-from engine.generation import Generation
+from engine.generation import Generation, OnProbe
 
 router = fastapi.APIRouter(tags=["chat"])
 
@@ -62,13 +62,13 @@ async def create_chat_completion(body: ChatRequest, request: fastapi.Request) ->
         return json_response(to_completion(answer, await job.collect()))
 
 
-def _submit(server: Server, body: ChatRequest, engine: Engine, deliver: Deliver) -> list[Generation]:
+def _submit(server: Server, body: ChatRequest, engine: Engine, deliver: Deliver, on_probe: OnProbe) -> list[Generation]:
     request = to_request(body, server.tools.definitions)
     if body.toolmask is not None and (best_of := body.toolmask.best_of) is not None:
-        return [engine.submit_best(request, best_of, functools.partial(deliver, 0))]
+        return [engine.submit_best(request, best_of, functools.partial(deliver, 0), on_probe)]
     if server.upstream is not None and may_be_handed_over(body) and request.may_decide and request.decision is None:
         request = replace(request, decision=DecisionOptions())  # only looked at
-    return engine.submit_choices(request, body.n or 1, deliver)
+    return engine.submit_choices(request, body.n or 1, deliver, on_probe)
 
 
 async def _confidence(job: Job) -> float | None:
