@@ -157,12 +157,10 @@ class Job:
 
 
 @asynccontextmanager
-async def model_in_use(
-    server: Server, name: str | None, lifetime: Lifetime | None = None
-) -> AsyncGenerator[Serving, None]:
+async def model_in_use(server: Server, name: str | None, lifetime: Lifetime) -> AsyncGenerator[Serving, None]:
     """The model of that name, for as long as this is open. A switch to it may take as long as the request may."""
     async with AsyncExitStack() as stack:
-        async with (lifetime or Lifetime(server.config.request_timeout_s)).bound():
+        async with lifetime.bound():
             serving = await stack.enter_async_context(server.manager.use(name))
         yield serving
 
