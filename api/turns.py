@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 
 from api.convert.answers import cancelled
+from engine.admission import seed_of
 from engine.engine import Engine
 from engine.events import Completion, Event, Finished, Usage
 from engine.generation import Generation
@@ -23,7 +24,9 @@ class Turns:
         self, engine: Engine, request: Request, *, on_turn: OnTurn | None = None, on_event: OnEvent | None = None
     ) -> None:
         self._engine = engine
-        self._request = request
+        # One seed for all turns: the one that is told gives them all again.
+        seed = seed_of(request.sampling)
+        self._request = replace(request, sampling=replace(request.sampling, seed=seed))
         self._on_turn = on_turn
         self._on_event = on_event
         self._lock = threading.Lock()

@@ -2,7 +2,6 @@
 
 import functools
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 
 import fastapi
@@ -22,7 +21,6 @@ from api.relay import RelayedStream
 from api.responses import EventStream, json_response, replayed
 from api.routes.documented import ERRORS, stream_of
 from api.schemas.chat import ChatChunk, ChatCompletion, ChatRequest
-from api.schemas.common import ToolStep
 from api.server import Server, fingerprint, server_of
 from engine.decision_options import DecisionOptions
 from engine.engine import Engine
@@ -92,7 +90,7 @@ async def _handed_over(
     return Response(json.dumps(answer, ensure_ascii=False), media_type="application/json")
 
 
-def _answer(body: ChatRequest, trace: Sequence[ToolStep] | None = None) -> ChatAnswer:
+def _answer(body: ChatRequest) -> ChatAnswer:
     return ChatAnswer(
         model=body.model,
         fingerprint=fingerprint(body.model),
@@ -100,7 +98,6 @@ def _answer(body: ChatRequest, trace: Sequence[ToolStep] | None = None) -> ChatA
         must_call=must_call(body),
         has_logprobs=body.logprobs is True,
         includes_usage=includes_usage(body),
-        trace=trace,
     )
 
 
@@ -118,17 +115,17 @@ async def _executed(http_request: fastapi.Request, body: ChatRequest) -> Respons
     server, lifetime = server_of(http_request), lifetime_of(http_request)
     _check_best_of(body)
     names = _names_of_tools(server, body)
-    paths = paths_of(body)
+    answer = _answer(body)  # now: what is wrong with its options must be told before a tool has run
     try:
         request = to_request(body.model_copy(update={"tools": names}), server.tools.definitions)
     except RequestError as error:
-        raise from_exception(error, paths) from error
+        raise from_exception(error, answer.paths) from error
     async with model_in_use(server, body.model, lifetime) as serving:
         registry = server.tools.subset(names)
-        done = await run_on_server(server, serving.engine, request, registry, lifetime=lifetime, paths=paths)
+        done = await run_on_server(server, serving.engine, request, registry, lifetime=lifetime, paths=answer.paths)
     server.metrics.used([[event.usage for event in done.events if isinstance(event, Finished)]])
     # Only the first turn had to call; the last one is a text.
-    answer = replace(_answer(body, done.trace), must_call=False)
+    answer = replace(answer, trace=done.trace, must_call=False)
     if body.stream:
         return replayed(ChatStream(answer, 1), done.events)
     return json_response(to_completion(answer, [done.events]))
