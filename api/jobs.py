@@ -16,10 +16,10 @@ from api.manager import Serving
 from api.server import Server, server_of
 from engine.engine import Engine
 from engine.events import Decided, Decision, Event, Finished, TextDelta, ToolCallStart, Usage
-from engine.generation import Generation
+from engine.generation import Generation, OnProbe
 
 Deliver = Callable[[int, Delivered], None]
-Submit = Callable[[Engine, Deliver], list[Generation]]
+Submit = Callable[[Engine, Deliver, OnProbe], list[Generation]]
 
 
 class Job:
@@ -134,15 +134,19 @@ class Job:
 
     async def _submit(self, submit: Submit, serving: Serving) -> None:
         def run() -> None:
-            self._generations = submit(serving.engine, self._queue.deliver)
-            if self._is_cancelled:  # the request has ended before its thread
-                cancel_all(self._generations)
+            self._hold(submit(serving.engine, self._queue.deliver, lambda probe: self._hold([probe])))
 
         try:
             async with self._lifetime.bound():
                 await self._server.submit_threads.run(run)
         except Exception as error:
             raise from_exception(error, self.paths) from error
+
+    def _hold(self, generations: list[Generation]) -> None:
+        """What runs for the request from now on. In the thread that submits, which the request may not outlive."""
+        self._generations = generations
+        if self._is_cancelled:
+            cancel_all(generations)
 
     def _fall_behind(self) -> None:
         most = self._server.config.max_backlog
@@ -153,12 +157,10 @@ class Job:
 
 
 @asynccontextmanager
-async def model_in_use(
-    server: Server, name: str | None, lifetime: Lifetime | None = None
-) -> AsyncGenerator[Serving, None]:
+async def model_in_use(server: Server, name: str | None, lifetime: Lifetime) -> AsyncGenerator[Serving, None]:
     """The model of that name, for as long as this is open. A switch to it may take as long as the request may."""
     async with AsyncExitStack() as stack:
-        async with (lifetime or Lifetime(server.config.request_timeout_s)).bound():
+        async with lifetime.bound():
             serving = await stack.enter_async_context(server.manager.use(name))
         yield serving
 

@@ -22,7 +22,7 @@ class Metrics:
         self._cached = self._counter("cached_prompt_tokens", "Tokens of prompts that were not computed again")
         self._completion = self._counter("completion_tokens", "Tokens of answers, forced ones included")
         self._forced = self._counter("forced_tokens", "Tokens of answers that the grammar left no choice about")
-        self._passes = self._counter("forward_passes", "Forward passes of the model")
+        self._passes = self._counter("forward_passes", "Forward passes of answers, without calibration")
         self._duration = self._histogram("request_seconds", "From a request to the end of its answer", LATENCY_S)
         self._first = self._histogram("time_to_first_token_seconds", "From a request to its first event", LATENCY_S)
         self._per_token = self._histogram("time_per_token_seconds", "Between tokens after the first", PER_TOKEN_S)

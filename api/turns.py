@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 
 from api.convert.answers import cancelled
+from engine.admission import seed_of
 from engine.engine import Engine
 from engine.events import Completion, Event, Finished, Usage
 from engine.generation import Generation
@@ -23,7 +24,9 @@ class Turns:
         self, engine: Engine, request: Request, *, on_turn: OnTurn | None = None, on_event: OnEvent | None = None
     ) -> None:
         self._engine = engine
-        self._request = request
+        # One seed for all turns: the one that is told gives them all again.
+        seed = seed_of(request.sampling)
+        self._request = replace(request, sampling=replace(request.sampling, seed=seed))
         self._on_turn = on_turn
         self._on_event = on_event
         self._lock = threading.Lock()
@@ -42,16 +45,19 @@ class Turns:
         sampling: SamplingParams | None = None,  # noqa: ARG002  the request's counts
         max_tokens: int | None = None,  # noqa: ARG002  the request's counts
     ) -> Completion:
-        """One turn, to its end. Raises WireError once cancelled."""
+        """One turn, to its end. Raises WireError once cancelled; GenerationError where that was before it began."""
         conversation, choice = to_messages(messages), to_tool_choice(tool_choice)
         if self._on_turn is not None:
             self._on_turn(conversation)
         request = self._turn(conversation, to_tools(tools), choice)
-        with self._lock:
-            if self._cancelled:
-                raise cancelled()
-            self._current = self._engine.submit(request)
-        self._last = list(self._watched(self._current))
+        if self._cancelled:
+            raise cancelled()
+        # Not under the lock: it may wait long, and who cancels must not.
+        generation = self._engine.submit(request, on_probe=self._hold)
+        self._hold(generation)
+        self._last = list(self._watched(generation))
+        if self._cancelled:  # calls that were complete by then are not executed
+            raise cancelled()
         self._usages.append(_end(self._last).usage)
         self.routes.append(_end(self._last).route)
         return collect(self._last)
@@ -70,6 +76,13 @@ class Turns:
             tool_choice_by=by,
             optional_bias=first.optional_bias if choice.mode is not ToolChoiceMode.NONE else None,
         )
+
+    def _hold(self, generation: Generation) -> None:
+        """What runs from now on."""
+        with self._lock:
+            self._current = generation
+            if self._cancelled:
+                generation.cancel()
 
     def cancel(self) -> None:
         """Stop the turn that runs and begin no other. A tool that runs goes on to its end."""

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from engine.admission import Admission
 from engine.decision_point import Prior
 from engine.decoding import Decoder
-from engine.errors import RequestError
-from engine.generation import Run
+from engine.errors import GenerationError, RequestError
+from engine.events import StopReason
+from engine.generation import OnProbe, Run
 from engine.types import Request
 
 MAX_KEPT = 256  # tool sets
@@ -25,16 +26,17 @@ class Calibration:
         self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, float] = OrderedDict()
 
-    def calibrate(self, request: Request, runs: Sequence[Run]) -> None:
+    def calibrate(self, request: Request, runs: Sequence[Run], on_probe: OnProbe | None = None) -> None:
         """Tell the runs of one request its prior, where it has one. As `prior` otherwise."""
-        prior = self.prior(request)
+        prior = self.prior(request, on_probe)
         for run in runs:
             if prior is not None and run.sequence.point is not None:
                 run.sequence.point.calibrate(prior)
 
-    def prior(self, request: Request) -> Prior | None:
+    def prior(self, request: Request, on_probe: OnProbe | None = None) -> Prior | None:
         """What the request's decision is calibrated by; None where it is not to be. Waits for a pass of its own.
 
+        on_probe: is given that pass before it is waited for; whoever cancels it ends the waiting, with GenerationError.
         Raises RequestError, QueueFullError, GenerationError and EngineClosedError.
         """
         if not self._admission.is_calibrated(request):
@@ -49,7 +51,11 @@ class Calibration:
             raise RequestError(f"{param}: a callback cannot wait for it; {instead}", param=param)
         (generation,) = self._decoder.start([run])
         with generation:
+            if on_probe is not None:
+                on_probe(generation)
             completion = generation.completion()
+        if completion.stop_reason is StopReason.CANCELLED:
+            raise GenerationError("the request was cancelled before its answer began")
         assert completion.decision is not None, "a probe is decided at its first token"
         odds = completion.decision.log_odds_raw
         self._keep(key, odds)

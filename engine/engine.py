@@ -20,7 +20,7 @@ from engine.decision_options import DecisionOptions
 from engine.decoding import Decoder, EngineLoad
 from engine.errors import ConfigError
 from engine.events import Completion, Event
-from engine.generation import Deliver, Generation, ReadyRun
+from engine.generation import Deliver, Generation, OnProbe, ReadyRun
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.tool_format import ToolFormat
 from engine.grammars.tool_formats import detect, format_named
@@ -180,7 +180,11 @@ class Engine:
         )
 
     def submit_choices(
-        self, request: Request, n: int, deliver: Callable[[int, Event | Exception], None] | None = None
+        self,
+        request: Request,
+        n: int,
+        deliver: Callable[[int, Event | Exception], None] | None = None,
+        on_probe: OnProbe | None = None,
     ) -> list[Generation]:
         """Start n generations of one request that differ in their noise only. All of them, or none and an error."""
         most = self.config.max_waiting
@@ -191,24 +195,35 @@ class Engine:
         if routed := self._routed(seeded, to_each):
             return routed
         runs = [self._admission.admit(seeded, index, to_index) for index, to_index in enumerate(to_each)]
-        self._calibration.calibrate(request, runs)
+        self._calibration.calibrate(request, runs, on_probe)
         return self._decoder.start(runs)
 
-    def submit(self, request: Request, *, choice_index: int = 0, deliver: Deliver | None = None) -> Generation:
+    def submit(
+        self,
+        request: Request,
+        *,
+        choice_index: int = 0,
+        deliver: Deliver | None = None,
+        on_probe: OnProbe | None = None,
+    ) -> Generation:
         """Start a generation. Everything that the caller can get wrong is raised here, as RequestError.
 
         choice_index: which of the request's n choices this is. deliver: is given each event, or the error that ends
         the generation, on the decoding thread, and must not block; iterating the generation is then not possible. Where
         it raises, the generation ends and nothing more is delivered. Without it, dropping the generation cancels it.
+        on_probe: is given the pass that this waits for where the decision is calibrated and the prior is not known;
+        to cancel that from another thread ends the waiting, with GenerationError.
         """
         if routed := self._routed(request, [deliver]):
             return routed[0]
         run = self._admission.admit(request, choice_index, deliver)
-        self._calibration.calibrate(request, [run])
+        self._calibration.calibrate(request, [run], on_probe)
         (generation,) = self._decoder.start([run])
         return generation
 
-    def submit_best(self, request: Request, best_of: int, deliver: Deliver | None = None) -> Generation:
+    def submit_best(
+        self, request: Request, best_of: int, deliver: Deliver | None = None, on_probe: OnProbe | None = None
+    ) -> Generation:
         """Start so many samples of one answer, and give the likeliest; its events come when all have ended.
 
         best_of: 2 to 16. As submit otherwise; the temperature must be above 0.
@@ -223,7 +238,7 @@ class Engine:
         best.runs = [
             self._admission.admit(seeded, index, functools.partial(best.take, index)) for index in range(best_of)
         ]
-        self._calibration.calibrate(request, best.runs)
+        self._calibration.calibrate(request, best.runs, on_probe)
         self._decoder.start(list(best.runs))
         return self._decoder.generation(best)
 

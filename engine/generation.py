@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 CUT_OFF = (StopReason.LENGTH, StopReason.CANCELLED)
 
 Deliver = Callable[[Event | Exception], None]
+OnProbe = Callable[["Generation"], None]
 
 
 class Source(Protocol):

@@ -15,7 +15,7 @@ from engine.grammars.closing_hints import ClosingHints
 from engine.grammars.llguidance_backend import LLGuidanceCompiler
 from engine.grammars.matcher import Matcher
 from engine.guard import MARGIN, Guard
-from engine.types import Grammar, Request, SamplingParams, Tool
+from engine.types import CustomTool, Grammar, Request, SamplingParams, Tool
 from tests.fakes import CALCULATE, EOS, USER, fake_loaded, fake_model, fake_tokenizer
 
 LETTERS = "start: /[a-z]+/"
@@ -230,6 +230,18 @@ def test_a_custom_grammar_is_complete_at_its_least_budget() -> None:
             text = engine.chat([USER], response=lark, max_tokens=caught.value.least + more).text or ""
             assert text.startswith("BEGIN ")
             assert text.endswith(" END")
+
+
+@pytest.mark.parametrize("form", [None, Grammar.regex("[^x]+")])
+def test_an_input_of_a_custom_tool_that_only_text_ends_is_complete_at_its_least_budget(form: Grammar | None) -> None:
+    with Engine(fake_loaded(bonus=NEVER_ENDS)) as engine:
+        asked: dict[str, Any] = {"tools": [CustomTool("note", format=form)], "tool_choice": "required"}
+        with pytest.raises(BudgetError) as caught:
+            engine.chat([USER], **asked, max_tokens=1)
+        for max_tokens in (caught.value.least, caught.value.least + 8):
+            answer = engine.chat([USER], **asked, max_tokens=max_tokens)
+            assert [call.name for call in answer.tool_calls] == ["note"]
+            assert answer.stop_reason is StopReason.GRAMMAR_END
 
 
 def test_a_tool_whose_schema_nothing_satisfies_is_named() -> None:

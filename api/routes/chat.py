@@ -2,7 +2,6 @@
 
 import functools
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 
 import fastapi
@@ -22,13 +21,12 @@ from api.relay import RelayedStream
 from api.responses import EventStream, json_response, replayed
 from api.routes.documented import ERRORS, stream_of
 from api.schemas.chat import ChatChunk, ChatCompletion, ChatRequest
-from api.schemas.common import ToolStep
 from api.server import Server, fingerprint, server_of
 from engine.decision_options import DecisionOptions
 from engine.engine import Engine
 from engine.errors import RequestError
 from engine.events import Finished
-from engine.generation import Generation
+from engine.generation import Generation, OnProbe
 
 router = fastapi.APIRouter(tags=["chat"])
 
@@ -62,13 +60,13 @@ async def create_chat_completion(body: ChatRequest, request: fastapi.Request) ->
         return json_response(to_completion(answer, await job.collect()))
 
 
-def _submit(server: Server, body: ChatRequest, engine: Engine, deliver: Deliver) -> list[Generation]:
+def _submit(server: Server, body: ChatRequest, engine: Engine, deliver: Deliver, on_probe: OnProbe) -> list[Generation]:
     request = to_request(body, server.tools.definitions)
     if body.toolmask is not None and (best_of := body.toolmask.best_of) is not None:
-        return [engine.submit_best(request, best_of, functools.partial(deliver, 0))]
+        return [engine.submit_best(request, best_of, functools.partial(deliver, 0), on_probe)]
     if server.upstream is not None and may_be_handed_over(body) and request.may_decide and request.decision is None:
         request = replace(request, decision=DecisionOptions())  # only looked at
-    return engine.submit_choices(request, body.n or 1, deliver)
+    return engine.submit_choices(request, body.n or 1, deliver, on_probe)
 
 
 async def _confidence(job: Job) -> float | None:
@@ -92,7 +90,7 @@ async def _handed_over(
     return Response(json.dumps(answer, ensure_ascii=False), media_type="application/json")
 
 
-def _answer(body: ChatRequest, trace: Sequence[ToolStep] | None = None) -> ChatAnswer:
+def _answer(body: ChatRequest) -> ChatAnswer:
     return ChatAnswer(
         model=body.model,
         fingerprint=fingerprint(body.model),
@@ -100,7 +98,6 @@ def _answer(body: ChatRequest, trace: Sequence[ToolStep] | None = None) -> ChatA
         must_call=must_call(body),
         has_logprobs=body.logprobs is True,
         includes_usage=includes_usage(body),
-        trace=trace,
     )
 
 
@@ -118,17 +115,17 @@ async def _executed(http_request: fastapi.Request, body: ChatRequest) -> Respons
     server, lifetime = server_of(http_request), lifetime_of(http_request)
     _check_best_of(body)
     names = _names_of_tools(server, body)
-    paths = paths_of(body)
+    answer = _answer(body)  # now: what is wrong with its options must be told before a tool has run
     try:
         request = to_request(body.model_copy(update={"tools": names}), server.tools.definitions)
     except RequestError as error:
-        raise from_exception(error, paths) from error
+        raise from_exception(error, answer.paths) from error
     async with model_in_use(server, body.model, lifetime) as serving:
         registry = server.tools.subset(names)
-        done = await run_on_server(server, serving.engine, request, registry, lifetime=lifetime, paths=paths)
+        done = await run_on_server(server, serving.engine, request, registry, lifetime=lifetime, paths=answer.paths)
     server.metrics.used([[event.usage for event in done.events if isinstance(event, Finished)]])
     # Only the first turn had to call; the last one is a text.
-    answer = replace(_answer(body, done.trace), must_call=False)
+    answer = replace(answer, trace=done.trace, must_call=False)
     if body.stream:
         return replayed(ChatStream(answer, 1), done.events)
     return json_response(to_completion(answer, [done.events]))

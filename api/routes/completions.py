@@ -15,7 +15,7 @@ from api.schemas.completions import Completion, CompletionRequest
 from api.server import fingerprint
 from engine.engine import Engine
 from engine.errors import EngineError
-from engine.generation import Generation
+from engine.generation import Generation, OnProbe
 from engine.types import Request
 
 router = fastapi.APIRouter(tags=["completions"])
@@ -45,7 +45,7 @@ async def create_completion(body: CompletionRequest, request: fastapi.Request) -
         return json_response(to_completion(answer, await job.collect()))
 
 
-def _submit(body: CompletionRequest, engine: Engine, deliver: Deliver) -> list[Generation]:
+def _submit(body: CompletionRequest, engine: Engine, deliver: Deliver, _: OnProbe) -> list[Generation]:
     num_choices = body.n or 1
 
     def submit(position: int, request: Request) -> list[Generation]:

@@ -14,7 +14,7 @@ from api.schemas.response_events import AnyEvent
 from api.schemas.responses import DeletedResponse, Response, ResponseRequest
 from api.server import Server, server_of
 from engine.engine import Engine
-from engine.generation import Generation
+from engine.generation import Generation, OnProbe
 
 router = fastapi.APIRouter(tags=["responses"])
 
@@ -68,11 +68,11 @@ def _history(server: Server, body: ResponseRequest) -> Items:
     return server.responses.get(body.previous_response_id, param="previous_response_id").items()
 
 
-def _submit(server: Server, asked: Asked, engine: Engine, deliver: Deliver) -> list[Generation]:
+def _submit(server: Server, asked: Asked, engine: Engine, deliver: Deliver, on_probe: OnProbe) -> list[Generation]:
     request = to_request(asked, server.tools.definitions)
     if asked.body.toolmask is not None and (best_of := asked.body.toolmask.best_of) is not None:
-        return [engine.submit_best(request, best_of, functools.partial(deliver, 0))]
-    return engine.submit_choices(request, 1, deliver)
+        return [engine.submit_best(request, best_of, functools.partial(deliver, 0), on_probe)]
+    return engine.submit_choices(request, 1, deliver, on_probe)
 
 
 def _keep(server: Server, asked: Asked, response: Response) -> None:

@@ -8,6 +8,7 @@ from api.convert.errors import WireError, from_exception
 from api.convert.paths import Paths, from_rules
 from api.convert.requests import Prompted, prompt_rules, template_options, template_rules, to_prompt_request
 from api.jobs import model_in_use
+from api.lifetime import lifetime_of
 from api.responses import json_response
 from api.routes.documented import ERRORS
 from api.schemas.common import PromptOptions
@@ -27,7 +28,7 @@ async def tokenize(body: TokenizeRequest, request: fastapi.Request) -> Response:
     for name in ("tools", "tool_choice", "reasoning_effort", "toolmask"):
         if body.text is not None and getattr(body, name) is not None:
             raise WireError(400, f"{name} belongs to messages; a text is counted as it is", param=name)
-    async with model_in_use(server, body.model) as serving:
+    async with model_in_use(server, body.model, lifetime_of(request)) as serving:
         try:
             ids = await anyio.to_thread.run_sync(_ids, server, serving.engine, body)
         except Exception as error:

@@ -361,9 +361,8 @@ class TurnBuilder:
         if not end:
             reason = f"the model's format, {self._family.name}, has no way to call a custom tool"
             raise GrammarError(f"tools[{position}] cannot be enforced: {reason}", param=f"tools[{position}]")
-        found = input_grammar(
-            tool, end=end, end_token=self._special_tokens.get(end), name=f"input_{position}", path=path
-        )
+        end_token = self._special_tokens.get(end)
+        found = input_grammar(tool, end=end, end_token=end_token, name=f"input_{position}", path=path)
         rules.extend(found.rules)
         self._parts.append(Part(path, found.source, may_be_empty=tool.format is not None))
         self._probes += [Part(path, probe) for probe in found.probes]
@@ -371,6 +370,7 @@ class TurnBuilder:
             self._note_held(path, tool.format.kind.value)
         self._entries += found.entries
         self._add_input_closing(tool.format)
+        self._closing.add_end(end, end_token)
         if found.subgrammar is not None:
             self._subgrammars.append({"name": f"input_{position}", "lark_grammar": found.subgrammar})
         return f"{found.body} {self._terminals(self._family.after_input)}"

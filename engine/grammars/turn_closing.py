@@ -43,6 +43,11 @@ class TurnClosing:
         """One of these texts."""
         self._add(ClosingBound(max(len(text.encode()) for text in texts), 0))
 
+    def add_end(self, text: str, token: int | None) -> None:
+        """What ends a part of almost free text, which is added besides. token: its id where it is a special one."""
+        if token is None:  # else masks show that it leads out
+            self._hints.append(ClosingHints(anywhere=(text,)))
+
     def add_unknown(self) -> None:
         """A part of which nothing is known."""
         self._add(None)

@@ -8,8 +8,9 @@ import httpx
 import pytest
 
 from engine.config import EngineConfig
+from engine.decision_options import DecisionOptions
 from engine.generation import Generation
-from tests.api.servers import LiveServer, chat_body, connected, events_of, head, served
+from tests.api.servers import WEATHER, LiveServer, chat_body, connected, events_of, head, posted, served
 from tests.fakes import EOS, Gate, fake_loaded, fake_model, with_hook
 
 NEVER_ENDS = {EOS: -(10**6)}
@@ -80,6 +81,30 @@ def test_a_server_that_executes_tools_stops_when_its_client_goes_away(gate: Gate
             client.sendall(head(len(body)) + body)
             assert gate.arrived.acquire(timeout=30)
         assert cancelled.wait(30)
+        gate.open()
+        own = server.chat(max_tokens=2).json()["toolmask"]["forward_passes"]
+        assert num_passes(server) - own <= 2
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", chat_body(tools=[WEATHER])),
+        ("/v1/chat/completions", chat_body(tools=["calculate"], tool_execution="server")),
+        ("/v1/responses", {"model": "fake", "input": "Hello", "tools": ["calculate"]}),
+    ],
+    ids=["chat", "server", "response"],
+)
+def test_the_pass_that_calibrates_a_request_stops_when_its_client_goes_away_and_nobody_waits_for_it(
+    gate: Gate, cancelled: threading.Event, path: str, body: object
+) -> None:
+    config = EngineConfig(decision=DecisionOptions(), prompt_cache_memory=0, prefill_chunk=8)
+    with served(lambda: with_hook(fake_loaded(bonus=NEVER_ENDS), gate), engine_config=config) as server:
+        with connected(server) as client:
+            client.sendall(posted(path, body))
+            assert gate.arrived.acquire(timeout=30)
+        assert cancelled.wait(30)
+        assert server.http.get("/health").status_code == 200
         gate.open()
         own = server.chat(max_tokens=2).json()["toolmask"]["forward_passes"]
         assert num_passes(server) - own <= 2

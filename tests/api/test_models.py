@@ -13,7 +13,7 @@ from api.manager import ModelManager
 from engine.catalog import OnProgress, Progress
 from engine.engine import Engine
 from engine.errors import EngineError, ModelNotFoundError, UnsupportedModelError
-from tests.api.servers import MODEL, chat_body, events_of, fake_that_answers, served, wait_until
+from tests.api.servers import MODEL, chat_body, connected, events_of, fake_that_answers, posted, served, wait_until
 from tests.fakes import EOS, Gate, fake_loaded, with_hook
 
 OTHERS = {"other/model": lambda: fake_that_answers(lambda _: "I am the other one.")}
@@ -185,6 +185,16 @@ def test_a_switch_that_no_request_waits_for_any_longer_leaves_the_model_as_it_is
         assert server.http.get("/health").json()["model"] == "model-a"
         progress = server.http.get("/v1/models/load").json()
         assert (progress["model"], progress["state"]) == ("model-b", "failed")
+
+
+def test_a_switch_is_waited_for_no_longer_when_the_client_that_wants_a_count_is_gone() -> None:
+    held = Held()
+    with served(first(), others=TWO, known_models=tuple(TWO), allow_model_switch=True, before_load=held) as server:
+        with connected(server) as client:
+            client.sendall(posted("/v1/tokenize", {"model": "model-a", "text": "x"}))
+            wait_until(lambda: server.manager.waiting == {"model-a": 1})
+        wait_until(lambda: server.manager.waiting == {"model-a": 0})
+        held.may_load.set()
 
 
 def refuse(name: str) -> None:

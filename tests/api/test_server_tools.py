@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Literal
 
 import openai
 import pytest
@@ -84,6 +85,36 @@ def test_the_servers_answer_can_be_streamed_to_openais_client(server: LiveServer
             extra_body={"tools": ["calculate"], "tool_execution": "server"},
         )
         assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "The answer is 42."
+
+
+def test_an_option_that_does_not_fit_is_told_before_a_tool_has_run() -> None:
+    executed: list[str] = []
+
+    @tool
+    def note(text: str) -> None:
+        """Write it down."""
+        executed.append(text)
+
+    body = {"tool_execution": "server", "tool_choice": "required", "max_tokens": 100}
+    with served(fake_that_answers(lambda _: call_text("note", '{"text": "x"}')), tools=(note,)) as server:
+        refused = server.chat(**body, stream_options={"include_usage": True})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "stream_options")
+    assert not executed
+
+
+def test_the_seed_that_is_told_gives_all_rounds_again() -> None:
+    @tool
+    def pick(side: Literal["a", "b", "c", "d", "e", "f", "g", "h"]) -> str:
+        """Take a side."""
+        return side
+
+    body = {"tool_execution": "server", "tool_choice": "required", "parallel_tool_calls": False, "temperature": 100}
+    with served(tools=(pick,), max_tool_rounds=1) as server:
+        first = server.chat(**body, max_tokens=60).json()
+        again = server.chat(**body, max_tokens=60, seed=first["toolmask"]["seed"]).json()
+    called = [[step["arguments"] for step in answer["toolmask"]["trace"]] for answer in (first, again)]
+    assert called[0] == called[1] != []
+    assert first["choices"][0]["message"] == again["choices"][0]["message"]
 
 
 def test_all_tools_are_offered_where_none_is_named(server: LiveServer) -> None:
