@@ -29,7 +29,7 @@ from tests.test_parity import (
     submitted,
     weather_request,
 )
-from tests.tiny_models import random_weights, write_folder
+from tests.tiny_models import ROTATING, random_weights, write_folder
 
 FREE_TEXT = "start: /(?s:.)*/"  # a grammar, all the same
 
@@ -239,6 +239,21 @@ def test_caches_that_cannot_be_trimmed_draft_nothing() -> None:
     oracle = Oracle([1] * 40)
     write(loaded, oracle)
     assert oracle.asked == 0
+
+
+def test_a_row_with_a_rotating_cache_writes_the_same_when_the_cache_begins_to_rotate(tmp_path: Path) -> None:
+    """There, the first guess that ran over the window's end could not be taken back, and ended all rows of its step."""
+    loaded = load(write_folder(tmp_path / "model", ROTATING, random_weights(ROTATING)), cache_dir=tmp_path)
+    text = Grammar.regex("[a-z ]{24}")
+    request = Request(messages=(Message(Role.USER, "ab ab"),), response=text, sampling=SamplingParams(0.7, seed=1))
+    written = []
+    for config in (EngineConfig(), EngineConfig(drafts=False, look_ahead=False)):
+        with Engine(loaded, config=config) as engine:
+            answer = engine.submit(request).completion()
+            assert engine.load_now().work.num_drafted == 0
+            written.append(except_passes(answer))
+    assert answer.usage.prompt_tokens < ROTATING["sliding_window"] < answer.usage.prompt_tokens + 20
+    assert written[0] == written[1]
 
 
 # Where guesses come from, and whether they pay.
