@@ -432,6 +432,31 @@ def test_what_a_drafting_model_keeps_counts_as_memory_of_the_rows() -> None:
             assert engine.context_length == num_tokens
 
 
+def test_a_drafting_model_reads_and_guesses_no_more_than_its_own_context_has() -> None:
+    model, drafter = fake_loaded(), fake_loaded()
+    fake_model(drafter).num_weights = 5
+    plain = write(model)
+    fake_model(drafter).context_length = len(plain.prompt) + 20  # of 40 that are written
+    sequence, most = make_sequence(model, grammar=FREE_TEXT), 0
+    source = ModelDrafts(drafter, model)
+    stepper = stepper_of(model, drafts=source)
+    while not sequence.is_done:
+        stepper.step([sequence], max_chunk=512)
+        most = max([most, *(len(cache.tokens) for cache in fake_model(drafter).memories[0].caches)])
+    assert sequence.output == plain.output
+    assert stepper.work.num_accepted > 0
+    assert most == fake_model(drafter).context_length
+    assert not source.may_guess(sequence)
+
+
+def test_a_drafting_model_does_not_read_a_prompt_that_is_longer_than_its_context() -> None:
+    model, drafter = fake_loaded(), fake_loaded()
+    fake_model(drafter).context_length = 1
+    sequence = make_sequence(model, grammar=FREE_TEXT)
+    run(stepper_of(model, drafts=ModelDrafts(drafter, model)), [sequence])
+    assert fake_model(drafter).num_forward_passes == 0
+
+
 def test_a_drafting_model_that_fails_costs_its_guesses_and_no_answer(caplog: pytest.LogCaptureFixture) -> None:
     failures: list[int] = []
 
