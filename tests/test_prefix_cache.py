@@ -1,12 +1,14 @@
 """What earlier prompts leave to later ones."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.cache import Part
 from engine.capacity import STEP
 from engine.config import EngineConfig
 from engine.engine import Engine
@@ -166,6 +168,29 @@ def test_the_next_turn_of_a_conversation_finds_its_own_answer_known() -> None:
         ).completion()
         next_turn = engine.submit(Request(prompt=(*prompt, *tokens(answer), 7, 8), max_tokens=1)).completion()
     assert next_turn.usage.cached_tokens == len(prompt) + 29  # the last one never went through the model
+
+
+@dataclass(eq=False)
+class Unreadable(FakeCache):
+    """What it remembers cannot be copied."""
+
+    def read(self, ranges: Sequence[tuple[int, int]]) -> list[Part]:
+        raise RuntimeError(f"no memory for {ranges}")
+
+
+def test_a_prompt_that_cannot_be_kept_ends_nobody_s_answer(caplog: pytest.LogCaptureFixture) -> None:
+    loaded = fake_loaded()
+    sequence, beside, plain = (make_sequence(loaded) for _ in range(3))
+    run(stepper_of(loaded), [plain])
+    sequence.cache = Unreadable()
+    stepper = stepper_of(loaded, max_prefix_bytes=1000)
+    run(stepper, [sequence, beside])
+    for each in (sequence, beside):
+        stepper.release(each)
+    assert sequence.output == beside.output == plain.output
+    assert "could not be kept" in caplog.text
+    assert stepper.prefixes is not None
+    assert stepper.prefixes.num_bytes > 0  # of the other one
 
 
 @pytest.mark.parametrize("can_batch", [True, False], ids=["slots", "snapshots"])
