@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -133,6 +134,24 @@ def test_states_that_cannot_be_cut_serve_prompts_that_begin_with_all_of_them() -
     assert restored(snapshots, list(range(7))) == list(range(4))
     keep(snapshots, list(range(20)))  # the state of 8 tokens was not used since
     assert (snapshots.num_bytes, snapshots.find(list(range(9)))) == (24, 4)
+
+
+def test_of_a_state_that_does_not_fit_one_token_is_looked_at() -> None:
+    looked_at = 0
+
+    class Prompt(list[int]):
+        def __getitem__(self, index: Any) -> Any:
+            nonlocal looked_at
+            found = super().__getitem__(index)
+            looked_at += len(found)
+            return found
+
+    snapshots = SnapshotCache(max_bytes=10**6)
+    for number in range(100):
+        keep(snapshots, [*range(50), 1000 + number])
+    keep(snapshots, list(range(40)))
+    assert snapshots.find(Prompt(range(200))) == 40
+    assert looked_at <= 101 + 40
 
 
 # In the engine.
