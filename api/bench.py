@@ -27,7 +27,7 @@ from rich.table import Table
 from api.bench_tools import bench_tools
 from api.loading import load_shown
 from engine.engine import Engine
-from engine.errors import BudgetError, ConfigError
+from engine.errors import BudgetError, ConfigError, ContextLengthError
 from engine.events import Usage
 from engine.model import LanguageModel, LoadedModel
 from engine.tokenizer import Detokenizer, Tokenizer
@@ -177,6 +177,10 @@ def _check_budget(engine: Engine, tag: str, max_tokens: int) -> None:
         engine.submit(_required_call(bench_tools(tag), max_tokens)).cancel()
     except BudgetError as error:
         raise ConfigError(f"--max-tokens is {max_tokens}; this model's shortest call has {error.least}") from error
+    except ContextLengthError as error:
+        raise ConfigError(
+            f"the request with {len(bench_tools(tag))} tools is too long for this model: {error}"
+        ) from error
 
 
 def _required_call(tools: tuple[Tool, ...], max_tokens: int) -> Request:

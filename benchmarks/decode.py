@@ -50,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with Bench(loaded, options.max_tokens, engine_options(options)) as bench:
             rounds = list(until_stopped(progress.track(decode_all(bench, cases, options.repeats), task_id=task)))
             drafted = bench.drafts
-    asked = {"seed": options.seed, "cases": len(cases), "repeats": options.repeats, "max_tokens": options.max_tokens}
+    # Those that were decoded: a signal ends the work earlier.
+    num_cases = len({run.case_id for one in rounds for run in one.values()})
+    asked = {"seed": options.seed, "cases": num_cases, "repeats": options.repeats, "max_tokens": options.max_tokens}
     asked |= {"engine_options": engine_options(options)}
     result = {"benchmark": "decode", **environment(loaded), **asked, **summary(rounds, bench.barred_ids, options.seed)}
     result |= {"drafts": asdict(drafted)}

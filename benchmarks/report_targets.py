@@ -21,6 +21,7 @@ class Evidence:
     what: str = "pairs"
     least: int = MIN_PAIRS
     num_cases: int | None = None  # of the whole workload
+    drafts: bool | None = None  # whether guesses were made, where the script makes none unless it is asked to
 
     def shortfall(self, result: Mapping[str, Any]) -> str | None:
         """What it lacks, in words; None where it can be judged."""
@@ -31,7 +32,22 @@ class Evidence:
             found.append(f"the model is {result['model']}, not {self.model}")
         if self.num_cases is not None and cases != self.num_cases:
             found.append(f"the cases are {cases}, not {self.num_cases}")
+        wanted, options = self._wanted_options, {**self._unless_asked, **result.get("engine_options", {})}
+        if options != wanted:
+            found.append(f"the engine's options are {_options(options)}, not {_options(wanted)}")
         return f"not decided: {'; '.join(found)}" if found else None
+
+    @property
+    def _wanted_options(self) -> dict[str, bool]:
+        return {} if self.drafts is None else {"drafts": self.drafts}
+
+    @property
+    def _unless_asked(self) -> dict[str, bool]:
+        return {} if self.drafts is None else {"drafts": False}
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in options.items()) or "as they come"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +136,8 @@ EMBEDDED = "smollm2-135m"
 _PAIRS = Evidence(EMBEDDED, lambda result: result["pairs"])
 _CASES = replace(_PAIRS, num_cases=30)
 EVIDENCE: Mapping[str, Evidence] = {
-    "decode": _CASES,
-    "decode_drafts": _CASES,
+    "decode": replace(_CASES, drafts=False),
+    "decode_drafts": replace(_CASES, drafts=True),
     "long_string": _PAIRS,
     "ttft": _PAIRS,
     "batch": Evidence(EMBEDDED, lambda result: min((row["groups"] for row in result["rows"]), default=0)),

@@ -7,7 +7,9 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
-from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
+from mlx_lm.models.cache import CacheList, ConcatenateKVCache, KVCache, QuantizedKVCache, trim_prompt_cache
+
+KEEP_ALL = (KVCache, QuantizedKVCache, ConcatenateKVCache)  # layer caches that can always forget their last tokens
 
 Planes = list[list[mx.array]]
 """Per layer, the arrays that hold a stretch of one row's tokens: (1, heads, tokens, size) each."""
@@ -80,8 +82,11 @@ class SequenceCache:
 
     @property
     def can_trim(self) -> bool:
-        """False for rotating and recurrent layers: they do not keep what would come back."""
-        return bool(can_trim_prompt_cache(self.layers))
+        """False for rotating and recurrent layers: they do not keep what would come back.
+
+        Nor may a rotating one that has not rotated yet: what is to be taken back may be what makes it rotate.
+        """
+        return all(_keeps_all(layer) for layer in self.layers)
 
     def trim(self, num_tokens: int) -> None:
         """Forget the last tokens. Precondition: can_trim, and no more than it has seen."""
@@ -105,6 +110,10 @@ class SequenceCache:
 
     def release(self) -> None:
         self.layers = []
+
+
+def _keeps_all(layer: Any) -> bool:
+    return all(map(_keeps_all, layer.caches)) if isinstance(layer, CacheList) else type(layer) in KEEP_ALL
 
 
 def arrays_in(tree: Any) -> list[mx.array]:

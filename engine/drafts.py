@@ -137,11 +137,16 @@ class ModelDrafts:
         self._max_read, self._others_wait = max_chunk, others_wait
 
     def may_guess(self, row: Row) -> bool:
-        return row not in self._failed
+        return row not in self._failed and self._room(row) > 0
+
+    def _room(self, row: Row) -> int:
+        """Tokens that it can guess behind what the row has: it need not read the last one of them."""
+        return self._model.context_length + 1 - len(row.prompt) - len(row.output)
 
     def draft(self, row: Row, max_tokens: int) -> Draft:
-        if row in self._failed:
+        if not self.may_guess(row):
             return Draft()
+        max_tokens = min(max_tokens, self._room(row))
         try:
             draft = self._draft(row, max_tokens)
             if self._others_wait:

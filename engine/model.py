@@ -120,6 +120,8 @@ class MLXModel:
             if isinstance(array, mx.array):
                 digest.update(f"{name} {array.shape} {array.dtype}".encode())
                 digest.update(bytes_of(array))
+        for name, part in self.module.named_modules():  # an adapter's factor is no array
+            digest.update(f"{name} {getattr(part, 'scale', None)}".encode())
         return digest.hexdigest()[:32]
 
     def _slot_memory(self, num_layers: int, quantisation: tuple[int, int] | None) -> SlotMemory | None:

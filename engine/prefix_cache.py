@@ -174,5 +174,7 @@ class SnapshotCache:
         return True
 
     def _longest(self, tokens: Sequence[int]) -> tuple[int, ...]:
-        fitting = [key for key in self._snapshots if key == tuple(tokens[: len(key)])]
+        # Most that do not fit end in another token; to look there first spares a copy as long as the snapshot.
+        ends = [key for key in self._snapshots if key[-1:] == tuple(tokens[len(key) - 1 : len(key)])]
+        fitting = [key for key in ends if key == tuple(tokens[: len(key)])]
         return max(fitting, key=len, default=())

@@ -125,11 +125,8 @@ class Stepper:
 
     def release(self, sequence: Sequence) -> None:
         """Give a sequence's memory back; what it has seen may serve later prompts. Never raises."""
-        if self.prefixes is not None and sequence.cache is not None and sequence.stop_reason is not StopReason.FAILED:
-            try:
-                self.work.num_waits += self.prefixes.keep(sequence.tokens_seen, sequence.cache)
-            except Exception:  # whatever the device raised: the sequence has ended, and nobody waits for this
-                logger.exception("a prompt could not be kept")
+        if sequence.cache is not None and sequence.stop_reason is not StopReason.FAILED:
+            self._keep(sequence, sequence.cache)
         if self._drafts is not None:
             self._drafts.forget(sequence)
         sequence.release()
@@ -149,7 +146,15 @@ class Stepper:
         """Let others have the prompts that were read in this step."""
         for row in rows:
             if row.reads and self.prefixes is not None and (row.draws or self.prefixes.keeps_chunks):
-                self.work.num_waits += self.prefixes.keep(row.sequence.tokens_seen, _cache(row))
+                self._keep(row.sequence, _cache(row))
+
+    def _keep(self, sequence: Sequence, cache: Cache) -> None:
+        if self.prefixes is None:
+            return
+        try:
+            self.work.num_waits += self.prefixes.keep(sequence.tokens_seen, cache)
+        except Exception:  # whatever the device raised: it can be computed again, and nobody waits for this
+            logger.exception("a prompt could not be kept")
 
     def _next_row(self, sequence: Sequence, max_chunk: int) -> StepRow:
         if sequence.cache is None:

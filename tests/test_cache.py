@@ -1,6 +1,6 @@
 import mlx.core as mx
 import pytest
-from mlx_lm.models.cache import KVCache, RotatingKVCache
+from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache
 
 from engine.cache import SequenceCache, arrays_in
 
@@ -35,12 +35,19 @@ def test_trimming_forgets_the_last_tokens() -> None:
     assert keys.reshape(-1).tolist() == [0, 1, 2, 0]
 
 
-def test_a_rotating_cache_that_has_rotated_cannot_be_trimmed() -> None:
-    cache = SequenceCache([RotatingKVCache(max_size=4)])
-    append(cache, 6)
+@pytest.mark.parametrize("num_tokens", [3, 6], ids=["before", "after"])
+def test_a_rotating_cache_cannot_be_trimmed_neither_before_nor_after_it_has_rotated(num_tokens: int) -> None:
+    cache = SequenceCache([KVCache(), RotatingKVCache(max_size=4)])
+    append(cache, num_tokens)
     assert not cache.can_trim
     with pytest.raises(AssertionError):
         cache.trim(1)
+
+
+def test_a_layer_of_several_caches_can_be_trimmed_where_each_of_them_can() -> None:
+    assert SequenceCache([CacheList(KVCache(), KVCache())]).can_trim
+    assert not SequenceCache([CacheList(KVCache(), RotatingKVCache(max_size=4))]).can_trim
+    assert not SequenceCache([CacheList(KVCache(), ArraysCache(size=2))]).can_trim
 
 
 def test_arrays_are_found_at_every_depth() -> None:

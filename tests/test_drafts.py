@@ -29,7 +29,7 @@ from tests.test_parity import (
     submitted,
     weather_request,
 )
-from tests.tiny_models import random_weights, write_folder
+from tests.tiny_models import ROTATING, random_weights, write_folder
 
 FREE_TEXT = "start: /(?s:.)*/"  # a grammar, all the same
 
@@ -241,6 +241,21 @@ def test_caches_that_cannot_be_trimmed_draft_nothing() -> None:
     assert oracle.asked == 0
 
 
+def test_a_row_with_a_rotating_cache_writes_the_same_when_the_cache_begins_to_rotate(tmp_path: Path) -> None:
+    """There, the first guess that ran over the window's end could not be taken back, and ended all rows of its step."""
+    loaded = load(write_folder(tmp_path / "model", ROTATING, random_weights(ROTATING)), cache_dir=tmp_path)
+    text = Grammar.regex("[a-z ]{24}")
+    request = Request(messages=(Message(Role.USER, "ab ab"),), response=text, sampling=SamplingParams(0.7, seed=1))
+    written = []
+    for config in (EngineConfig(), EngineConfig(drafts=False, look_ahead=False)):
+        with Engine(loaded, config=config) as engine:
+            answer = engine.submit(request).completion()
+            assert engine.load_now().work.num_drafted == 0
+            written.append(except_passes(answer))
+    assert answer.usage.prompt_tokens < ROTATING["sliding_window"] < answer.usage.prompt_tokens + 20
+    assert written[0] == written[1]
+
+
 # Where guesses come from, and whether they pay.
 
 
@@ -415,6 +430,31 @@ def test_what_a_drafting_model_keeps_counts_as_memory_of_the_rows() -> None:
     for drafter, num_tokens in ((None, 2 * STEP), (fake_loaded(), STEP)):  # a token of either takes a byte
         with Engine(fake_loaded(), draft_model=drafter, config=EngineConfig(kv_memory=2 * STEP)) as engine:
             assert engine.context_length == num_tokens
+
+
+def test_a_drafting_model_reads_and_guesses_no_more_than_its_own_context_has() -> None:
+    model, drafter = fake_loaded(), fake_loaded()
+    fake_model(drafter).num_weights = 5
+    plain = write(model)
+    fake_model(drafter).context_length = len(plain.prompt) + 20  # of 40 that are written
+    sequence, most = make_sequence(model, grammar=FREE_TEXT), 0
+    source = ModelDrafts(drafter, model)
+    stepper = stepper_of(model, drafts=source)
+    while not sequence.is_done:
+        stepper.step([sequence], max_chunk=512)
+        most = max([most, *(len(cache.tokens) for cache in fake_model(drafter).memories[0].caches)])
+    assert sequence.output == plain.output
+    assert stepper.work.num_accepted > 0
+    assert most == fake_model(drafter).context_length
+    assert not source.may_guess(sequence)
+
+
+def test_a_drafting_model_does_not_read_a_prompt_that_is_longer_than_its_context() -> None:
+    model, drafter = fake_loaded(), fake_loaded()
+    fake_model(drafter).context_length = 1
+    sequence = make_sequence(model, grammar=FREE_TEXT)
+    run(stepper_of(model, drafts=ModelDrafts(drafter, model)), [sequence])
+    assert fake_model(drafter).num_forward_passes == 0
 
 
 def test_a_drafting_model_that_fails_costs_its_guesses_and_no_answer(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,12 +1,15 @@
 """What earlier prompts leave to later ones."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.cache import Part
 from engine.capacity import STEP
 from engine.config import EngineConfig
 from engine.engine import Engine
@@ -133,6 +136,24 @@ def test_states_that_cannot_be_cut_serve_prompts_that_begin_with_all_of_them() -
     assert (snapshots.num_bytes, snapshots.find(list(range(9)))) == (24, 4)
 
 
+def test_of_a_state_that_does_not_fit_one_token_is_looked_at() -> None:
+    looked_at = 0
+
+    class Prompt(list[int]):
+        def __getitem__(self, index: Any) -> Any:
+            nonlocal looked_at
+            found = super().__getitem__(index)
+            looked_at += len(found)
+            return found
+
+    snapshots = SnapshotCache(max_bytes=10**6)
+    for number in range(100):
+        keep(snapshots, [*range(50), 1000 + number])
+    keep(snapshots, list(range(40)))
+    assert snapshots.find(Prompt(range(200))) == 40
+    assert looked_at <= 101 + 40
+
+
 # In the engine.
 
 
@@ -166,6 +187,29 @@ def test_the_next_turn_of_a_conversation_finds_its_own_answer_known() -> None:
         ).completion()
         next_turn = engine.submit(Request(prompt=(*prompt, *tokens(answer), 7, 8), max_tokens=1)).completion()
     assert next_turn.usage.cached_tokens == len(prompt) + 29  # the last one never went through the model
+
+
+@dataclass(eq=False)
+class Unreadable(FakeCache):
+    """What it remembers cannot be copied."""
+
+    def read(self, ranges: Sequence[tuple[int, int]]) -> list[Part]:
+        raise RuntimeError(f"no memory for {ranges}")
+
+
+def test_a_prompt_that_cannot_be_kept_ends_nobody_s_answer(caplog: pytest.LogCaptureFixture) -> None:
+    loaded = fake_loaded()
+    sequence, beside, plain = (make_sequence(loaded) for _ in range(3))
+    run(stepper_of(loaded), [plain])
+    sequence.cache = Unreadable()
+    stepper = stepper_of(loaded, max_prefix_bytes=1000)
+    run(stepper, [sequence, beside])
+    for each in (sequence, beside):
+        stepper.release(each)
+    assert sequence.output == beside.output == plain.output
+    assert "could not be kept" in caplog.text
+    assert stepper.prefixes is not None
+    assert stepper.prefixes.num_bytes > 0  # of the other one
 
 
 @pytest.mark.parametrize("can_batch", [True, False], ids=["slots", "snapshots"])

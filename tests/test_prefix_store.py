@@ -11,6 +11,8 @@ from typing import Any, cast
 
 import mlx.core as mx
 import pytest
+from mlx_lm.models import llama
+from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from engine.cache import Cache, Part
 from engine.config import EngineConfig
@@ -18,7 +20,7 @@ from engine.engine import Engine
 from engine.errors import ConfigError
 from engine.events import Completion
 from engine.memory import SlotMemory
-from engine.model import LoadedModel, load
+from engine.model import LoadedModel, MLXModel, load
 from engine.prefix_cache import BLOCK, PrefixCache
 from engine.prefix_store import PART_PREFIX, PrefixStore
 from tests.fakes import fake_loaded
@@ -72,6 +74,16 @@ def test_weights_that_differ_in_one_value_have_another_file(tmp_path: Path) -> N
     weights[name][130, 30] = 3.0  # far from both ends
     other = load(write_folder(tmp_path / "other", LONG, weights), cache_dir=tmp_path)
     assert one.model.fingerprint() == same.model.fingerprint() != other.model.fingerprint()
+
+
+def test_an_adapter_of_another_factor_has_another_file() -> None:
+    found = set()
+    for scale in (10.0, 20.0):
+        mx.random.seed(0)
+        module = llama.Model(llama.ModelArgs.from_dict(LONG))
+        linear_to_lora_layers(module, 1, {"rank": 2, "scale": scale, "dropout": 0.0})
+        found.add(MLXModel(module, 128).fingerprint())
+    assert len(found) == 2
 
 
 DAMAGES = ("cut", "junk", "no blocks", "no digest", "other shapes", "missing arrays", "zeroed", "a folder")

@@ -2,15 +2,16 @@
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import tokenizers
+from mlx import nn
 from mlx.utils import tree_flatten
-from mlx_lm.models import llama
+from mlx_lm.models import gemma3_text, llama
 from tokenizers import decoders, models, pre_tokenizers
 
 F32, Q4_0, Q4_1, Q8_0 = 0, 2, 3, 8
@@ -28,11 +29,29 @@ CONFIG: dict[str, Any] = {
     "rope_theta": 10000.0,
     "tie_word_embeddings": True,
 }
+ROTATING: dict[str, Any] = {  # its second layer keeps all tokens, its first one the last 40
+    "model_type": "gemma3_text",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "intermediate_size": 48,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "vocab_size": 262,
+    "sliding_window": 40,
+    "sliding_window_pattern": 2,
+    "max_position_embeddings": 256,
+}
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+FAMILIES: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
+    "llama": lambda config: llama.Model(llama.ModelArgs.from_dict(dict(config))),
+    "gemma3_text": lambda config: gemma3_text.Model(gemma3_text.ModelArgs.from_dict(dict(config))),
+}
 
 
 def byte_tokens() -> list[str]:
@@ -41,9 +60,9 @@ def byte_tokens() -> list[str]:
 
 
 def random_weights(config: Mapping[str, Any], seed: int = 0) -> dict[str, mx.array]:
-    """Float32 weights of a llama model, by mlx-lm's names; large enough that logits differ clearly."""
+    """Float32 weights of a model, by mlx-lm's names; large enough that logits differ clearly."""
     mx.random.seed(seed)
-    module = llama.Model(llama.ModelArgs.from_dict(dict(config)))
+    module = FAMILIES[config["model_type"]](config)
     return {name: mx.random.normal(array.shape) * 0.2 for name, array in tree_flatten(module.parameters())}
 
 

@@ -121,6 +121,12 @@ def test_a_call_that_would_not_fit_is_refused_before_anything_is_measured(loaded
     assert fake_model(loaded).num_forward_passes == 0
 
 
+def test_a_model_whose_context_is_too_short_for_the_tools_is_refused_in_these_words(loaded: LoadedModel) -> None:
+    fake_model(loaded).context_length = 512
+    with pytest.raises(ConfigError, match=r"the request with 20 tools .* the prompt has \d+ tokens; .* has 512"):
+        measure(loaded, 1, 96, Console(stderr=True))
+
+
 def test_every_option_of_bench_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr(cli, "run_bench", lambda *positional, **named: asked.append((positional, named)))

@@ -159,6 +159,10 @@ def decode(ratio: float = 0.45, guessed: int = 0) -> dict[str, Any]:
     }
 
 
+def decode_drafts(ratio: float = 0.35) -> dict[str, Any]:
+    return {**decode(ratio, guessed=302), "engine_options": {"drafts": True}}
+
+
 def long_string(ratio: float = 1.0) -> dict[str, Any]:
     ms = {"free": interval(60.0), "constrained": interval(60.0 / ratio)}
     found = {"ms_per_token": ms, "speed_ratio": interval(ratio, 0.01)}
@@ -182,7 +186,7 @@ def overlap() -> dict[str, Any]:
 def all_results() -> dict[str, dict[str, Any]]:
     """One of each."""
     made = (tools_overhead(), host_step(), batch(), peers(), servers(), ttft(), long_string(), idle_memory(), overlap())
-    drafted = {"decode": decode(), "decode_drafts": decode(0.35, guessed=302)}
+    drafted = {"decode": decode(), "decode_drafts": decode_drafts(0.35)}
     return {**{one["benchmark"]: one for one in made}, **drafted}
 
 

@@ -1,6 +1,8 @@
 """What benchmarks/decode.py counts and how it compares; with a tiny random model, the whole way."""
 
+import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -222,6 +224,17 @@ def test_the_last_line_is_json(
     written = json.loads((tmp_path / "result.json").read_text())
     assert [one["mode"] for one in written.pop("runs")] == list(Mode)
     assert written == result
+
+
+def test_work_that_is_stopped_counts_the_cases_that_were_decoded(
+    tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(decode, "load", lambda *_, **__: tiny_model)
+    monkeypatch.setattr(decode, "decode_cases", lambda _: [CASE, replace(CASE, id="not reached")])
+    monkeypatch.setattr(decode, "until_stopped", lambda work: itertools.islice(work, 1))
+    decode.main(["--json", "--max-tokens", "64"])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["cases"], result["pairs"]) == (1, 1)
 
 
 def test_the_order_of_the_modes_rotates() -> None:

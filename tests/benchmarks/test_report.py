@@ -123,6 +123,24 @@ def test_few_pairs_another_model_and_a_part_of_the_workload_decide_nothing(chang
         assert (time, passes) == (("fails" if verdict == "holds" and ratio == 0.9 else verdict), verdict)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "verdict"),
+    [
+        ("decode", {"drafts": False}, "holds"),
+        ("decode", {"drafts": True}, "not decided: the engine's options are drafts=True, not drafts=False"),
+        ("decode_drafts", {"drafts": True}, "holds"),
+        ("decode_drafts", {}, "not decided: the engine's options are drafts=False, not drafts=True"),
+        ("long_string", {"kv_bits": 8}, "not decided: the engine's options are kv_bits=8, not as they come"),
+    ],
+)
+def test_other_options_of_the_engine_than_the_target_s_decide_nothing(
+    name: str, options: dict[str, Any], verdict: str
+) -> None:
+    result = {**(long_string(0.999) if name == "long_string" else decode(0.35)), "engine_options": options}
+    (what,) = (target.what for target in TARGETS if target.result == name and not target.what.startswith("free"))
+    assert verdicts({name: result})[what] == verdict
+
+
 TIME = "time, to mlx-lm's for as many free tokens"
 
 
