@@ -94,7 +94,7 @@ class Upstream:
         chunk = read_object(data)
         if chunk is None:
             raise self.failed("sent an event that is no JSON object")
-        if "error" in chunk:
+        if chunk.get("error") is not None:
             raise self.failed(f"failed in its stream{self._told(chunk)}")
 
     async def _asked(self, body: Mapping[str, Any], lifetime: Lifetime) -> httpx.Response:
@@ -153,4 +153,6 @@ class Upstream:
         found = read_object(data)
         if found is None:
             raise self.failed("answered no JSON object")
+        if found.get("error") is not None:  # some say so with a 200
+            raise self.failed(f"answered with an error{self._told(found)}")
         return found

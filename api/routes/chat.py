@@ -89,7 +89,7 @@ async def _handed_over(
     if body.stream:
         return RelayedStream(await upstream.stream(asked, lifetime), by)
     answer = with_answered_by(await upstream.answer(asked, lifetime), by)
-    return Response(json.dumps(answer, ensure_ascii=False), media_type="application/json")
+    return Response(json.dumps(answer), media_type="application/json")
 
 
 def _answer(body: ChatRequest, trace: Sequence[ToolStep] | None = None) -> ChatAnswer:
