@@ -26,6 +26,12 @@ def confidence(decisions: Iterable[Decision]) -> float | None:
     return min(map(_confidence, decisions), default=None)
 
 
+def least_sure(decisions: Iterable[Decision]) -> Way:
+    """To what the model leaned where it was least sure. Precondition: something was decided."""
+    decision = min(decisions, key=_confidence)
+    return decision.chosen or (Way.CALL if decision.p_call >= decision.p_text else Way.TEXT)
+
+
 def _confidence(decision: Decision) -> float:
     match decision.chosen:
         case Way.CALL:

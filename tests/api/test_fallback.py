@@ -103,6 +103,16 @@ def test_the_local_model_is_free_once_a_request_is_handed_over(servers: tuple[Li
     wait_until(lambda: is_idle(server))
 
 
+def test_what_was_handed_over_is_counted_by_what_the_model_leaned_to() -> None:
+    with pair() as (server, _):
+        server.chat(**ASK)
+        server.chat(**ASK, stream=True)
+        server.chat(**ASK, toolmask={"tool_call_threshold": 0.0})
+        page = server.http.get("/metrics").text
+    assert 'toolmask_handed_over_total{decision="text"} 2.0' in page
+    assert 'toolmask_handed_over_total{decision="call"} 1.0' in page
+
+
 def test_a_sure_request_is_answered_by_the_model_and_says_so() -> None:
     with pair(below=NEVER) as (server, upstream):
         answer = server.chat(**ASK).json()
