@@ -42,6 +42,8 @@ async def run_on_server(
         raise from_exception(error, paths) from error
     finally:
         turns.cancel()
+    for route in filter(None, turns.routes):
+        server.metrics.routed(route)
     return AgentAnswer(turns.events(), [_step(step, turns.routes[step.round]) for step in steps])
 
 

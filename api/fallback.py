@@ -26,6 +26,12 @@ def confidence(decisions: Iterable[Decision]) -> float | None:
     return min(map(_confidence, decisions), default=None)
 
 
+def least_sure(decisions: Iterable[Decision]) -> Way:
+    """To what the model leaned where it was least sure. Precondition: something was decided."""
+    decision = min(decisions, key=_confidence)
+    return decision.chosen or (Way.CALL if decision.p_call >= decision.p_text else Way.TEXT)
+
+
 def _confidence(decision: Decision) -> float:
     match decision.chosen:
         case Way.CALL:
@@ -94,7 +100,7 @@ class Upstream:
         chunk = read_object(data)
         if chunk is None:
             raise self.failed("sent an event that is no JSON object")
-        if "error" in chunk:
+        if chunk.get("error") is not None:
             raise self.failed(f"failed in its stream{self._told(chunk)}")
 
     async def _asked(self, body: Mapping[str, Any], lifetime: Lifetime) -> httpx.Response:
@@ -153,4 +159,6 @@ class Upstream:
         found = read_object(data)
         if found is None:
             raise self.failed("answered no JSON object")
+        if found.get("error") is not None:  # some say so with a 200
+            raise self.failed(f"answered with an error{self._told(found)}")
         return found

@@ -38,12 +38,12 @@ def run_finetune(options: FinetuneOptions, console: Console) -> None:
     tools, out = read_tools(options.tools), Path(options.out)
     examples = draw_examples(tools, options.num_examples, options.settings.seed)
     family = None if options.tool_format is None else format_named(options.tool_format)
+    _make_folder(out)
     loaded = load_shown(options.model, console)
     tokenizer = loaded.tokenizer
-    family = family or detect(tokenizer.chat_template, tokenizer.added).family
+    family = family or detect(tokenizer.chat_template, tokenizer.added, tokenizer.tekken_version).family
     written = ExampleWriter(tokenizer, family).write_all(examples, options.max_tokens)
     lines = [json.dumps(each.record(tokenizer), ensure_ascii=False) for each in written]
-    out.mkdir(parents=True, exist_ok=True)
     (out / DATA_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
     num_calls = sum(each.tool is not None for each in written)
     num_texts = len(written) - num_calls
@@ -52,6 +52,13 @@ def run_finetune(options: FinetuneOptions, console: Console) -> None:
         console.print(f"{len(examples) - len(written)} examples have more than {options.max_tokens} tokens: left out")
     train_adapter(loaded, written, options.settings, out)
     console.print(f"{out} has the adapter: toolmask serve --model {options.model} --adapter {out}")
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"out: {out} cannot be made a folder: {error.strerror}") from error
 
 
 def read_tools(source: str) -> tuple[Tool, ...]:

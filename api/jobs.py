@@ -119,6 +119,8 @@ class Job:
                 yield index, event
         assert first is not None
         self._server.metrics.finished(self._by_prompt(ends), time.perf_counter() - first)
+        if (route := ends[0].route) is not None:  # all choices have its call
+            self._server.metrics.routed(route)
 
     def _by_prompt(self, ends: Mapping[int, Finished]) -> list[list[Usage]]:
         usages = [ends[index].usage for index in range(self.num_choices)]

@@ -23,6 +23,9 @@ class Metrics:
         self._completion = self._counter("completion_tokens", "Tokens of answers, forced ones included")
         self._forced = self._counter("forced_tokens", "Tokens of answers that the grammar left no choice about")
         self._passes = self._counter("forward_passes", "Forward passes of answers, without calibration")
+        handed_over = "Chats that went to the upstream, by what the model leaned to without being sure"
+        self._handed_over = self._counter("handed_over", handed_over, "decision")
+        self._routed = self._counter("routed_turns", "Turns that a direct route answered", "route")
         self._duration = self._histogram("request_seconds", "From a request to the end of its answer", LATENCY_S)
         self._first = self._histogram("time_to_first_token_seconds", "From a request to its first event", LATENCY_S)
         self._per_token = self._histogram("time_per_token_seconds", "Between tokens after the first", PER_TOKEN_S)
@@ -50,6 +53,14 @@ class Metrics:
         longest = max(usage.completion_tokens for choices in prompts for usage in choices)
         if longest > 1:
             self._per_token.observe(seconds_after_first / (longest - 1))
+
+    def handed_over(self, decision: str) -> None:
+        """A chat goes to the upstream. decision: what the model leaned to."""
+        self._handed_over.labels(decision).inc()
+
+    def routed(self, route: str) -> None:
+        """A direct route has answered a turn. route: its name, of which there are no more than the server was given."""
+        self._routed.labels(route).inc()
 
     def used(self, prompts: Iterable[Sequence[Usage]]) -> None:
         """Count tokens. A prompt counts once, however many answers it gets."""

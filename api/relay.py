@@ -44,4 +44,4 @@ class RelayedStream(Response):
 
     def _named(self, data: str) -> str:
         chunk = None if data == DONE else read_object(data)
-        return data if chunk is None else json.dumps(with_answered_by(chunk, self._by), ensure_ascii=False)
+        return data if chunk is None else json.dumps(with_answered_by(chunk, self._by))

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
+
 from engine.config import KV_BITS
 from engine.errors import ConfigError
 from engine.routes import Route
@@ -24,11 +26,7 @@ class FallbackConfig:
     timeout_s: float = 60.0  # to connect, and for each part of an answer
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise ConfigError(f"fallback.url is {self.url!r}; it must be a base URL such as https://api.openai.com/v1")
-        if parts.username is not None or parts.password is not None:
-            raise ConfigError("fallback.url has a name or a password in it; the key has a place of its own")
+        _check_base_url("fallback.url", self.url)
         if not self.model:
             raise ConfigError("fallback.model is empty; it must be a model of the upstream")
         if not 0 < self.below <= 1:
@@ -92,3 +90,17 @@ class ServerConfig:
             raise ConfigError(f"request_timeout_s is {self.request_timeout_s}; it must be more than 0")
         if self.api_key == "":
             raise ConfigError("api_key is empty; leave it out to serve without one")
+
+
+def _check_base_url(option: str, url: str) -> None:
+    """Raises ConfigError for what is none, or what no request could be sent to."""
+    try:
+        parts = urlsplit(url)
+        if parts.username is not None or parts.password is not None:
+            raise ConfigError(f"{option} has a name or a password in it; the key has a place of its own")
+        _ = parts.port, httpx.URL(url)  # a port that there is not, a character that no host has
+        is_base = parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment)
+    except (ValueError, httpx.InvalidURL):
+        is_base = False
+    if not is_base:
+        raise ConfigError(f"{option} is {url!r}; it must be a base URL such as https://api.openai.com/v1")

@@ -111,9 +111,10 @@ def evaluate(model: str, adapter: Path | None, data: Mapping[str, Any], seed: in
 def train(model: str, adapter: Path, seed: int) -> dict[str, Any]:
     tools = list(to_tools(json.loads(TOOLS.read_text())["tools"]))
     loaded = load(model, cache_dir=default_cache_dir())
-    family = detect(loaded.tokenizer.chat_template, loaded.tokenizer.added).family
+    tokenizer = loaded.tokenizer
+    family = detect(tokenizer.chat_template, tokenizer.added, tokenizer.tekken_version).family
     examples = draw_examples(tools, NUM_EXAMPLES, seed)
-    written = ExampleWriter(loaded.tokenizer, family).write_all(examples, MAX_LENGTH)
+    written = ExampleWriter(tokenizer, family).write_all(examples, MAX_LENGTH)
     wall, cpu = time.perf_counter(), time.process_time()
     losses = train_adapter(loaded, written, SETTINGS, adapter)
     return {

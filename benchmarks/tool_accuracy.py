@@ -64,9 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mode", action="append", type=Mode, choices=list(Mode), help="repeatable; all by default")
     option_help = "of the requests' toolmask options, the value as JSON; repeatable"
     parser.add_argument("--option", action="append", default=[], type=_option, metavar="NAME=JSON", help=option_help)
-    parser.add_argument("--max-tokens", type=int, default=192, help="of an answer (%(default)s)")
+    parser.add_argument("--max-tokens", type=_positive, default=192, help="of an answer (%(default)s)")
     parser.add_argument("--temperature", type=float, default=0.0, help="of an answer, drawn with --seed (%(default)s)")
-    parser.add_argument("--batch", type=int, default=16, help="requests at once (%(default)s)")
+    parser.add_argument("--batch", type=_positive, default=16, help="requests at once (%(default)s)")
     parser.add_argument("--base-url", help="of an OpenAI-compatible server that is asked instead of an own engine")
     parser.add_argument("--api-key", default="none", help="for that server")
     parser.add_argument("--table", action="store_true", help="ask nothing; print what --out has")
@@ -79,6 +79,12 @@ def _counted(text: str) -> tuple[str, int]:
         known = ", ".join(CATEGORIES)
         raise argparse.ArgumentTypeError(f"{text!r} must be NAME=COUNT; the names are {known}")
     return name, int(count)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be 1 or more")
+    return int(text)
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -145,9 +151,17 @@ def run_of(results: Results, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_results(path: Path | None) -> Results:
-    """What was saved there. Without a path, nothing is saved."""
+    """What was saved there. Without a path, nothing is saved. Raises SystemExit where something else is there."""
     found: Results = {"benchmark": "tool_accuracy", "runs": []}
-    return json.loads(path.read_text()) if path is not None and path.is_file() else found
+    if path is None or not path.is_file():
+        return found
+    try:
+        saved: Results = json.loads(path.read_text())
+    except ValueError as error:
+        raise SystemExit(f"{path} is no JSON: {error}") from error
+    if not isinstance(saved, dict) or not isinstance(saved.get("runs"), list):
+        raise SystemExit(f"{path} has no results of this script")
+    return saved
 
 
 def save(results: Results, path: Path) -> None:

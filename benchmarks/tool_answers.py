@@ -35,6 +35,9 @@ from engine.prompt import instructions
 from engine.types import Request, Tool
 
 REQUEST_TIMEOUT_S = 600
+# A wrong key or address, a server that is full or stops: the same request may be answered another time. A 500 is what
+# llama.cpp's server says of schemas that it has no grammar for.
+NOT_OF_THE_REQUEST = (401, 403, 404, 408, 429, 502, 503, 504)
 
 
 class Mode(enum.StrEnum):
@@ -156,9 +159,15 @@ class OverHttp:
             shown = {"role": "system", "content": instructions(PLAIN, case.tools)}
             body = {name: body[name] for name in ("model", "max_tokens", "temperature")}
             body["messages"] = [shown, *({"role": each.role.value, "content": each.content} for each in case.messages)]
-        response = self._http.post("chat/completions", json=body, timeout=REQUEST_TIMEOUT_S)
+        try:
+            response = self._http.post("chat/completions", json=body, timeout=REQUEST_TIMEOUT_S)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise SystemExit(f"{self._http.base_url} could not be asked: {type(error).__name__}: {error}") from error
+        told = f"{response.status_code}: {response.text[:300]}"
+        if response.status_code in NOT_OF_THE_REQUEST:
+            raise SystemExit(f"{self._http.base_url} answered {told}")
         if response.status_code != 200:
-            return Written(refusal=f"{response.status_code}: {response.text[:300]}")
+            return Written(refusal=told)
         return _of_wire(response.json(), case, mode)
 
 

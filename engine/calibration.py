@@ -25,6 +25,7 @@ class Calibration:
         self._admission, self._decoder, self._max_kept = admission, decoder, max_kept
         self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, float] = OrderedDict()
+        self._reading: dict[bytes, threading.Event] = {}  # each is set when that prior is known, or could not be read
 
     def calibrate(self, request: Request, runs: Sequence[Run], on_probe: OnProbe | None = None) -> None:
         """Tell the runs of one request its prior, where it has one. As `prior` otherwise."""
@@ -42,13 +43,25 @@ class Calibration:
         if not self._admission.is_calibrated(request):
             return None
         run = self._admission.without_content(request)
-        key = hashlib.sha256(array("q", run.sequence.prompt).tobytes()).digest()
-        if (known := self._known(key)) is not None:
-            return Prior(known)
-        if self._decoder.is_own_thread:
-            param = "decision.calibrate"
-            instead = "submit from another thread, or with DecisionOptions(calibrate=False)"
-            raise RequestError(f"{param}: a callback cannot wait for it; {instead}", param=param)
+        key = _key(run)
+        while True:
+            with self._lock:
+                if (known := self._known(key)) is not None:
+                    return Prior(known)
+                self._check_thread()
+                reader = self._reading.get(key)
+                if reader is None:
+                    own = self._reading[key] = threading.Event()
+                    break
+            reader.wait()  # of the same tools; where it fails, the next one reads
+        try:
+            return self._read(run, key, on_probe)
+        finally:
+            with self._lock:
+                del self._reading[key]
+            own.set()
+
+    def _read(self, run: Run, key: bytes, on_probe: OnProbe | None) -> Prior:
         (generation,) = self._decoder.start([run])
         with generation:
             if on_probe is not None:
@@ -61,14 +74,28 @@ class Calibration:
         self._keep(key, odds)
         return Prior(odds, completion.usage.forward_passes)
 
+    def _check_thread(self) -> None:
+        if self._decoder.is_own_thread:
+            param = "decision.calibrate"
+            instead = "submit from another thread, or with DecisionOptions(calibrate=False)"
+            raise RequestError(f"{param}: a callback cannot wait for it; {instead}", param=param)
+
     def _known(self, key: bytes) -> float | None:
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
 
     def _keep(self, key: bytes, odds: float) -> None:
         with self._lock:
             self._kept[key] = odds
             while len(self._kept) > self._max_kept:
                 self._kept.popitem(last=False)
+
+
+def _key(run: Run) -> bytes:
+    """Of what the run reads and what it looks for: beside a response, another beginning of a call may tell it."""
+    point = run.sequence.point
+    assert point is not None, "a prior is asked for where a turn is decided"
+    opening = point.plan.opening
+    parts = (run.sequence.prompt, opening.stem, opening.lasts, point.plan.others)
+    return hashlib.sha256(b"/".join(array("q", part).tobytes() for part in parts)).digest()

@@ -120,7 +120,7 @@ class DecisionPlans:
     # Calibration.
 
     def without_content(self, request: Request) -> Request:
-        """The same tools behind the same instructions, and a user who says nothing."""
+        """The same tools behind the same instructions, and a user who says nothing. What opens a call is the same."""
         said = request.messages
         num_first = next((number for number, each in enumerate(said) if each.role not in INSTRUCTING), len(said))
         return Request(
@@ -128,6 +128,7 @@ class DecisionPlans:
             tools=request.tools,
             tool_choice=request.tool_choice,
             parallel_tool_calls=request.parallel_tool_calls,
+            response=request.response,
             template_options=request.template_options,
             tool_display=request.tool_display,
             decision=TOKENS_DECIDE,

@@ -5,6 +5,7 @@ schema is not looked at; paths keep counting the tools as they were offered.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 
 import bm25s
@@ -52,8 +53,9 @@ def _document(tool: OfferedTool) -> str:
     """Its name, its description, and those of its parameters."""
     parts = [tool.name, tool.description]
     if not isinstance(tool, CustomTool):
-        properties = (tool.parameters or {}).get("properties", {})
-        for name, schema in properties.items():
+        properties = (tool.parameters or {}).get("properties")
+        # Where it is no object, the schema is refused; but by whoever compiles it, who names the place.
+        for name, schema in properties.items() if isinstance(properties, Mapping) else ():
             parts += [name, str(schema.get("description", "")) if isinstance(schema, dict) else ""]
     return " ".join(parts)
 

@@ -380,7 +380,8 @@ class Request:
         is_options = options is None or isinstance(options, DecisionOptions)
         check("decision", options, "DecisionOptions, or None", holds=is_options)
         if options is not None:
-            param = f"decision.{options.given[0]}" if options.given else "decision"
+            named = options.given or (("calibrate",) if options.calibrate is False else ())
+            param = ".".join(("decision", *named[:1]))
             if mode is not ToolChoiceMode.AUTO or not self.callable_tools:
                 reason = "tool_choice is not auto" if self.callable_tools else "there is no tool to call"
                 raise RequestError(f"{param} stands here, but {reason}: there is nothing to decide", param=param)

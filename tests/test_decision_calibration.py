@@ -1,21 +1,29 @@
 """Calibration: a prior is read once per tool set."""
 
 import math
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
+from engine.admission import Admission
 from engine.calibration import Calibration
 from engine.decision_options import DecisionOptions
 from engine.engine import Engine
-from engine.errors import RequestError
+from engine.errors import GenerationError, RequestError
 from engine.events import Way
+from engine.generation import Run
 from engine.types import (
+    Grammar,
     Message,
     Request,
     Role,
 )
 from tests.deciders import (
+    ALONE,
+    LOOK,
     TOOLS,
     answered,
     decided,
@@ -24,7 +32,7 @@ from tests.deciders import (
     marker_then_text,
     thinking,
 )
-from tests.fakes import CALCULATE, SEARCH, USER
+from tests.fakes import CALCULATE, SEARCH, USER, fake_loaded, with_hook
 
 
 def by_prompt(prompt: str) -> dict[str, Mapping[str, float]]:
@@ -121,3 +129,55 @@ def test_the_prior_is_that_of_the_tools_that_are_shown() -> None:
     bare = {prompt for prompt in prompts if "<|im_start|>user\n<|im_end|>" in prompt}
     shown = [{tool.name for tool in TOOLS if f'"name": "{tool.name}"' in prompt} for prompt in bare]
     assert sorted(shown, key=min) == [{"calculate"}, {"web_search"}]
+
+
+@pytest.mark.parametrize("family", ["llama3-json", "cogito-llama", "hermes"])
+def test_the_prior_beside_a_response_is_that_of_the_same_beginning_of_a_call(family: str) -> None:
+    """Where a response may begin as a call does, more of the call's marker is what tells it, in both prompts."""
+    with Engine(fake_loaded(seed=3), config=ALONE, tool_format=family) as engine:
+        for response in (None, Grammar.choice(["yes", "no"])):
+            options: dict[str, Any] = {"tools": TOOLS, "response": response, "max_tokens": 100}
+            bare = decided(engine.chat([Message(Role.USER, "")], decision=LOOK, **options)).log_odds_raw
+            decision = decided(engine.chat([USER], decision=DecisionOptions(calibrate=True), **options))
+            assert decision.log_odds_raw - decision.log_odds == pytest.approx(bare)
+
+
+class Together:
+    """An admission that gives nobody a run without content before so many have asked for one."""
+
+    def __init__(self, admission: Admission, num_asking: int) -> None:
+        self.is_calibrated = admission.is_calibrated
+        self._admission, self._all = admission, threading.Barrier(num_asking)
+
+    def without_content(self, request: Request) -> Run:
+        run = self._admission.without_content(request)
+        self._all.wait(30)
+        return run
+
+
+def test_of_requests_that_come_together_one_reads_the_prior_and_the_others_wait_for_it() -> None:
+    request = Request(messages=(USER,), tools=TOOLS, decision=DecisionOptions(calibrate=True))
+    with Engine(fake_loaded(hermes=True)) as engine:
+        admission: Any = Together(engine._admission, 3)
+        calibration = Calibration(admission, engine._decoder)
+        with ThreadPoolExecutor(3) as pool:
+            priors = list(pool.map(calibration.prior, [request] * 3))
+    assert sorted(prior.passes for prior in priors if prior is not None) == [0, 0, 1]
+
+
+def test_where_reading_a_prior_fails_the_next_request_reads_it() -> None:
+    request = Request(messages=(USER,), tools=TOOLS, decision=DecisionOptions(calibrate=True))
+
+    def fail_once(number: int) -> None:
+        if number == 0 and not failed:
+            failed.append(number)
+            raise ValueError("out of memory")
+
+    failed: list[int] = []
+    with Engine(with_hook(fake_loaded(hermes=True), fail_once)) as engine:
+        calibration = Calibration(engine._admission, engine._decoder)
+        with pytest.raises(GenerationError):
+            calibration.prior(request)
+        prior = calibration.prior(request)
+    assert prior is not None
+    assert prior.passes == 1

@@ -48,6 +48,7 @@ def test_options_out_of_range_are_refused_by_name(options: Mapping[str, Any], pa
         ({"decision": LOOK}, "decision"),
         ({"decision": DecisionOptions(tool_call_bias=1.0)}, "decision.tool_call_bias"),
         ({"decision": DecisionOptions(calibrate=True)}, "decision.calibrate"),
+        ({"decision": DecisionOptions(calibrate=False)}, "decision.calibrate"),
         ({"decision": "yes"}, "decision"),
         ({"tool_choice_by": "likelihood"}, "tool_choice_by"),
     ],

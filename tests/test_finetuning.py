@@ -1,5 +1,6 @@
 """Fine-tuning: made-up requests, how they are written for a model, and the adapter that comes of them."""
 
+import io
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from api import finetune
 from api.finetune import FinetuneOptions, read_tools, run_finetune
+from engine.engine import Engine
 from engine.errors import ConfigError, ModelNotFoundError, SchemaError, UnsupportedModelError
 from engine.finetuning.examples import Example, draw_examples
 from engine.finetuning.phrases import ask_for
@@ -24,6 +27,7 @@ from engine.grammars.tool_format import ToolFormat
 from engine.grammars.tool_formats import HERMES, PLAIN
 from engine.model import LoadedModel, MLXModel, load
 from engine.prompt import render_prompt
+from engine.tokenizer import Tokenizer
 from engine.types import Message, Request, Role, Tool, ToolCall
 from tests.fakes import EOS, fake_loaded, fake_tokenizer
 from tests.grammars.turns import FAMILIES, an_object, compiler_of, takes, tokenizer_of, turn_of
@@ -252,6 +256,8 @@ def test_the_same_seed_trains_the_same_adapter(tiny: Path, tmp_path: Path) -> No
         ({"scale": float("inf")}, "scale is inf"),
         ({"batch_size": True}, "batch_size is True"),
         ({"num_layers": -1}, "num_layers is -1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**64}, "seed is"),
     ],
 )
 def test_settings_that_train_nothing_are_refused(options: dict[str, Any], words: str) -> None:
@@ -298,6 +304,28 @@ def test_a_file_without_tools_is_refused(tmp_path: Path, text: str, words: str) 
     (tmp_path / "tools.json").write_text(text)
     with pytest.raises(ConfigError, match=words):
         read_tools(str(tmp_path / "tools.json"))
+
+
+def test_the_format_that_is_trained_is_the_one_that_the_engine_detects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of Mistral's, the version of tekken.json tells it where the chat template does not."""
+    loaded = fake_loaded()
+    by_version = replace(loaded, tokenizer=Tokenizer(loaded.tokenizer.fast, tekken_version="v11"))
+    monkeypatch.setattr(finetune, "load_shown", lambda *_: by_version)
+    console = Console(record=True, file=io.StringIO(), width=200)
+    with Engine(by_version) as engine, pytest.raises(UnsupportedModelError, match="no model of mlx-lm"):
+        run_finetune(FinetuneOptions("fake", "engine.tools", str(tmp_path / "out"), max_tokens=2000), console)
+    assert engine.tool_format.name == "mistral-v11"
+    assert "in the 'mistral-v11' format" in console.export_text()
+
+
+def test_a_place_that_can_be_no_folder_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "out"):
+        options = FinetuneOptions("no-such-model", "engine.tools", str(out))
+        with pytest.raises(ConfigError, match="cannot be made a folder"):
+            run_finetune(options, Console(quiet=True))
 
 
 def test_tools_may_come_from_a_module() -> None:

@@ -114,3 +114,12 @@ def test_a_bad_schema_is_named_by_its_place_in_the_whole_offer() -> None:
     with Engine(fake_loaded()) as engine, pytest.raises(RequestError) as caught:
         engine.submit(request)
     assert caught.value.param.startswith("tools[2].parameters")
+
+
+@pytest.mark.parametrize("properties", [5, None, ["a"]])
+def test_a_schema_whose_properties_are_no_object_is_refused_by_its_place_too(properties: object) -> None:
+    broken = Tool("broken_thing", "The weather.", {"type": "object", "properties": properties})
+    request = Request(messages=(Message(Role.USER, "weather"),), tools=(CALCULATE, broken), tool_retrieval=1)
+    with Engine(fake_loaded()) as engine, pytest.raises(RequestError) as caught:
+        engine.submit(request)
+    assert caught.value.param == "tools[1].parameters.properties"

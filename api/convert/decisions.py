@@ -57,11 +57,11 @@ def to_decision(decision: EngineDecision) -> Decision:
 
 
 def add_decisions(info: ToolmaskInfo, decisions: Sequence[EngineDecision | None]) -> None:
-    """Tell of the decisions of all choices; of none where the first has none."""
-    made = [to_decision(each) for each in decisions if each is not None]
-    if made:
+    """Tell of the decisions of all choices, in their order; a turn that ended in its reasoning has none."""
+    made = [None if each is None else to_decision(each) for each in decisions]
+    if made[0] is not None:
         info.decision = made[0]
-    if len(made) > 1:
+    if len(made) > 1 and any(made):
         info.decisions = made
 
 

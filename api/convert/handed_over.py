@@ -1,6 +1,7 @@
 """A chat request as an upstream is asked it, and the upstream's answer with the name of who answered."""
 
 import json
+import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
@@ -48,12 +49,20 @@ def with_answered_by(answer: dict[str, Any], by: AnsweredBy) -> dict[str, Any]:
 
 
 def read_object(data: bytes | str) -> dict[str, Any] | None:
-    """A JSON object; None where it is none."""
+    """A JSON object; None where it is none, as where a number in it is none of JSON's."""
     try:
-        found = json.loads(data)
+        found = json.loads(data, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _finite(text: str) -> float:
+    """Raises ValueError for NaN and what no float holds: Python would write both as no JSON."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number of JSON")
+    return value
 
 
 async def server_sent_data(parts: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:

@@ -14,7 +14,7 @@ from api.convert.errors import WireError, from_exception
 from api.convert.handed_over import may_be_handed_over, upstream_body, with_answered_by
 from api.convert.requests import must_call, paths_of, to_request
 from api.convert.sampling import includes_usage
-from api.fallback import Upstream, confidence
+from api.fallback import Upstream, confidence, least_sure
 from api.jobs import Deliver, Job, model_in_use
 from api.lifetime import Lifetime, lifetime_of
 from api.relay import RelayedStream
@@ -25,7 +25,7 @@ from api.server import Server, fingerprint, server_of
 from engine.decision_options import DecisionOptions
 from engine.engine import Engine
 from engine.errors import RequestError
-from engine.events import Finished
+from engine.events import Decision, Finished
 from engine.generation import Generation, OnProbe
 
 router = fastapi.APIRouter(tags=["chat"])
@@ -49,9 +49,11 @@ async def create_chat_completion(body: ChatRequest, request: fastapi.Request) ->
     _check_best_of(body)
     job = await Job.start(request, body.model, functools.partial(_submit, server, body), answer.paths)
     if server.upstream is not None and may_be_handed_over(body):
-        sure = await _confidence(job)
+        decisions = await _decisions(job)
+        sure = confidence(decisions)
         if server.upstream.takes(sure):
             await job.close()
+            server.metrics.handed_over(least_sure(decisions).value)
             return await _handed_over(server, server.upstream, body, sure, lifetime_of(request))
         answer = replace(answer, by=answered_by("model", job.model, sure))
     if body.stream:
@@ -69,10 +71,10 @@ def _submit(server: Server, body: ChatRequest, engine: Engine, deliver: Deliver,
     return engine.submit_choices(request, body.n or 1, deliver, on_probe)
 
 
-async def _confidence(job: Job) -> float | None:
-    """How sure the local model is; the job goes on. Raises WireError, and then the job is closed."""
+async def _decisions(job: Job) -> list[Decision]:
+    """What the local model has decided; the job goes on. Raises WireError, and then the job is closed."""
     try:
-        return confidence(await job.decisions())
+        return await job.decisions()
     except BaseException:
         await job.close()
         raise
@@ -87,7 +89,7 @@ async def _handed_over(
     if body.stream:
         return RelayedStream(await upstream.stream(asked, lifetime), by)
     answer = with_answered_by(await upstream.answer(asked, lifetime), by)
-    return Response(json.dumps(answer, ensure_ascii=False), media_type="application/json")
+    return Response(json.dumps(answer), media_type="application/json")
 
 
 def _answer(body: ChatRequest) -> ChatAnswer:

@@ -274,6 +274,6 @@ class ToolmaskInfo(ResponseModel):
     answered_by: AnsweredBy | None = None
     trace: list[ToolStep] | None = None  # with tool_execution "server"
     decision: Decision | None = None  # of the first choice
-    decisions: list[Decision] | None = None  # of all choices, where there are several
+    decisions: list[Decision | None] | None = None  # of all choices, where there are several; null of those with none
     best_of: BestOf | None = None
     offered_tools: list[str] | None = None  # with tool_retrieval

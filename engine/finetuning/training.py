@@ -47,6 +47,8 @@ class LoRASettings:
             value = getattr(self, name)
             if not is_integer(value) or value < 1:
                 raise ConfigError(f"{name} is {shown(value)}; it must be an integer, 1 or more")
+        if not is_integer(self.seed) or not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed is {shown(self.seed)}; it must be an integer in [0, 2**63)")
         for name in ("scale", "learning_rate"):
             value = getattr(self, name)
             if not is_number(value) or not 0 < value < float("inf"):

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from api.convert.decisions import add_decisions
+from api.schemas.common import ToolmaskInfo
 from engine.config import EngineConfig
 from engine.decision_options import DecisionOptions
+from engine.events import Decision
 from engine.model import LoadedModel
 from tests.api.servers import WEATHER, LiveServer, added_up, call_text, events_of, function_tool, served
 from tests.api.thinkers import thinker
@@ -141,6 +144,20 @@ def test_each_of_several_choices_tells_its_own(server: LiveServer) -> None:
     told = {chunk["choices"][0]["index"]: decision_of(chunk) for chunk in chunks[:-1]}
     assert [told[index] for index in range(8)] == decisions
     assert chunks[-1]["toolmask"]["decisions"] == decisions
+
+
+def test_a_choice_without_a_decision_has_null_in_its_place() -> None:
+    made = Decision(0.0, 0.0)
+    for decisions, first, places in (
+        ([None, made], False, [False, True]),
+        ([made, None], True, [True, False]),
+        ([None, None], False, None),
+        ([made], True, None),
+    ):
+        info = ToolmaskInfo(receipt=[], forced_tokens=0, forward_passes=0, seed=0)
+        add_decisions(info, decisions)
+        assert (info.decision is not None) is first
+        assert (info.decisions and [each is not None for each in info.decisions]) == places
 
 
 def test_responses_have_the_same_options_and_tell_the_same(server: LiveServer) -> None:

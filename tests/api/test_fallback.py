@@ -103,6 +103,16 @@ def test_the_local_model_is_free_once_a_request_is_handed_over(servers: tuple[Li
     wait_until(lambda: is_idle(server))
 
 
+def test_what_was_handed_over_is_counted_by_what_the_model_leaned_to() -> None:
+    with pair() as (server, _):
+        server.chat(**ASK)
+        server.chat(**ASK, stream=True)
+        server.chat(**ASK, toolmask={"tool_call_threshold": 0.0})
+        page = server.http.get("/metrics").text
+    assert 'toolmask_handed_over_total{decision="text"} 2.0' in page
+    assert 'toolmask_handed_over_total{decision="call"} 1.0' in page
+
+
 def test_a_sure_request_is_answered_by_the_model_and_says_so() -> None:
     with pair(below=NEVER) as (server, upstream):
         answer = server.chat(**ASK).json()
@@ -234,6 +244,9 @@ def test_the_upstream_is_asked_for_its_own_model_with_tools_spelled_and_without_
         (sends(500, "<html>"), "answered 500"),
         (sends(302, ""), "answered 302"),
         (sends(200, "no json"), "answered"),
+        (sends(200, '{"choices": [{"logprob": NaN}]}'), "answered"),
+        (sends(200, '{"choices": [{"logprob": 1e999}]}'), "answered"),
+        (sends(200, '{"error": {"message": "no quota"}}'), "answered"),
     ],
 )
 def test_an_upstream_that_fails_is_one_error_that_names_it(
@@ -247,6 +260,25 @@ def test_an_upstream_that_fails_is_one_error_that_names_it(
     assert KEY not in failed.text
     assert failed.headers["x-should-retry"] == "false"
     assert len(script.asked) == 1, "nothing is tried again"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_half_of_a_surrogate_pair_is_passed_on_as_it_came(stream: bool) -> None:
+    said = '{"choices": [], "text": "\\ud83d"}'
+    answer = sends(200, f"data: {said}\n\ndata: [DONE]\n\n", "text/event-stream") if stream else sends(200, said)
+    with scripted_upstream(answer) as script, behind(script) as server:
+        answered = server.chat(**ASK, stream=stream)
+    assert answered.status_code == 200
+    assert "\\ud83d" in answered.text
+    assert '"kind": "fallback"' in answered.text
+
+
+def test_a_chunk_whose_error_is_null_has_not_failed() -> None:
+    chunk = 'data: {"choices": [], "error": null}\n\n'
+    stream = sends(200, chunk + "data: [DONE]\n\n", "text/event-stream")
+    with scripted_upstream(stream) as script, behind(script) as server:
+        events = events_of(server.chat(**ASK, stream=True))
+    assert events[-1] == "data: [DONE]"
 
 
 def test_an_upstream_that_is_not_there_is_named() -> None:
@@ -343,6 +375,9 @@ def test_a_fallback_that_is_named_in_part_is_refused(
     [
         ({"url": "x/v1"}, "url is 'x/v1'"),
         ({"url": "ftp://x"}, "url is"),
+        ({"url": "http://[::1/v1"}, "url is"),
+        ({"url": "http://x:99999/v1"}, "url is"),
+        ({"url": "http://x\n/v1"}, "url is"),
         ({"url": "http://me:secret@x/v1"}, "a name or a password"),
         ({"model": ""}, "model is empty"),
         ({"below": 0.0}, "below is 0"),

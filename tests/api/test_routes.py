@@ -95,6 +95,15 @@ def test_the_trace_tells_which_call_came_from_a_route(server: LiveServer) -> Non
     assert "answered_by" not in answer["toolmask"]
 
 
+def test_the_turns_of_each_route_are_counted() -> None:
+    with served(fake_that_answers(reply), tools=(calculate,), routes=(SUM,)) as server:
+        for body in ({"n": 3}, {"stream": True}, {"tool_execution": "server"}):
+            server.chat(**ASK, tools=["calculate"], **body)
+        server.chat(tools=["calculate"], max_tokens=100)
+        page = server.http.get("/metrics").text
+    assert 'toolmask_routed_turns_total{route="sum"} 3.0' in page
+
+
 def test_what_is_wrong_with_a_request_is_told_whatever_its_message(server: LiveServer) -> None:
     refused = server.chat(**ASK, tools=["calculate"], toolmask={"chat_template_kwargs": {"no_such": 1}})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "toolmask.chat_template_kwargs.no_such")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from rich.console import Console
 
@@ -281,6 +282,33 @@ def test_best_of_draws_so_many_samples_and_at_temperature_0_it_is_refused() -> N
     assert "temperature" in greedy.refusal
 
 
+@pytest.mark.parametrize("status", [401, 404, 429, 503])
+def test_a_server_that_would_answer_another_time_stops_the_run_instead_of_counting_as_wrong(status: int) -> None:
+    http = httpx.Client(transport=saying(status), base_url="http://x/v1/")
+    with http, pytest.raises(SystemExit, match=f"answered {status}: told"):
+        OverHttp(http, "m", Asked(9)).answer([own_case()], Mode.AUTO)
+
+
+@pytest.mark.parametrize("status", [400, 422, 500])
+def test_a_request_that_a_server_does_not_take_is_a_refusal(status: int) -> None:
+    with httpx.Client(transport=saying(status), base_url="http://x/v1/") as http:
+        (written,) = OverHttp(http, "m", Asked(9)).answer([own_case()], Mode.AUTO)
+    assert written.refusal == f"{status}: told"
+
+
+def saying(status: int) -> httpx.MockTransport:
+    return httpx.MockTransport(lambda _: httpx.Response(status, text="told"))
+
+
+def test_a_server_that_is_not_there_is_named_in_one_line() -> None:
+    def refuse(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    http = httpx.Client(transport=httpx.MockTransport(refuse), base_url="http://x/v1/")
+    with http, pytest.raises(SystemExit, match="http://x/v1/ could not be asked: ConnectError: refused"):
+        OverHttp(http, "m", Asked(9)).answer([own_case()], Mode.AUTO)
+
+
 # Runs.
 
 
@@ -363,7 +391,18 @@ def test_no_results_make_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert json.loads(said[-1]) == {"benchmark": "tool_accuracy", "runs": []}
 
 
-@pytest.mark.parametrize("option", ["--category=nothing=5", "--category=multiple", "--option=a", "--option=a={"])
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_file_that_has_no_results_is_left_alone(tmp_path: Path, text: str) -> None:
+    (tmp_path / "out.json").write_text(text)
+    with pytest.raises(SystemExit, match=r"out\.json"):
+        main(["--table", "--out", str(tmp_path / "out.json")])
+    assert (tmp_path / "out.json").read_text() == text
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--category=nothing=5", "--category=multiple", "--option=a", "--option=a={", "--batch=0", "--max-tokens=-1"],
+)
 def test_an_option_that_cannot_be_read_is_refused(option: str) -> None:
     with pytest.raises(SystemExit):
         main([option])
