@@ -329,7 +329,11 @@ def test_one_prompts_error_is_kept_and_leaves_the_others_alone(engine: Engine) -
     first, too_long, nobody, last = failed.value.outcomes
     assert isinstance(first, Answer)
     assert isinstance(last, Answer)
-    assert [first, last] == answers(engine, PROMPTS[:2], Pet, sampling=SAMPLED)
+    alone = answers(engine, PROMPTS[:2], Pet, sampling=SAMPLED)
+    # Not their usage: how much was cached and how many passes it took depends on who ran beside them.
+    assert [(each.value, each.completion.text) for each in (first, last)] == [
+        (each.value, each.completion.text) for each in alone
+    ]
     assert "context" in str(too_long)
     assert "role" in str(nobody)
     assert "2 of 4 prompts have no answer; prompts[1]: " in str(failed.value)
