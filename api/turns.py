@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 
 from api.convert.answers import cancelled
-from engine.admission import seed_of
+from engine.admission import MAX_SEED, seed_of
 from engine.engine import Engine
 from engine.events import Completion, Event, Finished, Usage
 from engine.generation import Generation
@@ -24,9 +24,8 @@ class Turns:
         self, engine: Engine, request: Request, *, on_turn: OnTurn | None = None, on_event: OnEvent | None = None
     ) -> None:
         self._engine = engine
-        # One seed for all turns: the one that is told gives them all again.
-        seed = seed_of(request.sampling)
-        self._request = replace(request, sampling=replace(request.sampling, seed=seed))
+        self._request = request
+        self._seed = seed_of(request.sampling)  # the one that is told gives all turns again
         self._on_turn = on_turn
         self._on_event = on_event
         self._lock = threading.Lock()
@@ -67,9 +66,12 @@ class Turns:
         first = self._request
         may_decide = choice.mode is ToolChoiceMode.AUTO
         by = first.tool_choice_by if choice.mode is not ToolChoiceMode.NONE else ToolChoiceBy.TOKENS
+        # Noise of its own: what was drawn in one turn should not be drawn again in the next because it was drawn there.
+        seed = (self._seed + len(self._usages)) % MAX_SEED
         return replace(
             first,
             messages=conversation,
+            sampling=replace(first.sampling, seed=seed),
             tools=tools,
             tool_choice=choice,
             decision=first.decision if may_decide else None,
@@ -92,9 +94,9 @@ class Turns:
                 self._current.cancel()
 
     def events(self) -> list[Event]:
-        """The last turn's, with the usage of all."""
+        """The last turn's, with the usage of all, and the seed."""
         total = {each.name: sum(getattr(usage, each.name) for usage in self._usages) for each in fields(Usage)}
-        return [*self._last[:-1], replace(_end(self._last), usage=Usage(**total))]
+        return [*self._last[:-1], replace(_end(self._last), usage=Usage(**total), seed=self._seed)]
 
     def _watched(self, generation: Generation) -> Iterable[Event]:
         for event in generation:

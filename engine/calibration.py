@@ -38,6 +38,7 @@ class Calibration:
         """What the request's decision is calibrated by; None where it is not to be. Waits for a pass of its own.
 
         on_probe: is given that pass before it is waited for; whoever cancels it ends the waiting, with GenerationError.
+        Where another request reads the same tools' prior already, its pass is waited for, and that is not given.
         Raises RequestError, QueueFullError, GenerationError and EngineClosedError.
         """
         if not self._admission.is_calibrated(request):

@@ -7,8 +7,13 @@ from typing import Literal
 import openai
 import pytest
 
+from api.turns import Turns
+from engine.admission import MAX_SEED
+from engine.engine import Engine
 from engine.tools import calculate, tool
+from engine.types import Request, SamplingParams
 from tests.api.servers import MODEL, WEATHER, LiveServer, call_text, events_of, fake_that_answers, served
+from tests.fakes import USER, fake_loaded
 
 CALL = call_text("calculate", '{"expression": "6 * 7"}')
 
@@ -115,6 +120,16 @@ def test_the_seed_that_is_told_gives_all_rounds_again() -> None:
     called = [[step["arguments"] for step in answer["toolmask"]["trace"]] for answer in (first, again)]
     assert called[0] == called[1] != []
     assert first["choices"][0]["message"] == again["choices"][0]["message"]
+
+
+def test_each_round_has_noise_of_its_own_and_one_seed_gives_all_again() -> None:
+    request = Request((USER,), sampling=SamplingParams(temperature=100, seed=MAX_SEED - 1), max_tokens=8)
+    with Engine(fake_loaded()) as engine:
+        rounds = []
+        for turns in (Turns(engine, request), Turns(engine, request)):
+            rounds.append([turns.chat([USER], tools=(), tool_choice="auto").text for _ in range(2)])
+    assert rounds[0] == rounds[1]
+    assert rounds[0][0] != rounds[0][1]
 
 
 def test_all_tools_are_offered_where_none_is_named(server: LiveServer) -> None:
