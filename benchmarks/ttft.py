@@ -6,8 +6,8 @@
 Each pair is a request with tools whose names no prompt has had before (cold), then one with the same tools and another
 question (warm). The tool choice is `auto`, so that the first event is the first sampled token: a required call's
 opening is forced, and is there before the prompt has been read. How much of the prompt an earlier request had computed
-is the engine's own count, usage.cached_tokens. Where the model's decision is calibrated by default, the pass for that is
-part of the cold time, and reads nearly all of the prompt: so a cold request counts that much as cached.
+is the engine's own count, usage.cached_tokens. Where the model's decision is calibrated by default, the pass for that
+is part of the cold time, and reads nearly all of the prompt: so a cold request counts that much as cached.
 """
 
 import argparse
