@@ -14,7 +14,7 @@ from engine.capacity import CLASS_FACTOR, FIRST_CLASS, STEP, capacity_class, roo
 from engine.errors import ConfigError
 from engine.memory import LayerMemory, SlotCache, SlotMemory
 from engine.model import Chunk, MLXModel
-from tests.tiny_models import CONFIG, random_weights
+from tests.tiny_models import CONFIG, ROTATING, random_weights
 
 TOLERANCE = 1e-3  # float32
 VOCABULARY = CONFIG["vocab_size"]
@@ -300,18 +300,7 @@ def test_the_memory_of_a_token_is_told(model: MLXModel) -> None:
 
 
 def test_a_model_with_rotating_layers_keeps_the_caches_of_mlx_lm_and_its_rows_run_alone() -> None:
-    config = {
-        "model_type": "gemma3_text",
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "intermediate_size": 48,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "vocab_size": 64,
-        "sliding_window": 8,
-        "sliding_window_pattern": 2,
-    }
+    config = {**ROTATING, "vocab_size": 64, "sliding_window": 8}
     module = gemma3_text.Model(gemma3_text.ModelArgs.from_dict(config))
     mx.eval(module.parameters())
     model = MLXModel(module, 128)
