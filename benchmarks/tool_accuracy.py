@@ -7,8 +7,9 @@
     python benchmarks/tool_accuracy.py --table --out benchmarks/results/tool_accuracy.json
 
 Answers are saved after each batch, by case, mode, model and options: the same command goes on where it was stopped, and
-a larger sample asks only for what is new. The cases and their halves are benchmarks/tool_cases.py's, the three modes
-benchmarks/tool_answers.py's. `--option` sets what stands under `toolmask` in a chat request.
+a larger sample asks only for what is new. The cases and their halves are benchmarks/tool_cases.py's and
+benchmarks/arithmetic_cases.py's, the three modes benchmarks/tool_answers.py's. `--option` sets what stands under
+`toolmask` in a chat request.
 """
 
 import argparse
@@ -27,6 +28,7 @@ if __name__ == "__main__" and not __package__:
 import httpx
 from rich.console import Console
 
+from benchmarks.arithmetic_cases import arithmetic_cases
 from benchmarks.bfcl import CATEGORIES
 from benchmarks.environment import environment, peak_memory, size_of
 from benchmarks.models import load_model
@@ -37,6 +39,7 @@ from benchmarks.tool_cases import Half, ToolCase, bfcl_cases, default_counts, ow
 from engine.config import EngineConfig
 from engine.engine import Engine
 
+CASES = ("bfcl", "own", "arithmetic")
 MAX_TEXT_CHARS = 300  # of an answer's text that is kept
 Results = dict[str, Any]
 
@@ -57,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = script_parser("How often a model calls, calls the right tool, and fills it right.")
-    parser.add_argument("--cases", choices=("bfcl", "own"), default="bfcl", help="what is asked (%(default)s)")
+    parser.add_argument("--cases", choices=CASES, default="bfcl", help="what is asked (%(default)s)")
     count_help = "of BFCL, with how many cases, as in simple_python=50; repeatable; all of them by default"
     parser.add_argument("--category", action="append", type=_counted, metavar="NAME=COUNT", help=count_help)
     parser.add_argument("--half", type=Half, choices=list(Half), default=Half.REPORT, help="of BFCL (%(default)s)")
@@ -99,6 +102,8 @@ def chosen_cases(options: argparse.Namespace) -> list[ToolCase]:
     """What the options ask for."""
     if options.cases == "own":
         return own_cases()
+    if options.cases == "arithmetic":
+        return arithmetic_cases(options.seed)
     return bfcl_cases(dict(options.category or default_counts()), options.half, options.seed)
 
 

@@ -53,9 +53,9 @@ class ToolCase:
 
     def fault(self, calls: Sequence[JsonCall]) -> str | None:
         """What is wrong with these calls, in a word; None where they answer the request."""
-        if self.category == OWN:
-            return own_fault(calls, self.answers[0])
-        return fault_of(self.category, self.functions, calls, self.answers)
+        if self.category in CATEGORIES:
+            return fault_of(self.category, self.functions, calls, self.answers)
+        return own_fault(calls, self.answers[0])
 
 
 def bfcl_cases(

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import retrieval, tool_accuracy
+from benchmarks.arithmetic_cases import arithmetic_cases
 from benchmarks.bfcl import CATEGORIES, asset, load_answers, load_entries
 from benchmarks.bfcl_checker import fault_of
 from benchmarks.intervals import bootstrap_balanced, wilson
@@ -22,6 +23,7 @@ from benchmarks.tool_cases import Half, ToolCase, bfcl_cases, half_of, own_cases
 from engine.config import default_cache_dir
 from engine.engine import Engine
 from engine.grammars.tool_formats import HERMES, PLAIN
+from engine.tools import BUILT_IN_TOOLS
 from engine.types import Message, Role, Tool
 from tests.api.servers import call_text, served
 from tests.fakes import CALCULATE, SEARCH, fake_that_writes
@@ -123,6 +125,24 @@ def test_no_own_request_is_among_those_that_tuning_has_seen() -> None:
     own = json.loads((Path(tool_accuracy.__file__).parent / "data" / "own_requests.json").read_text())
     tuned = {request["message"].lower() for request in seen["requests"]}
     assert not tuned & {request["message"].lower() for request in own["requests"]}
+
+
+def test_arithmetic_is_asked_of_the_tool_with_its_example_and_without() -> None:
+    cases = arithmetic_cases(3)
+    with_example, without = cases[:120], cases[120:]
+    assert [case.messages for case in with_example] == [case.messages for case in without]
+    assert arithmetic_cases(3) == cases != arithmetic_cases(4)
+    (tool,), (bare,) = with_example[0].tools, without[0].tools
+    assert tool in BUILT_IN_TOOLS.definitions
+    expression, plain = ((each.parameters or {})["properties"]["expression"] for each in (tool, bare))
+    assert plain == {name: value for name, value in expression.items() if name != "examples"} != expression
+
+
+@pytest.mark.parametrize("case", arithmetic_cases(0)[:12], ids=lambda case: case.messages[0].content)
+def test_an_arithmetic_request_is_answered_by_its_value(case: ToolCase) -> None:
+    right = case.answers[0]["arguments"]["expression"]["value"]
+    assert case.fault([{"name": "calculate", "arguments": {"expression": str(right)}}]) is None
+    assert case.fault([{"name": "calculate", "arguments": {"expression": str(right + 1)}}]) == "value:expression"
 
 
 # Verdicts.
