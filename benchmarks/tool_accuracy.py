@@ -3,12 +3,13 @@
     python benchmarks/tool_accuracy.py --out benchmarks/results/tool_accuracy.json
     python benchmarks/tool_accuracy.py --half tune --mode required --category simple_python=50 --out tune.json
     python benchmarks/tool_accuracy.py --cases own --option calibrate=true --out own.json
+    python benchmarks/tool_accuracy.py --cases examples --mode required --out examples.json
     python benchmarks/tool_accuracy.py --base-url http://127.0.0.1:8000/v1 --model NAME --out server.json
     python benchmarks/tool_accuracy.py --table --out benchmarks/results/tool_accuracy.json
 
 Answers are saved after each batch, by case, mode, model and options: the same command goes on where it was stopped, and
 a larger sample asks only for what is new. The cases and their halves are benchmarks/tool_cases.py's and
-benchmarks/arithmetic_cases.py's, the three modes benchmarks/tool_answers.py's. `--option` sets what stands under
+benchmarks/example_cases.py's, the three modes benchmarks/tool_answers.py's. `--option` sets what stands under
 `toolmask` in a chat request.
 """
 
@@ -28,9 +29,9 @@ if __name__ == "__main__" and not __package__:
 import httpx
 from rich.console import Console
 
-from benchmarks.arithmetic_cases import arithmetic_cases
 from benchmarks.bfcl import CATEGORIES
 from benchmarks.environment import environment, peak_memory, size_of
+from benchmarks.example_cases import example_cases
 from benchmarks.models import load_model
 from benchmarks.script import engine_options, progress_bar, script_parser
 from benchmarks.tool_accuracy_report import show, summaries
@@ -39,7 +40,7 @@ from benchmarks.tool_cases import Half, ToolCase, bfcl_cases, default_counts, ow
 from engine.config import EngineConfig
 from engine.engine import Engine
 
-CASES = ("bfcl", "own", "arithmetic")
+CASES = ("bfcl", "own", "examples")
 MAX_TEXT_CHARS = 300  # of an answer's text that is kept
 Results = dict[str, Any]
 
@@ -102,8 +103,8 @@ def chosen_cases(options: argparse.Namespace) -> list[ToolCase]:
     """What the options ask for."""
     if options.cases == "own":
         return own_cases()
-    if options.cases == "arithmetic":
-        return arithmetic_cases(options.seed)
+    if options.cases == "examples":
+        return example_cases(options.seed)
     return bfcl_cases(dict(options.category or default_counts()), options.half, options.seed)
 
 

@@ -40,8 +40,8 @@ _FUNCTION = "(sqrt|exp|log|ln|log2|log10|sin|cos|tan|abs|round|floor|ceil|factor
 _OPERAND = rf"(-|\(|{_FUNCTION}\()*({_NUMBER}|pi|e|tau)\)*"
 WRITABLE = rf"^{_OPERAND}( ?(\*\*|//|[-+*/%^]) ?{_OPERAND})*$"
 MAX_WRITABLE_CHARS = 200
-# In the example call that untrained models are shown. With it a small one writes expressions, in place of the first
-# number of what it was asked (docs/accuracy.md).
+# In the call that untrained models are shown; without one, small ones write the first number in place of an expression
+# (docs/accuracy.md).
 EXAMPLE = "log(8) + 3 * 4"
 
 Expression = Annotated[

@@ -23,6 +23,11 @@ MAX_RESPONSE_BYTES = 4 * 2**20
 MAX_TITLE_CHARS = 200
 MAX_SNIPPET_CHARS = 1000
 
+# The example is in the call that untrained models are shown; without one, small ones search for dates and addresses
+# (docs/accuracy.md).
+Query = Annotated[str, Field(examples=["history of tea"])]
+NumResults = Annotated[int, Field(ge=1, le=MAX_RESULTS)]
+
 
 class WebSearchError(ToolError):
     """The search could not be made."""
@@ -163,7 +168,7 @@ class WebSearch:
         """The tool `web_search` over this provider."""
 
         @tool
-        def web_search(query: str, num_results: Annotated[int, Field(ge=1, le=MAX_RESULTS)] = 5) -> list[SearchResult]:
+        def web_search(query: Query, num_results: NumResults = 5) -> list[SearchResult]:
             """Search the web and return titles, URLs and snippets of the best results.
 
             Args:

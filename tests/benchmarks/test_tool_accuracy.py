@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from benchmarks import retrieval, tool_accuracy
-from benchmarks.arithmetic_cases import arithmetic_cases
 from benchmarks.bfcl import CATEGORIES, asset, load_answers, load_entries
 from benchmarks.bfcl_checker import fault_of
+from benchmarks.example_cases import WITHOUT, example_cases
 from benchmarks.intervals import bootstrap_balanced, wilson
 from benchmarks.tool_accuracy import ask_all, ask_batch, judged, main, read_results, run_of
 from benchmarks.tool_accuracy_report import show, speed, summaries
@@ -127,22 +127,27 @@ def test_no_own_request_is_among_those_that_tuning_has_seen() -> None:
     assert not tuned & {request["message"].lower() for request in own["requests"]}
 
 
-def test_arithmetic_is_asked_of_the_tool_with_its_example_and_without() -> None:
-    cases = arithmetic_cases(3)
-    with_example, without = cases[:120], cases[120:]
-    assert [case.messages for case in with_example] == [case.messages for case in without]
-    assert arithmetic_cases(3) == cases != arithmetic_cases(4)
-    (tool,), (bare,) = with_example[0].tools, without[0].tools
-    assert tool in BUILT_IN_TOOLS.definitions
-    expression, plain = ((each.parameters or {})["properties"]["expression"] for each in (tool, bare))
-    assert plain == {name: value for name, value in expression.items() if name != "examples"} != expression
+def test_each_built_in_tool_is_asked_with_its_examples_and_without() -> None:
+    by_category: dict[str, list[ToolCase]] = {}
+    for case in example_cases(3):
+        by_category.setdefault(case.category, []).append(case)
+    assert example_cases(3) == [case for cases in by_category.values() for case in cases] != example_cases(4)
+    for name, count in (("calculate", 120), ("web_search", 50)):
+        shown, bare = by_category[name], by_category[name + WITHOUT]
+        assert [case.messages for case in shown] == [case.messages for case in bare]
+        assert len(shown) == len({case.id for case in [*shown, *bare]}) / 2 == count
+        (tool,), (plain,) = shown[0].tools, bare[0].tools
+        assert tool in BUILT_IN_TOOLS.definitions
+        assert '"examples"' in json.dumps(tool.parameters)
+        assert '"examples"' not in json.dumps(plain.parameters)
 
 
-@pytest.mark.parametrize("case", arithmetic_cases(0)[:12], ids=lambda case: case.messages[0].content)
-def test_an_arithmetic_request_is_answered_by_its_value(case: ToolCase) -> None:
-    right = case.answers[0]["arguments"]["expression"]["value"]
-    assert case.fault([{"name": "calculate", "arguments": {"expression": str(right)}}]) is None
-    assert case.fault([{"name": "calculate", "arguments": {"expression": str(right + 1)}}]) == "value:expression"
+@pytest.mark.parametrize("case", example_cases(0)[::17], ids=lambda case: case.id)
+def test_a_request_for_a_built_in_tool_is_answered_by_its_value(case: ToolCase) -> None:
+    ((name, accepted),) = case.answers[0]["arguments"].items()
+    right, wrong = (str(accepted["value"]), "0.5") if name == "expression" else (accepted[0], "it")
+    assert case.fault([{"name": case.expected[0], "arguments": {name: right}}]) is None
+    assert case.fault([{"name": case.expected[0], "arguments": {name: wrong}}]) == f"value:{name}"
 
 
 # Verdicts.
