@@ -43,6 +43,7 @@ KV_GROUP_SIZE = 64  # values that share a scale where keys and values are quanti
 # Where the context length stands in a config.json, by the model's age and author.
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx")
 FALLBACK_CONTEXT = 4096
+ADAPTER_TENSORS = ("lora_a", "lora_b", "m")  # of one layer, by mlx-lm's names; DoRA has all three
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,9 +380,21 @@ def _adapt(module: nn.Module, path: Path, *, fuse: bool) -> None:
         load_adapters(module, str(path))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, json.JSONDecodeError) as error:
         raise UnsupportedModelError(f"the adapter in {path} does not fit the model: {error}") from error
+    _check_adapter(module, path)
     if fuse:
         fused = [(name, part.fuse()) for name, part in module.named_modules() if hasattr(part, "fuse")]
         module.update_modules(tree_unflatten(fused))
+
+
+def _check_adapter(module: nn.Module, path: Path) -> None:
+    """What its file lacks would stay as in the base model, in silence. A full one may have some layers only."""
+    written = cast("dict[str, mx.array]", mx.load(str(path / "adapters.safetensors")))
+    adapted = [(name, part) for name, part in module.named_modules() if "lora_a" in part]
+    wanted = [f"{name}.{tensor}" for name, part in adapted for tensor in ADAPTER_TENSORS if tensor in part]
+    missing = [name for name in wanted if name not in written]
+    if missing or not written:
+        lacks = f"{len(missing)} of {len(wanted)} tensors, such as {missing[0]}" if missing else "all tensors"
+        raise UnsupportedModelError(f"the adapter in {path} does not fit the model: its file lacks {lacks}")
 
 
 def _evaluate(module: nn.Module) -> None:

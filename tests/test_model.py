@@ -1,4 +1,5 @@
 import json
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -285,6 +286,27 @@ def test_an_adapter_with_a_broken_config_is_unsupported(folder: Path, tmp_path: 
     adapter = write_adapter(tmp_path / "adapter")
     (adapter / "adapter_config.json").write_text("{}")
     with pytest.raises(UnsupportedModelError, match="does not fit the model"):
+        load_tiny(folder, adapter_path=adapter)
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "full"])
+def test_an_adapter_without_tensors_is_unsupported(folder: Path, tmp_path: Path, kind: str) -> None:
+    adapter = write_adapter(tmp_path / "adapter")
+    settings = json.loads((adapter / "adapter_config.json").read_text()) | {"fine_tune_type": kind}
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    mx.save_safetensors(str(adapter / "adapters.safetensors"), {})
+    with pytest.raises(UnsupportedModelError, match="its file lacks"):
+        load_tiny(folder, adapter_path=adapter)
+
+
+def test_an_adapter_that_lacks_a_tensor_is_unsupported(folder: Path, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter")
+    weights = dict(mx.load(str(adapter / "adapters.safetensors")))
+    absent = sorted(weights)[0]
+    del weights[absent]
+    mx.save_safetensors(str(adapter / "adapters.safetensors"), weights)
+    told = rf"lacks 1 of {len(weights) + 1} tensors, such as {re.escape(absent)}$"
+    with pytest.raises(UnsupportedModelError, match=told):
         load_tiny(folder, adapter_path=adapter)
 
 
