@@ -5,6 +5,7 @@ import threading
 from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from engine.admission import Admission
 from engine.decision_point import Prior
@@ -24,7 +25,7 @@ class Calibration:
         """max_kept: tool sets whose priors are remembered; the one not asked about for longest goes first."""
         self._admission, self._decoder, self._max_kept = admission, decoder, max_kept
         self._lock = threading.Lock()
-        self._kept: OrderedDict[bytes, float] = OrderedDict()
+        self._kept: OrderedDict[bytes, Prior] = OrderedDict()
         self._reading: dict[bytes, threading.Event] = {}  # each is set when that prior is known, or could not be read
 
     def calibrate(self, request: Request, runs: Sequence[Run], on_probe: OnProbe | None = None) -> None:
@@ -48,7 +49,7 @@ class Calibration:
         while True:
             with self._lock:
                 if (known := self._known(key)) is not None:
-                    return Prior(known)
+                    return known
                 self._check_thread()
                 reader = self._reading.get(key)
                 if reader is None:
@@ -71,9 +72,10 @@ class Calibration:
         if completion.stop_reason is StopReason.CANCELLED:
             raise GenerationError("the request was cancelled before its answer began")
         assert completion.decision is not None, "a probe is decided at its first token"
-        odds = completion.decision.log_odds_raw
-        self._keep(key, odds)
-        return Prior(odds, completion.usage.forward_passes)
+        names = completion.decision.name_logprobs or {}
+        prior = Prior(completion.decision.log_odds_raw, tuple(names.values()))
+        self._keep(key, prior)
+        return replace(prior, passes=completion.usage.forward_passes)
 
     def _check_thread(self) -> None:
         if self._decoder.is_own_thread:
@@ -81,14 +83,14 @@ class Calibration:
             instead = "submit from another thread, or with DecisionOptions(calibrate=False)"
             raise RequestError(f"{param}: a callback cannot wait for it; {instead}", param=param)
 
-    def _known(self, key: bytes) -> float | None:
+    def _known(self, key: bytes) -> Prior | None:
         if key in self._kept:
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
-    def _keep(self, key: bytes, odds: float) -> None:
+    def _keep(self, key: bytes, prior: Prior) -> None:
         with self._lock:
-            self._kept[key] = odds
+            self._kept[key] = prior
             while len(self._kept) > self._max_kept:
                 self._kept.popitem(last=False)
 
@@ -98,5 +100,6 @@ def _key(run: Run) -> bytes:
     point = run.sequence.point
     assert point is not None, "a prior is asked for where a turn is decided"
     opening = point.plan.opening
-    parts = (run.sequence.prompt, opening.stem, opening.lasts, point.plan.others)
+    names = (path.tokens for path in point.plan.paths)
+    parts = (run.sequence.prompt, opening.stem, opening.lasts, point.plan.others, *names)
     return hashlib.sha256(b"/".join(array("q", part).tobytes() for part in parts)).digest()

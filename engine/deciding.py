@@ -10,7 +10,7 @@ from typing import cast
 
 import mlx.core as mx
 
-from engine.decision_point import DecisionPoint
+from engine.decision_point import DecisionPlan, DecisionPoint
 from engine.draws import Drawer, StepRow
 from engine.events import Decision, Way
 from engine.grammars.call_paths import ToolPath
@@ -30,7 +30,8 @@ class _Scores:
     stem: list[float]  # of the marker's tokens, each behind those before it
     lasts: list[float]  # of each token that may end the marker
     others: list[float]  # of each token that begins a call in another of the family's ways
-    names: list[float]  # per token of each tool's name; none where that is not asked
+    names: list[float]  # of each tool's whole name; none where that is not asked
+    name_lengths: list[int]  # tokens
     passes: int  # that it took
 
     @property
@@ -97,10 +98,10 @@ class Decider:
 
     # Whole names.
 
-    def _name_scores(self, row: StepRow, paths: Rows[ToolPath]) -> tuple[list[float], int]:
-        """The mean logprob of each name's tokens, in the order of the paths; and the forward passes that it took."""
+    def _name_scores(self, row: StepRow, paths: Rows[ToolPath]) -> tuple[list[float], list[int], int]:
+        """The logprob of each name, in the order of the paths; its tokens; and the forward passes that it took."""
         if len(paths) < 2:
-            return [0.0] * len(paths), 0
+            return [0.0] * len(paths), [1] * len(paths), 0
         before = self._work.num_passes
         shared = _shared(paths)
         of_shared = self._after_shared(row, shared)
@@ -109,11 +110,8 @@ class Decider:
             self._trim(row, len(shared))
         mx.eval(lazy)
         self._work.num_waits += 1
-        scores = []
-        for path, array in zip(paths, lazy, strict=True):
-            of_name = cast("list[float]", array.tolist())[path.name_at :]
-            scores.append(sum(of_name) / len(of_name))
-        return scores, self._work.num_passes - before
+        names = [cast("list[float]", array.tolist())[path.name_at :] for path, array in zip(paths, lazy, strict=True)]
+        return [sum(name) for name in names], [len(name) for name in names], self._work.num_passes - before
 
     def _after_shared(self, row: StepRow, shared: Rows[int]) -> mx.array:
         """(len(shared) + 1, V): the logits before each token that all paths have, and behind them. They stay run."""
@@ -162,7 +160,7 @@ def _decided(sequence: Sequence, point: DecisionPoint, scores: _Scores) -> tuple
     wants_call = plan.must_call or (plan.decides and _coin(sequence, odds, options.tool_call_threshold))
     path = _call_path(sequence, point, scores) if wants_call else []
     chosen = Way.CALL if path else Way.TEXT
-    shown = shares(scores.names) if scores.names else []
+    shown = shares(_compared(scores, plan)) if scores.names else []
     decision = Decision(
         log_odds=odds,
         log_odds_raw=raw,
@@ -172,9 +170,21 @@ def _decided(sequence: Sequence, point: DecisionPoint, scores: _Scores) -> tuple
         chosen=chosen if plan.decides and not (plan.must_call and not path) else None,
         fits=bool(path) or not wants_call,
         tools={path.name: share for path, share in zip(plan.paths, shown, strict=True)} or None,
+        name_logprobs={path.name: logprob for path, logprob in zip(plan.paths, scores.names, strict=True)} or None,
         passes=scores.passes + (plan.prior.passes if plan.prior else 0),
     )
     return decision, path
+
+
+def _compared(scores: _Scores, plan: DecisionPlan) -> list[float]:
+    """What the tools are compared by.
+
+    How much likelier the request has made the whole name, where that is known: else what the prompt shows first, or as
+    an example, is the likeliest whatever is asked. If not, the mean logprob of the name's tokens.
+    """
+    if plan.prior is not None and plan.prior.names:
+        return [name - before for name, before in zip(scores.names, plan.prior.names, strict=True)]
+    return [name / length for name, length in zip(scores.names, scores.name_lengths, strict=True)]
 
 
 def _coin(sequence: Sequence, odds: float, threshold: float | None) -> bool:
@@ -187,7 +197,7 @@ def _call_path(sequence: Sequence, point: DecisionPoint, scores: _Scores) -> lis
     plan, opening = point.plan, point.plan.opening
     ways = [(score, [*opening.stem, last]) for score, last in zip(scores.lasts, opening.lasts, strict=True)]
     if plan.by_likelihood:
-        ways = [(score, list(path.tokens)) for score, path in zip(scores.names, plan.paths, strict=True)]
+        ways = [(score, list(path.tokens)) for score, path in zip(_compared(scores, plan), plan.paths, strict=True)]
     number, temperature = uniform(sequence.key, len(sequence.output), PATH), sequence.sampling.temperature
     while ways:
         _, tokens = ways.pop(choice([score for score, _ in ways], temperature=temperature, uniform=number))

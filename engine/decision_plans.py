@@ -1,6 +1,7 @@
 """From a request to the place where its turn is decided, and to the prompt that a decision is calibrated against."""
 
 import itertools
+from dataclasses import replace
 
 from engine.decision_options import TOKENS_DECIDE, DecisionOptions
 from engine.decision_point import DecisionPlan, DecisionPoint
@@ -55,7 +56,8 @@ class DecisionPlans:
         The defaults are for answers to a user: a prompt without content ends with one's message, and says nothing of
         what comes behind a tool's result. And they are for caches that can take back what is run to look at it.
         """
-        answers_user = request.may_decide and bool(request.messages) and request.messages[-1].role is Role.USER
+        is_open = request.may_decide or request.tool_choice_by is ToolChoiceBy.LIKELIHOOD
+        answers_user = is_open and bool(request.messages) and request.messages[-1].role is Role.USER
         has_default = answers_user and (self._can_take_back or self._is_free)
         return (request.decision or DecisionOptions()).or_else(self._default if has_default else TOKENS_DECIDE)
 
@@ -73,12 +75,15 @@ class DecisionPlans:
             options,
             must_call=must_call,
             by_likelihood=by_likelihood,
-            paths=self._paths(request) if by_likelihood or options.tool_probabilities else (),
+            paths=self._paths(request) if self._compares_tools(request) else (),
         )
         if (reason := self._why_not(plan)) is not None:
             param = "tool_choice_by" if by_likelihood else ".".join(["decision", *options.given[:1]])
             raise RequestError(f"{param} cannot be done: {reason}", param=param)
         return plan
+
+    def _compares_tools(self, request: Request) -> bool:
+        return request.tool_choice_by is ToolChoiceBy.LIKELIHOOD or self.options(request).tool_probabilities
 
     def _why_not(self, plan: DecisionPlan) -> str | None:
         if not self._can_take_back and (plan.opening.stem or len(plan.paths) > 1):
@@ -126,12 +131,12 @@ class DecisionPlans:
         return Request(
             messages=(*said[:num_first], Message(Role.USER, "")),
             tools=request.tools,
-            tool_choice=request.tool_choice,
+            tool_choice=replace(request.tool_choice, mode=ToolChoiceMode.AUTO),
             parallel_tool_calls=request.parallel_tool_calls,
             response=request.response,
             template_options=request.template_options,
             tool_display=request.tool_display,
-            decision=TOKENS_DECIDE,
+            decision=replace(TOKENS_DECIDE, tool_probabilities=self._compares_tools(request)),
         )
 
     def empty_reasoning(self, opening: Opening) -> list[int]:

@@ -17,9 +17,10 @@ from engine.grammars.reasoning_budget import ReasoningTags
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """What a call's log-odds are after a prompt without content."""
+    """What a call is after a prompt without content."""
 
     log_odds: float
+    names: tuple[float, ...] = ()  # the logprob of each tool's whole name, where tools are compared
     passes: int = 0  # of this request, to find that out
 
 

@@ -140,6 +140,7 @@ class Decision:
     chosen: Way | None = None  # None: it was only looked at
     fits: bool = True  # False: it was a call, but none could be completed within the tokens that are left
     tools: Mapping[str, float] | None = None  # the probability of each tool, where asked for
+    name_logprobs: Mapping[str, float] | None = None  # of each tool's whole name, raw and natural, where asked for
     passes: int = 0  # forward passes beyond those of the turn
 
     @property

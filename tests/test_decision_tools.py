@@ -1,6 +1,8 @@
 """The tool of a call: the probability of each, and the choice by whole names."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,14 +33,26 @@ NAMES = {  # "j" is the likeliest beginning, "qvk" the likeliest name per token
 }
 
 
-def naming(*, p: float = 0.5) -> LoadedModel:
-    """A Hermes fake that calls with probability p, and then names a tool."""
+# Where nothing is asked, "qvk" is the likeliest as well, and "jzkkk" less likely than where something is.
+UNASKED = NAMES | {"q": {"z": 0.1, "v": 0.9}, "": {"q": 0.9, "j": 0.1}}
+
+
+def naming(*, p: float = 0.5, unasked: Mapping[str, Mapping[str, float]] = NAMES) -> LoadedModel:
+    """A Hermes fake that calls with probability p, and then names a tool; otherwise where nothing is asked."""
+    return decider({}, hermes=True, by_prompt=lambda prompt: _names(p, NAMES if is_asked(prompt) else unasked))
+
+
+def is_asked(prompt: str) -> bool:
+    return "hi<|im_end|>" in prompt
+
+
+def _names(p: float, names: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[str, float]]:
     end = pieces(fake_loaded(hermes=True), 'k", "arguments": ')[1]
     said: dict[str, Mapping[str, float]] = {"": {MARKER: p, "Y": 1 - p}}
     for tool in NAMED:
         for number, letter in enumerate([*tool.name[1:], end], start=1):
             said[HEADER + tool.name[:number]] = {letter: 1.0}
-    return decider(said | {HEADER + written: following for written, following in NAMES.items()}, hermes=True)
+    return said | {HEADER + written: following for written, following in names.items()}
 
 
 def test_the_probability_of_each_tool_is_that_of_its_whole_name_per_token() -> None:
@@ -68,6 +82,29 @@ def test_by_likelihood_the_whole_name_counts_and_not_its_first_token(mode: str) 
     assert decision.chosen is Way.CALL
     assert decision.tools is not None
     assert max(decision.tools.items(), key=lambda each: each[1])[0] == "qvk"
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_calibrated_names_are_compared_with_those_of_a_prompt_without_content(mode: str) -> None:
+    config = replace(ALONE, decision=DecisionOptions(calibrate=True, tool_call_bias=1.0))
+    options = {"tools": NAMED, "tool_choice": mode, "tool_choice_by": "likelihood", "max_tokens": 100}
+    with Engine(naming(p=0.9, unasked=UNASKED), config=config) as engine:
+        completion = engine.chat([USER], parallel_tool_calls=False, **options)
+    assert [call.name for call in completion.tool_calls] == ["jzkkk"]  # raw, "qvk" is the likeliest
+    decision = decided(completion)
+    gained = {"qzk": 0.4 / 0.9, "qvk": 0.4 / 0.9, "jzkkk": 0.6 / 0.1}  # of whole names, whatever their lengths
+    assert decision.calibrated
+    assert decision.tools == pytest.approx({name: each / sum(gained.values()) for name, each in gained.items()})
+    raw = {"qzk": 0.4 * 0.1, "qvk": 0.4 * 0.9, "jzkkk": 0.6 * 0.001}
+    assert decision.name_logprobs == pytest.approx({name: math.log(p) for name, p in raw.items()})
+
+
+def test_a_prior_without_names_is_not_taken_for_one_with_them() -> None:
+    with Engine(naming(p=0.9, unasked=UNASKED), config=ALONE) as engine:
+        kinds = [DecisionOptions(calibrate=True, tool_probabilities=named) for named in (False, True, False, True)]
+        decisions = [decided(engine.chat([USER], tools=NAMED, max_tokens=100, decision=kind)) for kind in kinds]
+    assert [each.passes for each in decisions] == [1, 9, 0, 4]  # the prior has passes for the names too, and is kept
+    assert decisions[1].tools == decisions[3].tools
 
 
 @each_kind
