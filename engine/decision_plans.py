@@ -56,7 +56,8 @@ class DecisionPlans:
         The defaults are for answers to a user: a prompt without content ends with one's message, and says nothing of
         what comes behind a tool's result. And they are for caches that can take back what is run to look at it.
         """
-        is_open = request.may_decide or request.tool_choice_by is ToolChoiceBy.LIKELIHOOD
+        chooses_tool = request.tool_choice_by is ToolChoiceBy.LIKELIHOOD and len(request.callable_tools) > 1
+        is_open = request.may_decide or chooses_tool
         answers_user = is_open and bool(request.messages) and request.messages[-1].role is Role.USER
         has_default = answers_user and (self._can_take_back or self._is_free)
         return (request.decision or DecisionOptions()).or_else(self._default if has_default else TOKENS_DECIDE)

@@ -34,7 +34,7 @@ NAMES = {  # "j" is the likeliest beginning, "qvk" the likeliest name per token
 
 
 # Where nothing is asked, "qvk" is the likeliest as well, and "jzkkk" less likely than where something is.
-UNASKED = NAMES | {"q": {"z": 0.1, "v": 0.9}, "": {"q": 0.9, "j": 0.1}}
+UNASKED = NAMES | {"": {"q": 0.9, "j": 0.1}}
 
 
 def naming(*, p: float = 0.5, unasked: Mapping[str, Mapping[str, float]] = NAMES) -> LoadedModel:
@@ -97,6 +97,13 @@ def test_calibrated_names_are_compared_with_those_of_a_prompt_without_content(mo
     assert decision.tools == pytest.approx({name: each / sum(gained.values()) for name, each in gained.items()})
     raw = {"qzk": 0.4 * 0.1, "qvk": 0.4 * 0.9, "jzkkk": 0.6 * 0.001}
     assert decision.name_logprobs == pytest.approx({name: math.log(p) for name, p in raw.items()})
+
+
+def test_no_prior_is_read_where_a_required_call_has_one_tool_to_choose() -> None:
+    config = replace(ALONE, decision=DecisionOptions(calibrate=True))
+    options = {"tools": (QZK,), "tool_choice": "required", "tool_choice_by": "likelihood", "max_tokens": 100}
+    with Engine(naming(), config=config) as engine:
+        assert decided(engine.chat([USER], **options)).passes == 0
 
 
 def test_a_prior_without_names_is_not_taken_for_one_with_them() -> None:
