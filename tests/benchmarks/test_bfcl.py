@@ -10,24 +10,18 @@ from benchmarks.bfcl import (
     DECODE_IDS,
     DECODE_SEED,
     WITHOUT_A_CALL,
-    asset,
     decode_cases,
     draw_ids,
     load_cases,
     to_case,
     to_json_schema,
 )
-from engine.config import default_cache_dir
 from engine.errors import RequestError
 from engine.grammars.tool_format import ToolFormat
 from engine.grammars.tool_formats import HERMES, PLAIN
 from engine.grammars.turn import build_turn
 from engine.types import Request, Role, ToolChoice, ToolChoiceMode
-
-needs_data = pytest.mark.skipif(
-    not all(asset(category).cached_path(default_cache_dir()).is_file() for category in CATEGORIES),
-    reason="BFCL's data are not in the cache; python benchmarks/decode.py fetches them",
-)
+from tests.benchmarks.needed import needs_data
 
 
 @pytest.mark.parametrize(
