@@ -11,7 +11,7 @@ from engine.events import Completion, Event, Finished, Usage
 from engine.generation import Generation
 from engine.output import collect
 from engine.requests import AnyMessage, AnyTool, AnyToolChoice, to_messages, to_tool_choice, to_tools
-from engine.types import Message, OfferedTool, Request, SamplingParams, ToolChoice, ToolChoiceBy, ToolChoiceMode
+from engine.types import Message, OfferedTool, Request, SamplingParams, ToolChoice, ToolChoiceMode
 
 OnTurn = Callable[[tuple[Message, ...]], None]  # the conversation, before the model goes on with it
 OnEvent = Callable[[Event], None]
@@ -65,7 +65,6 @@ class Turns:
         """The request's next turn. Where it must call, or may not, nothing is left to decide."""
         first = self._request
         may_decide = choice.mode is ToolChoiceMode.AUTO
-        by = first.tool_choice_by if choice.mode is not ToolChoiceMode.NONE else ToolChoiceBy.TOKENS
         # Noise of its own: what was drawn in one turn should not be drawn again in the next because it was drawn there.
         seed = (self._seed + len(self._usages)) % MAX_SEED
         return replace(
@@ -75,7 +74,7 @@ class Turns:
             tools=tools,
             tool_choice=choice,
             decision=first.decision if may_decide else None,
-            tool_choice_by=by,
+            tool_choice_by=first.tool_choice_by if choice.mode is not ToolChoiceMode.NONE else None,
             optional_bias=first.optional_bias if choice.mode is not ToolChoiceMode.NONE else None,
         )
 

@@ -112,7 +112,7 @@ class Admission:
 
     def is_calibrated(self, request: Request) -> bool:
         """Whether a call's log-odds are compared with those after a prompt without content."""
-        return self._decisions.options(request).calibrate is True
+        return self._decisions.options(with_retrieved_tools(request)).calibrate is True
 
     def without_content(self, request: Request) -> Run:
         """A run of one token that tells of a call where nothing is asked. Raises RequestError."""

@@ -50,7 +50,7 @@ class Calibration:
             with self._lock:
                 if (known := self._known(key)) is not None:
                     return known
-                self._check_thread()
+                self._check_thread(request)
                 reader = self._reading.get(key)
                 if reader is None:
                     own = self._reading[key] = threading.Event()
@@ -72,16 +72,18 @@ class Calibration:
         if completion.stop_reason is StopReason.CANCELLED:
             raise GenerationError("the request was cancelled before its answer began")
         assert completion.decision is not None, "a probe is decided at its first token"
-        names = completion.decision.name_logprobs or {}
-        prior = Prior(completion.decision.log_odds_raw, tuple(names.values()))
+        tools = completion.decision.tool_logprobs or {}
+        prior = Prior(completion.decision.log_odds_raw, tuple(tools.values()))
         self._keep(key, prior)
         return replace(prior, passes=completion.usage.forward_passes)
 
-    def _check_thread(self) -> None:
+    def _check_thread(self, request: Request) -> None:
         if self._decoder.is_own_thread:
-            param = "decision.calibrate"
-            instead = "submit from another thread, or with DecisionOptions(calibrate=False)"
-            raise RequestError(f"{param}: a callback cannot wait for it; {instead}", param=param)
+            param, instead = "tool_choice_by", "tool_choice_by=ToolChoiceBy.TOKENS"
+            if request.may_decide:
+                param, instead = "decision.calibrate", "decision=DecisionOptions(calibrate=False)"
+            message = f"{param}: a callback cannot wait for a pass; submit from another thread, or with {instead}"
+            raise RequestError(message, param=param)
 
     def _known(self, key: bytes) -> Prior | None:
         if key in self._kept:
@@ -100,6 +102,6 @@ def _key(run: Run) -> bytes:
     point = run.sequence.point
     assert point is not None, "a prior is asked for where a turn is decided"
     opening = point.plan.opening
-    names = (path.tokens for path in point.plan.paths)
-    parts = (run.sequence.prompt, opening.stem, opening.lasts, point.plan.others, *names)
+    paths = (path.tokens for path in point.plan.tree.paths)
+    parts = (run.sequence.prompt, opening.stem, opening.lasts, point.plan.others, *paths)
     return hashlib.sha256(b"/".join(array("q", part).tobytes() for part in parts)).digest()

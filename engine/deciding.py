@@ -1,19 +1,19 @@
 """Call or text, decided for rows whose logits are there: what opens a call is scored on them, raw.
 
-The marker's tokens run behind the row's own in the same pass and are taken back at once, so that to look costs no pass
-and no wait. Whole names of tools do.
+What all calls begin with runs behind the row's own tokens in the same pass and is taken back at once, so that to look
+costs no pass. To compare tools costs one for each further place where their names part.
 """
 
 from collections.abc import Sequence as Rows
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import mlx.core as mx
 
-from engine.decision_point import DecisionPlan, DecisionPoint
+from engine.decision_point import DecisionPlan
 from engine.draws import Drawer, StepRow
 from engine.events import Decision, Way
-from engine.grammars.call_paths import ToolPath
+from engine.grammars.call_paths import Fork, ToolTree
 from engine.grammars.decision import choice, is_call, log_odds, log_sum, shares
 from engine.model import Chunk, LanguageModel
 from engine.sampling.sampler import uniform
@@ -30,14 +30,18 @@ class _Scores:
     stem: list[float]  # of the marker's tokens, each behind those before it
     lasts: list[float]  # of each token that may end the marker
     others: list[float]  # of each token that begins a call in another of the family's ways
-    names: list[float]  # of each tool's whole name; none where that is not asked
-    name_lengths: list[int]  # tokens
-    passes: int  # that it took
+    tools: list[float] = field(default_factory=list)  # of each tool, if there is a call; none where that is not asked
+    passes: int = 0  # that it took
 
     @property
     def marker(self) -> list[float]:
         """Of its tokens, each behind those before it."""
         return [*self.stem, log_sum(self.lasts)]
+
+    @property
+    def log_odds(self) -> float:
+        """Of a call, in whichever of the family's ways."""
+        return log_odds(log_sum([sum(self.marker), *self.others]))
 
 
 class Decider:
@@ -78,8 +82,11 @@ class Decider:
         logprobs, num_stem = cast("list[float]", row.marker.tolist()), len(point.plan.opening.stem)
         num_own = num_stem + len(point.plan.opening.lasts)
         of_marker = logprobs[:num_stem], logprobs[num_stem:num_own], logprobs[num_own:]
-        scores = _Scores(*of_marker, *self._name_scores(row, point.plan.paths))
-        decision, path = _decided(row.sequence, point, scores)
+        scores = _Scores(*of_marker)
+        wants_call = _wants_call(row.sequence, point.plan, scores)
+        if wants_call or point.plan.options.tool_probabilities:
+            scores = self._with_tools(row, scores, point.plan.tree)
+        decision, path = _decided(row.sequence, point.plan, scores, wants_call=wants_call)
         if decision.chosen is Way.TEXT:
             point.bar_marker(scores.marker)
             if row.drawn[0] in point.bias:
@@ -96,41 +103,28 @@ class Decider:
             point.undo()
         return is_undone
 
-    # Whole names.
+    # Tools.
 
-    def _name_scores(self, row: StepRow, paths: Rows[ToolPath]) -> tuple[list[float], list[int], int]:
-        """The logprob of each name, in the order of the paths; its tokens; and the forward passes that it took."""
-        if len(paths) < 2:
-            return [0.0] * len(paths), [1] * len(paths), 0
+    def _with_tools(self, row: StepRow, scores: _Scores, tree: ToolTree) -> _Scores:
+        """The same, with the tools as in the tree: how the model would choose among them, token by token."""
+        if not tree.forks:
+            return replace(scores, tools=[0.0] * len(tree.paths))
+        assert row.open_logits is not None
         before = self._work.num_passes
-        shared = _shared(paths)
-        of_shared = self._after_shared(row, shared)
-        lazy = [self._path_logprobs(row, path, len(shared), of_shared) for path in paths]
-        if shared:
-            self._trim(row, len(shared))
+        first, *others = tree.forks
+        lazy = [_following(row.open_logits[len(first.before)], first)]
+        for fork in others:
+            lazy.append(_following(self._forward(row, fork.before), fork))
+            self._trim(row, len(fork.before))
         mx.eval(lazy)
         self._work.num_waits += 1
-        names = [cast("list[float]", array.tolist())[path.name_at :] for path, array in zip(paths, lazy, strict=True)]
-        return [sum(name) for name in names], [len(name) for name in names], self._work.num_passes - before
-
-    def _after_shared(self, row: StepRow, shared: Rows[int]) -> mx.array:
-        """(len(shared) + 1, V): the logits before each token that all paths have, and behind them. They stay run."""
-        assert row.open_logits is not None
-        first = row.open_logits[:1]
-        return mx.concatenate([first, self._forward(row, shared)]) if shared else first
-
-    def _path_logprobs(self, row: StepRow, path: ToolPath, num_shared: int, of_shared: mx.array) -> mx.array:
-        """Of all tokens of a path, each behind those before it. What runs for it is taken back."""
-        rest = path.tokens[num_shared:-1]
-        logits = of_shared
-        if rest:
-            logits = mx.concatenate([of_shared, self._forward(row, rest)])
-            self._trim(row, len(rest))
-        return self._logprobs(logits, range(len(path.tokens)), path.tokens)
+        tools = tree.logprobs([cast("list[float]", each.tolist()) for each in lazy])
+        return replace(scores, tools=tools, passes=self._work.num_passes - before)
 
     def _forward(self, row: StepRow, tokens: Rows[int]) -> mx.array:
+        """(V,): the logits behind the last of these tokens."""
         assert row.sequence.cache is not None
-        logits = self._model.forward([Chunk(list(tokens), row.sequence.cache, num_logits=len(tokens))])
+        logits = self._model.forward([Chunk(list(tokens), row.sequence.cache, num_logits=1)])[-1]
         mx.async_eval(logits)
         row.sequence.num_forward_passes += 1
         self._work.num_passes += 1
@@ -142,62 +136,66 @@ class Decider:
         row.sequence.cache.trim(num_tokens)
 
 
-def _shared(paths: Rows[ToolPath]) -> tuple[int, ...]:
-    """The tokens that all paths begin with."""
-    columns = zip(*(path.tokens for path in paths), strict=False)
-    shared: list[int] = []
-    for column in columns:
-        if len(set(column)) > 1:
-            break
-        shared.append(column[0])
-    return tuple(shared)
+def _following(logits: mx.array, fork: Fork) -> mx.array:
+    """Natural logs of the probabilities of what may follow at a fork, where nothing else may. Lazy."""
+    own = logits[mx.array(fork.following)].astype(mx.float32)
+    return own - mx.logsumexp(own)
 
 
-def _decided(sequence: Sequence, point: DecisionPoint, scores: _Scores) -> tuple[Decision, list[int]]:
-    plan, options = point.plan, point.plan.options
-    raw = log_odds(log_sum([sum(scores.marker), *scores.others]))
-    odds = raw - (plan.prior.log_odds if plan.prior else 0.0) + (options.tool_call_bias or 0.0)
-    wants_call = plan.must_call or (plan.decides and _coin(sequence, odds, options.tool_call_threshold))
-    path = _call_path(sequence, point, scores) if wants_call else []
+def _odds(scores: _Scores, plan: DecisionPlan) -> float:
+    """The log-odds of a call that count."""
+    return scores.log_odds - (plan.prior.log_odds if plan.prior else 0.0) + (plan.options.tool_call_bias or 0.0)
+
+
+def _wants_call(sequence: Sequence, plan: DecisionPlan, scores: _Scores) -> bool:
+    """Whether the turn becomes a call, if one fits."""
+    if plan.must_call or not plan.decides:
+        return plan.must_call
+    number = uniform(sequence.key, len(sequence.output), COIN)
+    threshold, temperature = plan.options.tool_call_threshold, sequence.sampling.temperature
+    return is_call(_odds(scores, plan), threshold=threshold, temperature=temperature, uniform=number)
+
+
+def _decided(
+    sequence: Sequence, plan: DecisionPlan, scores: _Scores, *, wants_call: bool
+) -> tuple[Decision, list[int]]:
+    options = plan.options
+    path = _call_path(sequence, plan, scores) if wants_call else []
     chosen = Way.CALL if path else Way.TEXT
-    shown = shares(_compared(scores, plan)) if scores.names else []
+    shown = shares(_compared(scores, plan)) if scores.tools else []
+    names = [path.name for path in plan.tree.paths] if scores.tools else []
     decision = Decision(
-        log_odds=odds,
-        log_odds_raw=raw,
+        log_odds=_odds(scores, plan),
+        log_odds_raw=scores.log_odds,
         calibrated=plan.prior is not None,
         bias=options.tool_call_bias or 0.0,
         threshold=options.tool_call_threshold,
         chosen=chosen if plan.decides and not (plan.must_call and not path) else None,
         fits=bool(path) or not wants_call,
-        tools={path.name: share for path, share in zip(plan.paths, shown, strict=True)} or None,
-        name_logprobs={path.name: logprob for path, logprob in zip(plan.paths, scores.names, strict=True)} or None,
+        tools=dict(zip(names, shown, strict=True)) or None,
+        tool_logprobs=dict(zip(names, scores.tools, strict=True)) or None,
         passes=scores.passes + (plan.prior.passes if plan.prior else 0),
     )
     return decision, path
 
 
 def _compared(scores: _Scores, plan: DecisionPlan) -> list[float]:
-    """What the tools are compared by.
+    """What the tools are compared by: how much likelier the request has made each, where that is known.
 
-    How much likelier the request has made the whole name, where that is known: else what the prompt shows first, or as
-    an example, is the likeliest whatever is asked. If not, the mean logprob of the name's tokens.
+    Else a model that was not trained for tools chooses the one that the prompt shows first, whatever is asked.
     """
-    if plan.prior is not None and plan.prior.names:
-        return [name - before for name, before in zip(scores.names, plan.prior.names, strict=True)]
-    return [name / length for name, length in zip(scores.names, scores.name_lengths, strict=True)]
+    if plan.prior is not None and plan.prior.tools:
+        return [tool - before for tool, before in zip(scores.tools, plan.prior.tools, strict=True)]
+    return scores.tools
 
 
-def _coin(sequence: Sequence, odds: float, threshold: float | None) -> bool:
-    number = uniform(sequence.key, len(sequence.output), COIN)
-    return is_call(odds, threshold=threshold, temperature=sequence.sampling.temperature, uniform=number)
-
-
-def _call_path(sequence: Sequence, point: DecisionPoint, scores: _Scores) -> list[int]:
+def _call_path(sequence: Sequence, plan: DecisionPlan, scores: _Scores) -> list[int]:
     """The tokens by which the call begins; none where no call can be completed."""
-    plan, opening = point.plan, point.plan.opening
+    opening = plan.opening
     ways = [(score, [*opening.stem, last]) for score, last in zip(scores.lasts, opening.lasts, strict=True)]
     if plan.by_likelihood:
-        ways = [(score, list(path.tokens)) for score, path in zip(_compared(scores, plan), plan.paths, strict=True)]
+        compared = zip(_compared(scores, plan), plan.tree.paths, strict=True)
+        ways = [(score, list(path.tokens)) for score, path in compared]
     number, temperature = uniform(sequence.key, len(sequence.output), PATH), sequence.sampling.temperature
     while ways:
         _, tokens = ways.pop(choice([score for score, _ in ways], temperature=temperature, uniform=number))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from engine.decision_options import TOKENS_DECIDE, DecisionOptions
 from engine.decision_point import DecisionPlan, DecisionPoint
 from engine.errors import RequestError
-from engine.grammars.call_paths import CallOpening, ToolPath, call_opening, tool_path
+from engine.grammars.call_paths import CallOpening, ToolTree, call_opening, tool_path
 from engine.grammars.reasoning_budget import reasoning_tags
 from engine.grammars.tool_format import Opening, ToolFormat
 from engine.tokenizer import Tokenizer
@@ -56,7 +56,7 @@ class DecisionPlans:
         The defaults are for answers to a user: a prompt without content ends with one's message, and says nothing of
         what comes behind a tool's result. And they are for caches that can take back what is run to look at it.
         """
-        chooses_tool = request.tool_choice_by is ToolChoiceBy.LIKELIHOOD and len(request.callable_tools) > 1
+        chooses_tool = self._wants_likelihood(request) and len(request.callable_tools) > 1
         is_open = request.may_decide or chooses_tool
         answers_user = is_open and bool(request.messages) and request.messages[-1].role is Role.USER
         has_default = answers_user and (self._can_take_back or self._is_free)
@@ -64,9 +64,8 @@ class DecisionPlans:
 
     def _plan(self, request: Request) -> DecisionPlan | None:
         must_call = request.tool_choice.mode is ToolChoiceMode.REQUIRED
-        by_likelihood = request.tool_choice_by is ToolChoiceBy.LIKELIHOOD
-        options = self.options(request)
-        is_asked = request.decision is not None or options.decides or by_likelihood
+        by_likelihood, options = self._is_by_likelihood(request), self.options(request)
+        is_asked = request.decision is not None or (request.may_decide and options.decides) or by_likelihood
         if not request.callable_tools or not (is_asked or (self._is_free and not must_call)):
             return None
         plan = DecisionPlan(
@@ -76,20 +75,32 @@ class DecisionPlans:
             options,
             must_call=must_call,
             by_likelihood=by_likelihood,
-            paths=self._paths(request) if self._compares_tools(request) else (),
+            tree=self._tree(request) if self._compares_tools(request) else ToolTree(),
         )
         if (reason := self._why_not(plan)) is not None:
             param = "tool_choice_by" if by_likelihood else ".".join(["decision", *options.given[:1]])
             raise RequestError(f"{param} cannot be done: {reason}", param=param)
         return plan
 
+    def _wants_likelihood(self, request: Request) -> bool:
+        """Whether whole names would choose the tool, if there were several and the turn were calibrated."""
+        if request.tool_choice_by is not None:
+            return request.tool_choice_by is ToolChoiceBy.LIKELIHOOD
+        return self._family.tool_choice_by is ToolChoiceBy.LIKELIHOOD and self._can_take_back
+
+    def _is_by_likelihood(self, request: Request) -> bool:
+        """Whether whole names choose the tool: where that is asked for, or the calibrated default."""
+        if request.tool_choice_by is not None or len(request.callable_tools) < 2:
+            return request.tool_choice_by is ToolChoiceBy.LIKELIHOOD
+        return self._wants_likelihood(request) and self.options(request).calibrate is True
+
     def _compares_tools(self, request: Request) -> bool:
-        return request.tool_choice_by is ToolChoiceBy.LIKELIHOOD or self.options(request).tool_probabilities
+        return self._is_by_likelihood(request) or self.options(request).tool_probabilities
 
     def _why_not(self, plan: DecisionPlan) -> str | None:
-        if not self._can_take_back and (plan.opening.stem or len(plan.paths) > 1):
+        if not self._can_take_back and (plan.opening.stem or plan.tree.forks):
             return "this model's cache cannot take back what is run to look at it"
-        names = sorted(path.name for path in plan.paths)
+        names = sorted(path.name for path in plan.tree.paths)
         for name, following in itertools.pairwise(names if not self._family.before_arguments else ()):
             if following.startswith(name):
                 return f"{name} is the beginning of {following}, and in the model's format nothing ends a tool's name"
@@ -120,8 +131,8 @@ class DecisionPlans:
         openings = (call_opening(way, tools, self._tokenizer, way.marker[0]) for way in ways)
         return tuple(sorted({token for opening in openings for token in opening.stem[:1] or opening.lasts}))
 
-    def _paths(self, request: Request) -> tuple[ToolPath, ...]:
-        return tuple(tool_path(self._family, tool, self._tokenizer) for tool in request.callable_tools)
+    def _tree(self, request: Request) -> ToolTree:
+        return ToolTree.of([tool_path(self._family, tool, self._tokenizer) for tool in request.callable_tools])
 
     # Calibration.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from engine.decision_options import DecisionOptions
-from engine.grammars.call_paths import CallOpening, ToolPath
+from engine.grammars.call_paths import CallOpening, ToolTree
 from engine.grammars.decision import text_bias
 from engine.grammars.reasoning_budget import ReasoningTags
 
@@ -20,7 +20,7 @@ class Prior:
     """What a call is after a prompt without content."""
 
     log_odds: float
-    names: tuple[float, ...] = ()  # the logprob of each tool's whole name, where tools are compared
+    tools: tuple[float, ...] = ()  # the logprob of each, where tools are compared
     passes: int = 0  # of this request, to find that out
 
 
@@ -35,7 +35,12 @@ class DecisionPlan:
     prior: Prior | None = None  # None: not calibrated
     must_call: bool = False  # only which tool is open
     by_likelihood: bool = False  # the tool of a call
-    paths: tuple[ToolPath, ...] = ()  # of all tools, where their likelihoods are asked for
+    tree: ToolTree = field(default_factory=ToolTree)  # of all tools, where they are compared
+
+    @property
+    def scored(self) -> tuple[int, ...]:
+        """What is run at the place to be looked at: as much as all calls have, where tools are compared."""
+        return self.tree.forks[0].before if self.tree.forks else self.opening.stem
 
     @property
     def decides(self) -> bool:

@@ -139,8 +139,8 @@ class Decision:
     threshold: float | None = None
     chosen: Way | None = None  # None: it was only looked at
     fits: bool = True  # False: it was a call, but none could be completed within the tokens that are left
-    tools: Mapping[str, float] | None = None  # the probability of each tool, where asked for
-    name_logprobs: Mapping[str, float] | None = None  # of each tool's whole name, raw and natural, where asked for
+    tools: Mapping[str, float] | None = None  # of a call, the probability of each tool, where they were compared
+    tool_logprobs: Mapping[str, float] | None = None  # likewise the model's own, before calibration; natural
     passes: int = 0  # forward passes beyond those of the turn
 
     @property

@@ -60,8 +60,10 @@ def to_tool_choice(choice: AnyToolChoice) -> ToolChoice:
     )
 
 
-def to_tool_choice_by(by: ToolChoiceBy | str) -> ToolChoiceBy:
-    """The value, or its name."""
+def to_tool_choice_by(by: ToolChoiceBy | str | None) -> ToolChoiceBy | None:
+    """The value, or its name; None where it is left to the model's family."""
+    if by is None:
+        return None
     names = [each.value for each in ToolChoiceBy]
     check("tool_choice_by", by, f"one of {', '.join(names)}", holds=isinstance(by, str) and by in names)
     return ToolChoiceBy(by)

@@ -91,7 +91,7 @@ class Stepper:
             for row in rows:
                 if row.draws and row.sequence.at_decision:
                     assert row.sequence.point is not None
-                    row.scored = row.sequence.point.plan.opening.stem
+                    row.scored = row.sequence.point.plan.scored
             with self.work.timed("forward_s"):
                 self._launch(rows)
             if drawing := [row for row in rows if row.draws]:

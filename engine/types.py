@@ -160,7 +160,7 @@ class ToolChoiceBy(enum.StrEnum):
     """How the tool of a turn's first call is chosen."""
 
     TOKENS = "tokens"  # its name is written token by token, as any text is
-    LIKELIHOOD = "likelihood"  # by the likelihoods of the whole names, per token; then the name is forced
+    LIKELIHOOD = "likelihood"  # by the probabilities of whole names, calibrated if the turn is; then it is forced
 
 
 class GrammarKind(enum.StrEnum):
@@ -308,7 +308,7 @@ class Request:
     max_tokens: int | None = None  # None: up to the model's context length
     reasoning_budget: int | None = None  # tokens of reasoning after which the block is closed; None: no limit
     decision: DecisionOptions | None = None  # about call or text, where the turn may have either
-    tool_choice_by: ToolChoiceBy = ToolChoiceBy.TOKENS
+    tool_choice_by: ToolChoiceBy | None = None  # None: the way that suits models of the family
     optional_bias: float | None = None  # [-100, 0]; added to the logit of another property where an object may close
     template_options: JsonObject = field(default_factory=dict)  # for the chat template: enable_thinking, say
     tool_display: ToolDisplay | None = None  # where the chat template does not show tools; None: the default way
@@ -329,7 +329,6 @@ class Request:
             ("lenient", self.lenient, bool),
             ("strict_formats", self.strict_formats, bool),
             ("sampling", self.sampling, SamplingParams),
-            ("tool_choice_by", self.tool_choice_by, ToolChoiceBy),
         )
         for param, value, wanted in others:
             check(param, value, f"a {wanted.__name__}", holds=isinstance(value, wanted))
@@ -388,7 +387,9 @@ class Request:
             if options.calibrate and self.prompt is not None:
                 param = "decision.calibrate"
                 raise RequestError(f"{param} stands beside a prompt of tokens; it needs messages", param=param)
-        if self.tool_choice_by is not ToolChoiceBy.TOKENS and not self.callable_tools:
+        is_way = self.tool_choice_by is None or isinstance(self.tool_choice_by, ToolChoiceBy)
+        check("tool_choice_by", self.tool_choice_by, "a ToolChoiceBy, or None", holds=is_way)
+        if self.tool_choice_by is ToolChoiceBy.LIKELIHOOD and not self.callable_tools:
             raise RequestError("tool_choice_by stands here, but there is no tool to call", param="tool_choice_by")
 
     def _check_beside_prompt(self) -> None:

@@ -18,7 +18,18 @@ from engine.types import (
     SamplingParams,
     Tool,
 )
-from tests.deciders import ALONE, AS_ASKED, MARKER, TOOLS, answered, decided, decider, each_kind, pieces
+from tests.deciders import (
+    ALONE,
+    AS_ASKED,
+    MARKER,
+    TOOLS,
+    answered,
+    decided,
+    decider,
+    each_kind,
+    marker_then_text,
+    pieces,
+)
 from tests.fakes import SEARCH, USER, fake_loaded
 
 # Each letter of their names is a token.
@@ -26,42 +37,44 @@ QZK, QVK, JZK = NAMED = tuple(Tool(name) for name in ("qzk", "qvk", "jzkkk"))
 
 
 HEADER = f'{MARKER}\n{{"name": "'
-NAMES = {  # "j" is the likeliest beginning, "qvk" the likeliest name per token
-    "": {"q": 0.4, "j": 0.6},
-    "q": {"z": 0.1, "v": 0.9},
-    "j": {"z": 0.001, "!": 0.999},
+NAMES = {  # "q" is the likeliest beginning, "jzkkk" the likeliest name; "!" begins none
+    "": {"q": 0.48, "j": 0.32, "!": 0.2},
+    "q": {"z": 0.4, "v": 0.6},
 }
+OF_TOOLS = {"qzk": 0.6 * 0.4, "qvk": 0.6 * 0.6, "jzkkk": 0.4}
+
+# Where nothing is asked, "jzkkk" is likelier still, and "qvk" surer behind its beginning.
+UNASKED = {"": {"q": 0.2, "j": 0.8}, "q": {"z": 0.1, "v": 0.9}}
+UNASKED_OF_TOOLS = {"qzk": 0.2 * 0.1, "qvk": 0.2 * 0.9, "jzkkk": 0.8}
 
 
-# Where nothing is asked, "qvk" is the likeliest as well, and "jzkkk" less likely than where something is.
-UNASKED = NAMES | {"": {"q": 0.9, "j": 0.1}}
+def naming(*, p: float = 0.5, unasked: Mapping[str, Mapping[str, float]] = NAMES, hermes: bool = True) -> LoadedModel:
+    """A fake that calls with probability p, and then names a tool; otherwise where nothing is asked."""
 
+    def said(prompt: str) -> Mapping[str, Mapping[str, float]]:
+        return marker_then_text(p, hermes=hermes) | _names(NAMES if is_asked(prompt) else unasked)
 
-def naming(*, p: float = 0.5, unasked: Mapping[str, Mapping[str, float]] = NAMES) -> LoadedModel:
-    """A Hermes fake that calls with probability p, and then names a tool; otherwise where nothing is asked."""
-    return decider({}, hermes=True, by_prompt=lambda prompt: _names(p, NAMES if is_asked(prompt) else unasked))
+    return decider({}, hermes=hermes, by_prompt=said)
 
 
 def is_asked(prompt: str) -> bool:
     return "hi<|im_end|>" in prompt
 
 
-def _names(p: float, names: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[str, float]]:
+def _names(names: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[str, float]]:
     end = pieces(fake_loaded(hermes=True), 'k", "arguments": ')[1]
-    said: dict[str, Mapping[str, float]] = {"": {MARKER: p, "Y": 1 - p}}
+    said: dict[str, Mapping[str, float]] = {}
     for tool in NAMED:
         for number, letter in enumerate([*tool.name[1:], end], start=1):
             said[HEADER + tool.name[:number]] = {letter: 1.0}
     return said | {HEADER + written: following for written, following in names.items()}
 
 
-def test_the_probability_of_each_tool_is_that_of_its_whole_name_per_token() -> None:
+def test_the_probability_of_each_tool_is_that_of_its_whole_name_among_the_tools() -> None:
     decision = decided(answered(naming(), DecisionOptions(tool_probabilities=True), tools=NAMED))
-    # The quote behind a name is one of its tokens.
-    per_token = {"qzk": (0.4 * 0.1) ** (1 / 4), "qvk": (0.4 * 0.9) ** (1 / 4), "jzkkk": (0.6 * 0.001) ** (1 / 6)}
-    assert decision.tools is not None
-    assert decision.tools == pytest.approx({name: p / sum(per_token.values()) for name, p in per_token.items()})
-    assert decision.passes == 4  # what all names share, and one for each
+    assert decision.tools == pytest.approx(OF_TOOLS)
+    assert decision.tool_logprobs == pytest.approx({name: math.log(p) for name, p in OF_TOOLS.items()})
+    assert decision.passes == 1  # for the second place where names part
     assert decision.p_call == pytest.approx(0.5, rel=1e-4)
 
 
@@ -76,27 +89,26 @@ def test_by_likelihood_the_whole_name_counts_and_not_its_first_token(mode: str) 
     options = {"tools": NAMED, "tool_choice": mode}
     by_tokens = answered(naming(p=0.9), **options)
     by_likelihood = answered(naming(p=0.9), tool_choice_by="likelihood", **options)
-    assert [call.name for call in by_tokens.tool_calls] == ["jzkkk"]
-    assert [call.name for call in by_likelihood.tool_calls] == ["qvk"]
+    assert [call.name for call in by_tokens.tool_calls] == ["qvk"]
+    assert [call.name for call in by_likelihood.tool_calls] == ["jzkkk"]
     decision = decided(by_likelihood)
     assert decision.chosen is Way.CALL
     assert decision.tools is not None
-    assert max(decision.tools.items(), key=lambda each: each[1])[0] == "qvk"
+    assert max(decision.tools, key=decision.tools.__getitem__) == "jzkkk"
 
 
 @pytest.mark.parametrize("mode", ["auto", "required"])
-def test_calibrated_names_are_compared_with_those_of_a_prompt_without_content(mode: str) -> None:
+def test_calibrated_tools_are_compared_with_those_of_a_prompt_without_content(mode: str) -> None:
     config = replace(ALONE, decision=DecisionOptions(calibrate=True, tool_call_bias=1.0))
     options = {"tools": NAMED, "tool_choice": mode, "tool_choice_by": "likelihood", "max_tokens": 100}
     with Engine(naming(p=0.9, unasked=UNASKED), config=config) as engine:
         completion = engine.chat([USER], parallel_tool_calls=False, **options)
-    assert [call.name for call in completion.tool_calls] == ["jzkkk"]  # raw, "qvk" is the likeliest
+    assert [call.name for call in completion.tool_calls] == ["qzk"]  # tokens choose "qvk", and whole names "jzkkk"
     decision = decided(completion)
-    gained = {"qzk": 0.4 / 0.9, "qvk": 0.4 / 0.9, "jzkkk": 0.6 / 0.1}  # of whole names, whatever their lengths
+    gained = {name: p / UNASKED_OF_TOOLS[name] for name, p in OF_TOOLS.items()}
     assert decision.calibrated
     assert decision.tools == pytest.approx({name: each / sum(gained.values()) for name, each in gained.items()})
-    raw = {"qzk": 0.4 * 0.1, "qvk": 0.4 * 0.9, "jzkkk": 0.6 * 0.001}
-    assert decision.name_logprobs == pytest.approx({name: math.log(p) for name, p in raw.items()})
+    assert decision.tool_logprobs == pytest.approx({name: math.log(p) for name, p in OF_TOOLS.items()})
 
 
 def test_no_prior_is_read_where_a_required_call_has_one_tool_to_choose() -> None:
@@ -106,11 +118,11 @@ def test_no_prior_is_read_where_a_required_call_has_one_tool_to_choose() -> None
         assert decided(engine.chat([USER], **options)).passes == 0
 
 
-def test_a_prior_without_names_is_not_taken_for_one_with_them() -> None:
+def test_a_prior_without_tools_is_not_taken_for_one_with_them() -> None:
     with Engine(naming(p=0.9, unasked=UNASKED), config=ALONE) as engine:
         kinds = [DecisionOptions(calibrate=True, tool_probabilities=named) for named in (False, True, False, True)]
         decisions = [decided(engine.chat([USER], tools=NAMED, max_tokens=100, decision=kind)) for kind in kinds]
-    assert [each.passes for each in decisions] == [1, 9, 0, 4]  # the prior has passes for the names too, and is kept
+    assert [each.passes for each in decisions] == [1, 3, 0, 1]  # the prior has passes for the tools too, and is kept
     assert decisions[1].tools == decisions[3].tools
 
 

@@ -41,11 +41,9 @@ def test_a_constrained_call_takes_no_more_forward_passes_than_as_much_free_text(
 ) -> None:
     """F14: there, speed collapsed under constraint."""
     loaded = fake_loaded(hermes=hermes, seed=seed, bonus={EOS: -(10**6)})
+    by_tokens = {"tool_choice": "required", "tool_choice_by": "tokens", "parallel_tool_calls": False}
     with Engine(loaded, config=NONE_IN_VAIN) as exact, Engine(loaded, config=NO_DRAFTS) as engine:
-        least, call = (
-            each.chat([USER], tools=tools, tool_choice="required", parallel_tool_calls=False)
-            for each in (exact, engine)
-        )
+        least, call = (each.chat([USER], tools=tools, **by_tokens) for each in (exact, engine))
         free = engine.chat([USER], max_tokens=call.usage.completion_tokens)
 
     assert call.stop_reason is StopReason.GRAMMAR_END
@@ -55,6 +53,22 @@ def test_a_constrained_call_takes_no_more_forward_passes_than_as_much_free_text(
     assert num_drawn <= call.usage.forward_passes <= num_drawn + num_drawn // (MIN_UNFORCED + 1)
     assert call.usage.forward_passes <= free.usage.forward_passes
     assert call.usage.forced_tokens > call.usage.completion_tokens // 3
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**31))
+def test_nor_does_one_whose_tool_whole_names_choose(seed: int) -> None:
+    loaded = fake_loaded(seed=seed, bonus={EOS: -(10**6)})
+    with Engine(loaded, config=NONE_IN_VAIN) as engine:
+        options = {"tools": (CALCULATE, SEARCH), "tool_choice": "required", "parallel_tool_calls": False}
+        _, call = (engine.chat([USER], **options) for _ in range(2))  # the first one reads the prior too
+        free = engine.chat([USER], max_tokens=call.usage.completion_tokens)
+
+    assert call.decision is not None
+    assert call.decision.passes == 0  # the two names part at their first letter
+    num_drawn = call.usage.completion_tokens - call.usage.forced_tokens
+    assert call.usage.forward_passes == num_drawn + 1  # the prompt's
+    assert call.usage.forward_passes <= free.usage.forward_passes
 
 
 @FAMILIES
@@ -75,6 +89,7 @@ def test_a_sampled_token_and_those_that_it_forces_go_through_the_model_at_once(h
             [USER],
             tools=[CALCULATE, SEARCH],
             tool_choice="required",
+            tool_choice_by="tokens",
             parallel_tool_calls=False,
             sampling=SamplingParams(seed=1),
         )

@@ -28,9 +28,9 @@ def to_decision_options(wire: DecisionFields) -> DecisionOptions | None:
         return DecisionOptions(**given)
 
 
-def to_tool_choice_by(wire: DecisionFields) -> ToolChoiceBy:
-    """How a call's tool is chosen."""
-    return ToolChoiceBy(wire.tool_choice_by or ToolChoiceBy.TOKENS)
+def to_tool_choice_by(wire: DecisionFields) -> ToolChoiceBy | None:
+    """How a call's tool is chosen; None where that is not said."""
+    return None if wire.tool_choice_by is None else ToolChoiceBy(wire.tool_choice_by)
 
 
 def decision_of(events: Iterable[Event]) -> EngineDecision | None:

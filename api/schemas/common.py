@@ -140,7 +140,9 @@ class DecisionFields(RequestModel):
     )
     tool_probabilities: bool | None = Field(default=None, description="Tell P of each tool too; costs forward passes.")
     tool_choice_by: Literal["tokens", "likelihood"] | None = Field(
-        default=None, description="likelihood: the first call's tool is chosen by whole names; costs forward passes."
+        default=None,
+        description="likelihood: the first call's tool is chosen by whole names, which costs forward passes and is the "
+        "default of a model that was never trained for tools; tokens: it is written as any text is.",
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from engine.grammars.tool_format import ToolFormat, split_at_id
 from engine.types import CustomTool, OfferedTool
@@ -37,7 +37,43 @@ class ToolPath:
 
     name: str
     tokens: tuple[int, ...]
-    name_at: int  # tokens before those of the name
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Where the calls of several tools part."""
+
+    before: tuple[int, ...]  # the tokens that they share
+    following: tuple[int, ...]  # those with which they go on, each once
+
+
+@dataclass(frozen=True, slots=True)
+class ToolTree:
+    """The paths of all tools, none of which is the beginning of another, and where they part."""
+
+    paths: tuple[ToolPath, ...] = ()
+    forks: tuple[Fork, ...] = ()  # the first one is on every path
+
+    @classmethod
+    def of(cls, paths: Sequence[ToolPath]) -> Self:
+        following: dict[tuple[int, ...], dict[int, None]] = {}
+        for path in paths:
+            for number, token in enumerate(path.tokens):
+                following.setdefault(path.tokens[:number], {})[token] = None
+        forks = (Fork(before, tuple(tokens)) for before, tokens in following.items() if len(tokens) > 1)
+        return cls(tuple(paths), tuple(forks))
+
+    def logprobs(self, at_forks: Sequence[Sequence[float]]) -> list[float]:
+        """Of each path, of the calls that are possible. at_forks: of what follows at each fork; natural logs."""
+        found = {
+            (fork.before, token): logprob
+            for fork, logprobs in zip(self.forks, at_forks, strict=True)
+            for token, logprob in zip(fork.following, logprobs, strict=True)
+        }
+        return [
+            sum(found.get((path.tokens[:number], token), 0.0) for number, token in enumerate(path.tokens))
+            for path in self.paths
+        ]
 
 
 def call_opening(family: ToolFormat, tools: Iterable[OfferedTool], vocabulary: Vocabulary, marker: str) -> CallOpening:
@@ -53,14 +89,9 @@ def call_opening(family: ToolFormat, tools: Iterable[OfferedTool], vocabulary: V
 def tool_path(family: ToolFormat, tool: OfferedTool, vocabulary: Vocabulary) -> ToolPath:
     """How a call of this tool begins."""
     header = _header(family, tool)
-    before_name = header.removesuffix(tool.name)
     before = family.before_input if isinstance(tool, CustomTool) else family.before_arguments
     after = split_at_id(before)[0]
-    tokens = _covering(vocabulary, header + after, header + after[:1])
-    num_bytes, name_at = len(before_name.encode()), 0
-    while (num_bytes := num_bytes - len(vocabulary.token_bytes(tokens[name_at]))) >= 0:
-        name_at += 1
-    return ToolPath(tool.name, tokens, name_at)
+    return ToolPath(tool.name, _covering(vocabulary, header + after, header + after[:1]))
 
 
 def _header(family: ToolFormat, tool: OfferedTool) -> str:

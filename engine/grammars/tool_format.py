@@ -11,7 +11,7 @@ from engine.decision_options import TOKENS_DECIDE, DecisionOptions
 from engine.grammars.encoders.arguments import Arguments
 from engine.grammars.encoders.json_arguments import JsonArguments
 from engine.tool_display import EXAMPLE_FIRST, ToolStyle
-from engine.types import ToolCall
+from engine.types import ToolCall, ToolChoiceBy
 
 JSON_ARGUMENTS = JsonArguments()
 ID = "{id}"  # in a literal: where the model writes an id of the call
@@ -144,8 +144,12 @@ class ToolFormat:
     tool_style: ToolStyle = ToolStyle.SIGNATURES
     # How a turn that may have either becomes a call or text, where neither request nor engine says so.
     decision: DecisionOptions = TOKENS_DECIDE
+    # How the tool of a turn's first call is chosen of several, if the turn is calibrated and the request does not say.
+    tool_choice_by: ToolChoiceBy = ToolChoiceBy.TOKENS
 
     def __post_init__(self) -> None:
+        if self.tool_choice_by is ToolChoiceBy.LIKELIHOOD and not self.before_arguments:
+            raise ValueError(f"{self.name} cannot choose tools by likelihood: nothing in it ends a name")
         if not self.other_openings:
             return
         blocks = [block.begin for block in (self.preamble, self.reasoning) if block is not None]

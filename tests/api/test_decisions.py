@@ -108,6 +108,17 @@ def test_a_required_call_takes_its_tool_by_likelihood(server: LiveServer) -> Non
     assert call["function"]["name"] == max(tools, key=tools.__getitem__)
 
 
+def test_of_a_model_never_trained_for_tools_that_is_the_default_and_a_request_may_say_no() -> None:
+    with served(fake_loaded, engine_config=EngineConfig(decision=DecisionOptions())) as server:
+        body = ask() | {"tools": [WEATHER, function_tool("clock")], "tool_choice": "required"}
+        answer = server.chat(**body).json()
+        by_tokens = server.chat(**(body | {"toolmask": {"tool_choice_by": "tokens"}})).json()
+    assert set(decision_of(answer)["tools"]) == {"get_weather", "clock"}
+    assert decision_of(answer)["chosen"] == "call"
+    assert "decision" not in by_tokens["toolmask"]
+    assert by_tokens["choices"][0]["finish_reason"] == "tool_calls"
+
+
 @pytest.mark.parametrize("threshold", [0.0, 1.0])
 def test_a_stream_s_first_chunk_has_the_decision_and_its_last_has_it_again(
     server: LiveServer, threshold: float

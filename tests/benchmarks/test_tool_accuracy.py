@@ -206,11 +206,12 @@ def test_options_reach_the_request_and_a_bad_one_is_a_refusal() -> None:
 
 
 def test_best_of_draws_so_many_samples_and_at_temperature_0_it_is_refused() -> None:
+    case = replace(own_case(), tools=(CALCULATE,))  # this model says the same of any request: it would draw the tool
     with Engine(fake_that_writes(call_text("calculate", '{"expression": "2 * 3"}'))) as engine:
         asked = Asked(90, {"best_of": 3}, temperature=0.7, seed=1)
-        (alone,) = InProcess(engine, replace(asked, options={})).answer([own_case()], Mode.REQUIRED)
-        (best,) = InProcess(engine, asked).answer([own_case()], Mode.REQUIRED)
-        (greedy,) = InProcess(engine, replace(asked, temperature=0)).answer([own_case()], Mode.REQUIRED)
+        (alone,) = InProcess(engine, replace(asked, options={})).answer([case], Mode.REQUIRED)
+        (best,) = InProcess(engine, asked).answer([case], Mode.REQUIRED)
+        (greedy,) = InProcess(engine, replace(asked, temperature=0)).answer([case], Mode.REQUIRED)
     assert best.calls == alone.calls == (RIGHT,)
     assert best.completion_tokens == 3 * alone.completion_tokens
     assert greedy.refusal is not None

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from engine.decision_options import DecisionOptions
 from engine.grammars.tool_format import Block, CallIds, OtherOpening, Reasoning, ToolFormat
+from engine.types import ToolChoiceBy
 
 JSON_NAME, JSON_ARGUMENTS = '{"name": "', '", "arguments": '
 
@@ -20,6 +21,7 @@ PLAIN = ToolFormat(
     input_end="</tool_call>",
     # Untrained models almost never open a call by themselves. Chosen in docs/accuracy.md.
     decision=DecisionOptions(tool_call_bias=1.25, calibrate=True),
+    tool_choice_by=ToolChoiceBy.LIKELIHOOD,  # left to tokens, they call the tool that they are shown first
 )
 
 HERMES = ToolFormat(
