@@ -14,7 +14,7 @@ from engine.decision_point import DecisionPlan
 from engine.draws import Drawer, StepRow
 from engine.events import Decision, Way
 from engine.grammars.call_paths import Fork, ToolTree
-from engine.grammars.decision import choice, is_call, log_odds, log_sum, shares
+from engine.grammars.decision import CERTAIN, choice, is_call, log_odds, log_sum, shares
 from engine.model import Chunk, LanguageModel
 from engine.sampling.sampler import uniform
 from engine.sequence import Sequence
@@ -144,6 +144,8 @@ def _following(logits: mx.array, fork: Fork) -> mx.array:
 
 def _odds(scores: _Scores, plan: DecisionPlan) -> float:
     """The log-odds of a call that count."""
+    if plan.must_call:
+        return CERTAIN
     return scores.log_odds - (plan.prior.log_odds if plan.prior else 0.0) + (plan.options.tool_call_bias or 0.0)
 
 

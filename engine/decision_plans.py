@@ -68,6 +68,8 @@ class DecisionPlans:
         is_asked = request.decision is not None or (request.may_decide and options.decides) or by_likelihood
         if not request.callable_tools or not (is_asked or (self._is_free and not must_call)):
             return None
+        if must_call:  # whether to call is not open
+            options = replace(options, tool_call_bias=None, tool_call_threshold=None)
         plan = DecisionPlan(
             self._opening(request),
             self._markers(request),

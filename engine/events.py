@@ -132,7 +132,7 @@ class LogprobsDelta:
 class Decision:
     """Call or text, as it stood where a turn that may have either had to become one. Log-odds are natural."""
 
-    log_odds: float  # of a call: calibrated, with the bias
+    log_odds: float  # of a call: calibrated, with the bias; about 28 where a call is required
     log_odds_raw: float  # the model's own: of what opens a call, before mask and temperature
     calibrated: bool = False
     bias: float = 0.0  # log-odds

@@ -46,6 +46,9 @@ def test_an_untrained_model_calls_the_tool_that_the_request_makes_likelier(mode:
     assert names(completion) == ["qzk"]
     decision = decided(completion)
     assert (decision.calibrated, decision.chosen) == (True, Way.CALL)
+    assert decision.p_call_raw == pytest.approx(0.9, rel=1e-4)
+    if mode == "required":
+        assert (decision.p_call, decision.bias) == (pytest.approx(1), 0)
     assert decision.tools is not None
     assert max(decision.tools, key=decision.tools.__getitem__) == "qzk"
 

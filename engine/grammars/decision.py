@@ -16,6 +16,9 @@ def log_odds(logprob: float) -> float:
     return logprob - math.log(-math.expm1(logprob))
 
 
+CERTAIN = log_odds(0.0)
+
+
 def probability(odds: float) -> float:
     """Of something with these log-odds."""
     return 1 / (1 + math.exp(-odds)) if odds >= 0 else math.exp(odds) / (1 + math.exp(odds))

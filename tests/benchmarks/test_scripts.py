@@ -9,7 +9,7 @@ import mlx.core as mx
 import pytest
 from mlx import nn
 
-from benchmarks import batch, host_step, idle_memory, long_string, overlap, tools_overhead, ttft
+from benchmarks import batch, host_step, idle_memory, long_string, overlap, tool_choice, tools_overhead, ttft
 from benchmarks.batch_modes import BatchRun
 from benchmarks.grammar_processors import MaskProcessor
 from benchmarks.host_clock import PARTS, HostClock, HostStep, steady
@@ -19,10 +19,11 @@ from benchmarks.models import load_model
 from benchmarks.peer_modes import CallRun, call_schema
 from benchmarks.peers import summary as peers_summary
 from benchmarks.script import engine_options, interval_text, script_parser, sizes, until_stopped, write_result
+from benchmarks.tool_choice import Named
 from benchmarks.tool_sets import draw_tools, renamed
 from benchmarks.ttft import FirstToken
 from engine.engine import Engine
-from engine.types import Tool
+from engine.types import Tool, ToolChoiceBy
 from tests.benchmarks.report_results import interval
 from tests.fakes import CALCULATE, REQUIRED, SEARCH, USER, fake_loaded
 
@@ -216,6 +217,23 @@ def test_the_warm_ratio_is_that_of_each_pair() -> None:
     assert found["ratio"] == Interval(0.05, 0.05, 0.05).to_json()
     assert found["cached_tokens"] == {"cold": 0.0, "warm": 95.0}
     assert list(found["targets"].values()) == ["holds"]
+
+
+def test_what_whole_names_cost_is_the_ratio_of_each_pair() -> None:
+    tokens = [Named(seconds, 0) for seconds in (1.0, 8.0, 2.0)]
+    found = {ToolChoiceBy.TOKENS: tokens, ToolChoiceBy.LIKELIHOOD: [Named(1.5 * each.seconds, 3) for each in tokens]}
+    first = {ToolChoiceBy.TOKENS: Named(9.0, 0), ToolChoiceBy.LIKELIHOOD: Named(9.5, 7)}
+    row = tool_choice.summary(first, found, 0)
+    assert row["ratio"] == Interval(1.5, 1.5, 1.5).to_json()
+    assert (row["passes"], row["first_passes"]) == (3, 7)
+
+
+def test_a_required_call_s_tool_is_timed_in_both_ways() -> None:
+    with Engine(fake_loaded()) as engine:
+        tokens, names = (tool_choice._named(engine, (CALCULATE, SEARCH), 1, by) for by in tool_choice.WAYS)
+    assert tokens.passes == 0
+    assert names.passes == 1  # the prior's prompt
+    assert min(tokens.seconds, names.seconds) > 0
 
 
 def test_a_batch_is_compared_within_its_group() -> None:
