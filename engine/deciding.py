@@ -109,31 +109,26 @@ class Decider:
         """The same, with the tools as in the tree: how the model would choose among them, token by token."""
         if not tree.forks:
             return replace(scores, tools=[0.0] * len(tree.paths))
-        assert row.open_logits is not None
         before = self._work.num_passes
-        first, *others = tree.forks
-        lazy = [_following(row.open_logits[len(first.before)], first)]
-        for fork in others:
-            lazy.append(_following(self._forward(row, fork.before), fork))
-            self._trim(row, len(fork.before))
+        lazy = [_following(self._behind(row, fork.before), fork) for fork in tree.forks]
         mx.eval(lazy)
         self._work.num_waits += 1
         tools = tree.logprobs([cast("list[float]", each.tolist()) for each in lazy])
         return replace(scores, tools=tools, passes=self._work.num_passes - before)
 
-    def _forward(self, row: StepRow, tokens: Rows[int]) -> mx.array:
-        """(V,): the logits behind the last of these tokens."""
+    def _behind(self, row: StepRow, tokens: tuple[int, ...]) -> mx.array:
+        """(V,): the logits behind these tokens, which are run and taken back where the row's own pass has not."""
+        if tokens == row.scored[: len(tokens)]:
+            assert row.open_logits is not None
+            return row.open_logits[len(tokens)]
         assert row.sequence.cache is not None
         logits = self._model.forward([Chunk(list(tokens), row.sequence.cache, num_logits=1)])[-1]
         mx.async_eval(logits)
+        row.sequence.cache.trim(len(tokens))
         row.sequence.num_forward_passes += 1
         self._work.num_passes += 1
         self._work.num_positions += len(tokens)
         return logits
-
-    def _trim(self, row: StepRow, num_tokens: int) -> None:
-        assert row.sequence.cache is not None
-        row.sequence.cache.trim(num_tokens)
 
 
 def _following(logits: mx.array, fork: Fork) -> mx.array:

@@ -40,7 +40,8 @@ class DecisionPlan:
     @property
     def scored(self) -> tuple[int, ...]:
         """What is run at the place to be looked at: as much as all calls have, where tools are compared."""
-        return self.tree.forks[0].before if self.tree.forks else self.opening.stem
+        stem, shared = self.opening.stem, self.tree.forks[0].before if self.tree.forks else ()
+        return shared if shared[: len(stem)] == stem else stem
 
     @property
     def decides(self) -> bool:

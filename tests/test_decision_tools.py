@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from engine.decision_options import DecisionOptions
+from engine.decision_point import DecisionPlan
 from engine.engine import Engine
 from engine.errors import RequestError
 from engine.events import Way
+from engine.grammars.call_paths import CallOpening, ToolPath, ToolTree
 from engine.model import LoadedModel
 from engine.types import (
     CustomTool,
@@ -179,3 +181,18 @@ def test_names_that_nothing_ends_are_not_compared_where_one_begins_another(
     ):
         engine.chat([USER], tools=tools, **options)
     assert raised.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("stem", "paths", "scored"),
+    [
+        ((7,), [(7, 8, 1, 9), (7, 8, 2, 9)], (7, 8)),  # as much as all calls have
+        ((7,), [(7, 8, 9)], (7,)),
+        ((7, 8), [(7, 1, 9), (7, 2, 9)], (7, 8)),  # a tokenizer that cuts the marker otherwise where names follow
+    ],
+)
+def test_what_is_run_at_the_place_has_the_whole_marker(
+    stem: tuple[int, ...], paths: list[tuple[int, ...]], scored: tuple[int, ...]
+) -> None:
+    tree = ToolTree.of([ToolPath(str(tokens), tokens) for tokens in paths])
+    assert DecisionPlan(CallOpening(stem, (8,)), (b"[",), tree=tree).scored == scored

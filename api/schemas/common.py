@@ -138,11 +138,13 @@ class DecisionFields(RequestModel):
         description="Subtract the log-odds of a call after a prompt without content, with the same tools. "
         "false takes away the default of a model that was never trained for tools.",
     )
-    tool_probabilities: bool | None = Field(default=None, description="Tell P of each tool too; costs forward passes.")
+    tool_probabilities: bool | None = Field(
+        default=None, description="Tell P of each tool too; may cost forward passes."
+    )
     tool_choice_by: Literal["tokens", "likelihood"] | None = Field(
         default=None,
-        description="likelihood: the first call's tool is chosen by whole names, which costs forward passes and is the "
-        "default of a model that was never trained for tools; tokens: it is written as any text is.",
+        description="likelihood: the first call's tool is chosen by whole names, which may cost forward passes and is "
+        "the default of a model that was never trained for tools; tokens: it is written as any text is.",
     )
 
 
