@@ -4,12 +4,14 @@ What all calls begin with runs behind the row's own tokens in the same pass and 
 costs no pass. To compare tools costs one for each further place where their names part.
 """
 
+import itertools
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field, replace
 from typing import cast
 
 import mlx.core as mx
 
+from engine.cache import Cache
 from engine.decision_point import DecisionPlan
 from engine.draws import Drawer, StepRow
 from engine.events import Decision, Way
@@ -109,26 +111,38 @@ class Decider:
         """The same, with the tools as in the tree: how the model would choose among them, token by token."""
         if not tree.forks:
             return replace(scores, tools=[0.0] * len(tree.paths))
-        before = self._work.num_passes
-        lazy = [_following(self._behind(row, fork.before), fork) for fork in tree.forks]
+        num_before, lazy = self._work.num_passes, list[mx.array]()
+        run: tuple[int, ...] = ()
+        for fork in tree.forks:
+            if fork.before == row.scored[: len(fork.before)]:
+                assert row.open_logits is not None
+                lazy.append(_following(row.open_logits[len(fork.before)], fork))
+            else:
+                lazy.append(_following(self._run(row, fork.before, behind=run), fork))
+                run = fork.before
+        _cache(row).trim(len(run))
         mx.eval(lazy)
         self._work.num_waits += 1
         tools = tree.logprobs([cast("list[float]", each.tolist()) for each in lazy])
-        return replace(scores, tools=tools, passes=self._work.num_passes - before)
+        return replace(scores, tools=tools, passes=self._work.num_passes - num_before)
 
-    def _behind(self, row: StepRow, tokens: tuple[int, ...]) -> mx.array:
-        """(V,): the logits behind these tokens, which are run and taken back where the row's own pass has not."""
-        if tokens == row.scored[: len(tokens)]:
-            assert row.open_logits is not None
-            return row.open_logits[len(tokens)]
-        assert row.sequence.cache is not None
-        logits = self._model.forward([Chunk(list(tokens), row.sequence.cache, num_logits=1)])[-1]
+    def _run(self, row: StepRow, tokens: tuple[int, ...], *, behind: tuple[int, ...]) -> mx.array:
+        """(V,): the logits behind these tokens, which stay run. behind: what is run; what both begin with is kept."""
+        pairs = zip(tokens, behind, strict=False)
+        num_shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        cache = _cache(row)
+        cache.trim(len(behind) - num_shared)
+        logits = self._model.forward([Chunk(list(tokens[num_shared:]), cache, num_logits=1)])[-1]
         mx.async_eval(logits)
-        row.sequence.cache.trim(len(tokens))
         row.sequence.num_forward_passes += 1
         self._work.num_passes += 1
-        self._work.num_positions += len(tokens)
+        self._work.num_positions += len(tokens) - num_shared
         return logits
+
+
+def _cache(row: StepRow) -> Cache:
+    assert row.sequence.cache is not None
+    return row.sequence.cache
 
 
 def _following(logits: mx.array, fork: Fork) -> mx.array:

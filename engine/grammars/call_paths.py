@@ -52,7 +52,7 @@ class ToolTree:
     """The paths of all tools, none of which is the beginning of another, and where they part."""
 
     paths: tuple[ToolPath, ...] = ()
-    forks: tuple[Fork, ...] = ()  # the first one is on every path
+    forks: tuple[Fork, ...] = ()  # by what is before them: the first one is on every path
 
     @classmethod
     def of(cls, paths: Sequence[ToolPath]) -> Self:
@@ -60,8 +60,8 @@ class ToolTree:
         for path in paths:
             for number, token in enumerate(path.tokens):
                 following.setdefault(path.tokens[:number], {})[token] = None
-        forks = (Fork(before, tuple(tokens)) for before, tokens in following.items() if len(tokens) > 1)
-        return cls(tuple(paths), tuple(forks))
+        forks = [Fork(before, tuple(tokens)) for before, tokens in following.items() if len(tokens) > 1]
+        return cls(tuple(paths), tuple(sorted(forks, key=lambda fork: fork.before)))
 
     def logprobs(self, at_forks: Sequence[Sequence[float]]) -> list[float]:
         """Of each path, of the calls that are possible. at_forks: of what follows at each fork; natural logs."""
