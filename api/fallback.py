@@ -22,12 +22,12 @@ MAX_TOLD_CHARS = 200  # of what an upstream says about its failure
 
 
 def confidence(decisions: Iterable[Decision]) -> float | None:
-    """How sure the model is of what it decided; of several choices the least. None where nothing was decided."""
-    return min(map(_confidence, decisions), default=None)
+    """How sure the model is of whether to call; of several choices the least. None where that was not open."""
+    return min((_confidence(decision) for decision in decisions if not decision.required), default=None)
 
 
 def least_sure(decisions: Iterable[Decision]) -> Way:
-    """To what the model leaned where it was least sure. Precondition: something was decided."""
+    """To what the model leaned where it was least sure. Precondition: `confidence` is not None."""
     decision = min(decisions, key=_confidence)
     return decision.chosen or (Way.CALL if decision.p_call >= decision.p_text else Way.TEXT)
 

@@ -6,6 +6,7 @@ people wrote. Three questions, greedy: `required` (is the call right?), `auto` (
 as soon as it is there, and a run goes on from it.
 
     python benchmarks/finetune.py --out benchmarks/results/finetune.json --adapter ADAPTER_FOLDER
+    python benchmarks/finetune.py --decision default --out default.json --adapter ADAPTER_FOLDER
 """
 
 import argparse
@@ -42,6 +43,7 @@ from engine.requests import to_tools
 TOOLS = Path(__file__).parent / "data" / "finetune_tools.json"
 PARTS = ("before", "training", "after")
 MODES = ("required", "auto", "irrelevance")
+DECISIONS = {"tokens": TOKENS_DECIDE, "default": None}
 MAX_TOKENS = 64
 NUM_AT_ONCE = 4  # requests: more would compute the same prompts anew
 MAX_TEXT_CHARS = 60  # of an answer that counts as text
@@ -103,9 +105,10 @@ def _outcome(completion: Completion, request: Mapping[str, Any]) -> Outcome:
     }
 
 
-def evaluate(model: str, adapter: Path | None, data: Mapping[str, Any], seed: int) -> dict[str, list[Outcome]]:
-    with Engine(model, adapter_path=adapter, config=EngineConfig(decision=TOKENS_DECIDE)) as engine:
-        return {mode: ask(engine, mode, data, seed) for mode in MODES}
+def evaluate(options: argparse.Namespace, adapter: Path | None, data: Mapping[str, Any]) -> dict[str, list[Outcome]]:
+    config = EngineConfig(decision=DECISIONS[options.decision])
+    with Engine(options.model, adapter_path=adapter, config=config) as engine:
+        return {mode: ask(engine, mode, data, options.seed) for mode in MODES}
 
 
 def train(model: str, adapter: Path, seed: int) -> dict[str, Any]:
@@ -205,6 +208,8 @@ def main() -> None:
     parser.add_argument("--adapter", type=Path, required=True, help="folder for the adapter")
     parser.add_argument("--part", choices=PARTS, help="only this one; the others must be in --out")
     parser.add_argument("--limit", type=int, help="only the first requests")
+    decision_help = "what decides call or text, and the tool: the model's tokens, or its format's default (%(default)s)"
+    parser.add_argument("--decision", choices=DECISIONS, default="tokens", help=decision_help)
     options = parser.parse_args()
     result = run(options)
     if "summary" in result:
@@ -213,17 +218,18 @@ def main() -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     kept: dict[str, Any] = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
+    if kept.get("decision", options.decision) != options.decision:
+        raise SystemExit(f"{options.out} has results with --decision {kept['decision']}")
     data = json.loads(DATA.read_text())
     data["requests"] = data["requests"][: options.limit]
-    result: dict[str, Any] = {"model": options.model, "seed": options.seed, **kept}
+    result: dict[str, Any] = {"model": options.model, "seed": options.seed, "decision": options.decision, **kept}
     for part in PARTS:
         if part in result or options.part not in (None, part):
             continue
         if part == "training":
             result[part] = train(options.model, options.adapter, options.seed)
         else:
-            adapter = options.adapter if part == "after" else None
-            result[part] = evaluate(options.model, adapter, data, options.seed)
+            result[part] = evaluate(options, options.adapter if part == "after" else None, data)
         if options.out:
             options.out.write_text(json.dumps(result, indent=1) + "\n")
     if all(part in result for part in PARTS):

@@ -10,15 +10,18 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
 
 from engine.cache import Cache
 from engine.decision_point import DecisionPlan
 from engine.draws import Drawer, StepRow
 from engine.events import Decision, Way
 from engine.grammars.call_paths import Fork, ToolTree
-from engine.grammars.decision import CERTAIN, choice, is_call, log_odds, log_sum, shares
+from engine.grammars.decision import is_call, log_odds, log_shares, log_sum, shares
 from engine.model import Chunk, LanguageModel
-from engine.sampling.sampler import uniform
+from engine.sampling.bitmask import pack_bitmask
+from engine.sampling.sampler import SamplingRow, sample, stream_key, uniform
 from engine.sequence import Sequence
 from engine.work import Work
 
@@ -33,6 +36,7 @@ class _Scores:
     lasts: list[float]  # of each token that may end the marker
     others: list[float]  # of each token that begins a call in another of the family's ways
     tools: list[float] = field(default_factory=list)  # of each tool, if there is a call; none where that is not asked
+    biased: list[float] = field(default_factory=list)  # likewise, with the request's logit_bias
     passes: int = 0  # that it took
 
     @property
@@ -88,7 +92,8 @@ class Decider:
         wants_call = _wants_call(row.sequence, point.plan, scores)
         if wants_call or point.plan.options.tool_probabilities:
             scores = self._with_tools(row, scores, point.plan.tree)
-        decision, path = _decided(row.sequence, point.plan, scores, wants_call=wants_call)
+        path = self._call_path(row.sequence, point.plan, scores) if wants_call else []
+        decision = _decided(point.plan, scores, fits=bool(path) or not wants_call, calls=bool(path))
         if decision.chosen is Way.TEXT:
             point.bar_marker(scores.marker)
             if row.drawn[0] in point.bias:
@@ -110,7 +115,7 @@ class Decider:
     def _with_tools(self, row: StepRow, scores: _Scores, tree: ToolTree) -> _Scores:
         """The same, with the tools as in the tree: how the model would choose among them, token by token."""
         if not tree.forks:
-            return replace(scores, tools=[0.0] * len(tree.paths))
+            return replace(scores, tools=[0.0] * len(tree.paths), biased=[0.0] * len(tree.paths))
         num_before, lazy = self._work.num_passes, list[mx.array]()
         run: tuple[int, ...] = ()
         for fork in tree.forks:
@@ -123,8 +128,13 @@ class Decider:
         _cache(row).trim(len(run))
         mx.eval(lazy)
         self._work.num_waits += 1
-        tools = tree.logprobs([cast("list[float]", each.tolist()) for each in lazy])
-        return replace(scores, tools=tools, passes=self._work.num_passes - num_before)
+        logits, bias = [cast("list[float]", each.tolist()) for each in lazy], row.sequence.sampling.logit_bias
+        biased = [
+            [logit + bias.get(token, 0.0) for logit, token in zip(each, fork.following, strict=True)]
+            for each, fork in zip(logits, tree.forks, strict=True)
+        ]
+        tools, of_biased = (tree.logprobs([log_shares(each) for each in every]) for every in (logits, biased))
+        return replace(scores, tools=tools, biased=of_biased, passes=self._work.num_passes - num_before)
 
     def _run(self, row: StepRow, tokens: tuple[int, ...], *, behind: tuple[int, ...]) -> mx.array:
         """(V,): the logits behind these tokens, which stay run. behind: what is run; what both begin with is kept."""
@@ -139,6 +149,27 @@ class Decider:
         self._work.num_positions += len(tokens) - num_shared
         return logits
 
+    def _call_path(self, sequence: Sequence, plan: DecisionPlan, scores: _Scores) -> list[int]:
+        """The tokens by which the call begins, drawn as tokens are; none where no call can be completed."""
+        opening = plan.opening
+        ways, logits = [[*opening.stem, last] for last in opening.lasts], scores.lasts
+        if plan.by_likelihood:
+            ways, logits = [list(path.tokens) for path in plan.tree.paths], _compared(scores, plan)
+        key = stream_key(sequence.key, len(sequence.output), PATH)
+        row = SamplingRow(replace(sequence.sampling, logit_bias={}), key, 0, (), ())
+        allowed = np.ones((1, len(ways)), bool)
+        while allowed.any():
+            number = 0 if len(ways) == 1 else self._drawn(logits, allowed, row)
+            if sequence.can_follow(ways[number]):
+                return ways[number]
+            allowed[0, number] = False
+        return []
+
+    def _drawn(self, logits: list[float], allowed: NDArray[np.bool_], row: SamplingRow) -> int:
+        self._work.num_waits += 1
+        drawn = sample(mx.array([logits]), mx.array(pack_bitmask(allowed)), [row])
+        return cast("list[int]", drawn.tolist())[0]
+
 
 def _cache(row: StepRow) -> Cache:
     assert row.sequence.cache is not None
@@ -146,15 +177,12 @@ def _cache(row: StepRow) -> Cache:
 
 
 def _following(logits: mx.array, fork: Fork) -> mx.array:
-    """Natural logs of the probabilities of what may follow at a fork, where nothing else may. Lazy."""
-    own = logits[mx.array(fork.following)].astype(mx.float32)
-    return own - mx.logsumexp(own)
+    """The logits of what may follow at a fork. Lazy."""
+    return logits[mx.array(fork.following)].astype(mx.float32)
 
 
 def _odds(scores: _Scores, plan: DecisionPlan) -> float:
     """The log-odds of a call that count."""
-    if plan.must_call:
-        return CERTAIN
     return scores.log_odds - (plan.prior.log_odds if plan.prior else 0.0) + (plan.options.tool_call_bias or 0.0)
 
 
@@ -167,27 +195,23 @@ def _wants_call(sequence: Sequence, plan: DecisionPlan, scores: _Scores) -> bool
     return is_call(_odds(scores, plan), threshold=threshold, temperature=temperature, uniform=number)
 
 
-def _decided(
-    sequence: Sequence, plan: DecisionPlan, scores: _Scores, *, wants_call: bool
-) -> tuple[Decision, list[int]]:
-    options = plan.options
-    path = _call_path(sequence, plan, scores) if wants_call else []
-    chosen = Way.CALL if path else Way.TEXT
+def _decided(plan: DecisionPlan, scores: _Scores, *, calls: bool, fits: bool) -> Decision:
+    options, names = plan.options, [path.name for path in plan.tree.paths] if scores.tools else []
     shown = shares(_compared(scores, plan)) if scores.tools else []
-    names = [path.name for path in plan.tree.paths] if scores.tools else []
-    decision = Decision(
+    chosen = Way.CALL if calls else Way.TEXT
+    return Decision(
         log_odds=_odds(scores, plan),
         log_odds_raw=scores.log_odds,
+        required=plan.must_call,
         calibrated=plan.prior is not None,
         bias=options.tool_call_bias or 0.0,
         threshold=options.tool_call_threshold,
-        chosen=chosen if plan.decides and not (plan.must_call and not path) else None,
-        fits=bool(path) or not wants_call,
+        chosen=chosen if plan.decides and (calls or not plan.must_call) else None,
+        fits=fits,
         tools=dict(zip(names, shown, strict=True)) or None,
         tool_logprobs=dict(zip(names, scores.tools, strict=True)) or None,
         passes=scores.passes + (plan.prior.passes if plan.prior else 0),
     )
-    return decision, path
 
 
 def _compared(scores: _Scores, plan: DecisionPlan) -> list[float]:
@@ -196,20 +220,5 @@ def _compared(scores: _Scores, plan: DecisionPlan) -> list[float]:
     Else a model that was not trained for tools chooses the one that the prompt shows first, whatever is asked.
     """
     if plan.prior is not None and plan.prior.tools:
-        return [tool - before for tool, before in zip(scores.tools, plan.prior.tools, strict=True)]
-    return scores.tools
-
-
-def _call_path(sequence: Sequence, plan: DecisionPlan, scores: _Scores) -> list[int]:
-    """The tokens by which the call begins; none where no call can be completed."""
-    opening = plan.opening
-    ways = [(score, [*opening.stem, last]) for score, last in zip(scores.lasts, opening.lasts, strict=True)]
-    if plan.by_likelihood:
-        compared = zip(_compared(scores, plan), plan.tree.paths, strict=True)
-        ways = [(score, list(path.tokens)) for score, path in compared]
-    number, temperature = uniform(sequence.key, len(sequence.output), PATH), sequence.sampling.temperature
-    while ways:
-        _, tokens = ways.pop(choice([score for score, _ in ways], temperature=temperature, uniform=number))
-        if sequence.can_follow(tokens):
-            return tokens
-    return []
+        return [tool - before for tool, before in zip(scores.biased, plan.prior.tools, strict=True)]
+    return scores.biased

@@ -132,8 +132,9 @@ class LogprobsDelta:
 class Decision:
     """Call or text, as it stood where a turn that may have either had to become one. Log-odds are natural."""
 
-    log_odds: float  # of a call: calibrated, with the bias; about 28 where a call is required
+    log_odds: float  # of a call: calibrated, with the bias
     log_odds_raw: float  # the model's own: of what opens a call, before mask and temperature
+    required: bool = False  # a call: only its tool was open
     calibrated: bool = False
     bias: float = 0.0  # log-odds
     threshold: float | None = None
@@ -141,12 +142,14 @@ class Decision:
     fits: bool = True  # False: it was a call, but none could be completed within the tokens that are left
     tools: Mapping[str, float] | None = None  # of a call, the probability of each tool, where they were compared
     tool_logprobs: Mapping[str, float] | None = None  # likewise the model's own, before calibration; natural
-    passes: int = 0  # forward passes beyond those of the turn
+    passes: int = (
+        0  # to compare tools, which the turn's forward passes count too, and to read the prior, which they don't
+    )
 
     @property
     def p_call(self) -> float:
-        """What is compared with the threshold."""
-        return probability(self.log_odds)
+        """What is compared with the threshold; 1 where a call is required."""
+        return 1.0 if self.required else probability(self.log_odds)
 
     @property
     def p_call_raw(self) -> float:
@@ -154,7 +157,7 @@ class Decision:
 
     @property
     def p_text(self) -> float:
-        return probability(-self.log_odds)
+        return 0.0 if self.required else probability(-self.log_odds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -389,7 +389,7 @@ class Request:
                 raise RequestError(f"{param} stands beside a prompt of tokens; it needs messages", param=param)
         is_way = self.tool_choice_by is None or isinstance(self.tool_choice_by, ToolChoiceBy)
         check("tool_choice_by", self.tool_choice_by, "a ToolChoiceBy, or None", holds=is_way)
-        if self.tool_choice_by is ToolChoiceBy.LIKELIHOOD and not self.callable_tools:
+        if self.tool_choice_by is not None and not self.callable_tools:
             raise RequestError("tool_choice_by stands here, but there is no tool to call", param="tool_choice_by")
 
     def _check_beside_prompt(self) -> None:

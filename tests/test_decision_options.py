@@ -51,6 +51,7 @@ def test_options_out_of_range_are_refused_by_name(options: Mapping[str, Any], pa
         ({"decision": DecisionOptions(calibrate=False)}, "decision.calibrate"),
         ({"decision": "yes"}, "decision"),
         ({"tool_choice_by": "likelihood"}, "tool_choice_by"),
+        ({"tool_choice_by": "tokens"}, "tool_choice_by"),
     ],
 )
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_what_is_asked_of_a_decision_where_there_is_none_is_refused(
 
 
 def _value(given: Any) -> Any:
-    return ToolChoiceBy.LIKELIHOOD if given == "likelihood" else given
+    return ToolChoiceBy(given) if given in list(ToolChoiceBy) else given
 
 
 def test_a_call_that_must_come_is_no_decision_but_its_tool_may_be_chosen() -> None:

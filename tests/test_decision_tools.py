@@ -148,6 +148,44 @@ def test_by_likelihood_a_name_is_drawn_at_the_temperature_and_by_the_seed(hermes
     assert set(names) == {"calculate", "web_search"}
 
 
+def drawn(num_seeds: int = 200, tools: tuple[Tool, ...] = NAMED, **sampling: Any) -> dict[str, float]:
+    """How often each tool is called at temperature 1."""
+    options = {"tools": tools, "tool_choice": "required", "tool_choice_by": "likelihood", "max_tokens": 40}
+    with Engine(naming(), config=AS_ASKED) as engine:
+        names = [
+            engine.chat(
+                [USER], sampling=SamplingParams(1.0, seed=seed, **sampling), parallel_tool_calls=False, **options
+            )
+            .tool_calls[0]
+            .name
+            for seed in range(num_seeds)
+        ]
+    return {name: names.count(name) / num_seeds for name in set(names)}
+
+
+def test_names_are_drawn_by_their_probabilities() -> None:
+    assert drawn() == pytest.approx(OF_TOOLS, abs=0.08)
+
+
+@pytest.mark.parametrize("sampling", [{"top_k": 1}, {"top_p": 0.01}, {"min_p": 1.0}])
+def test_what_keeps_only_the_likeliest_token_keeps_only_the_likeliest_tool(sampling: Mapping[str, Any]) -> None:
+    assert drawn(20, **sampling) == {"jzkkk": 1.0}
+
+
+def test_a_bias_counts_where_names_part() -> None:
+    (j,) = fake_loaded().tokenizer.encode("j")
+    assert drawn(logit_bias={j: -100.0}) == pytest.approx({"qzk": 0.4, "qvk": 0.6}, abs=0.08)
+    sampling = SamplingParams(logit_bias={j: -100.0})
+    decision = decided(answered(naming(p=0.9), tools=NAMED, tool_choice_by="likelihood", sampling=sampling))
+    assert decision.tools == pytest.approx({"qzk": 0.4, "qvk": 0.6, "jzkkk": 0.0})
+    assert decision.tool_logprobs == pytest.approx({name: math.log(p) for name, p in OF_TOOLS.items()})
+
+
+def test_what_does_not_fit_leaves_the_others_their_shares() -> None:
+    tools = (QZK, QVK, Tool("j" + "k" * 60))
+    assert drawn(tools=tools) == pytest.approx({"qzk": 0.4, "qvk": 0.6}, abs=0.08)
+
+
 @each_kind
 def test_a_tool_whose_call_does_not_fit_is_not_chosen_by_likelihood(hermes: bool) -> None:
     long = Tool("calculate_" + "x" * 50)

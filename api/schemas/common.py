@@ -252,7 +252,7 @@ class Decision(ResponseModel):
     chosen: Literal["call", "text"] | None  # null: left to the tokens
     fits: bool  # false: it was a call, but none could be completed within the tokens that were left
     passes: int  # forward passes beyond those of the answer
-    tools: dict[str, float] | None = None  # where asked for
+    tools: dict[str, float] | None = None  # where they were compared
 
 
 class BestOf(ResponseModel):

@@ -16,9 +16,6 @@ def log_odds(logprob: float) -> float:
     return logprob - math.log(-math.expm1(logprob))
 
 
-CERTAIN = log_odds(0.0)
-
-
 def probability(odds: float) -> float:
     """Of something with these log-odds."""
     return 1 / (1 + math.exp(-odds)) if odds >= 0 else math.exp(odds) / (1 + math.exp(odds))
@@ -33,25 +30,17 @@ def is_call(odds: float, *, threshold: float | None, temperature: float, uniform
     return odds / temperature > log_odds(math.log(uniform))
 
 
-def choice(scores: Sequence[float], *, temperature: float, uniform: float) -> int:
-    """Which of several: the best, or one drawn by softmax(scores / temperature); of equals the first."""
-    best = max(range(len(scores)), key=lambda index: scores[index])
-    if temperature == 0:
-        return best
-    weights = [math.exp((score - scores[best]) / temperature) for score in scores]
-    left = uniform * sum(weights)
-    for index, weight in enumerate(weights):
-        left -= weight
-        if left < 0:
-            return index
-    return best
-
-
 def shares(scores: Sequence[float]) -> list[float]:
     """softmax(scores)."""
     best = max(scores)
     weights = [math.exp(score - best) for score in scores]
     return [weight / sum(weights) for weight in weights]
+
+
+def log_shares(scores: Sequence[float]) -> list[float]:
+    """log(softmax(scores))."""
+    total = log_sum(scores)
+    return [score - total for score in scores]
 
 
 def log_sum(logprobs: Sequence[float]) -> float:

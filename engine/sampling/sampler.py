@@ -48,9 +48,14 @@ def choice_key(seed: int, choice_index: int) -> int:
     return _derive(seed, choice_index)
 
 
+def stream_key(key: int, position: int, stream: int) -> int:
+    """The 64-bit key of another choice at an output position than its token; streams are independent."""
+    return _derive(_derive(key, position), stream)
+
+
 def uniform(key: int, position: int, stream: int) -> float:
-    """A number in (0, 1) for another choice at an output position than its token; streams are independent."""
-    return ((_derive(_derive(key, position), stream) >> 12) + 0.5) / 2**52
+    """A number in (0, 1), likewise."""
+    return ((stream_key(key, position, stream) >> 12) + 0.5) / 2**52
 
 
 def sample(logits: mx.array, bitmask: mx.array, rows: Sequence[SamplingRow]) -> mx.array:

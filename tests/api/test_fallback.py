@@ -27,6 +27,7 @@ from tests.api.servers import (
     custom_tool,
     events_of,
     fake_that_answers,
+    function_tool,
     is_idle,
     served,
     wait_until,
@@ -142,6 +143,16 @@ def test_what_needs_no_decision_or_only_we_can_honour_stays_here(
     assert answer.json()["choices"][0]["message"]["content"] == "Local."
 
 
+def test_a_required_call_stays_here_though_whole_names_choose_its_tool(
+    servers: tuple[LiveServer, LiveServer],
+) -> None:
+    body = {"tools": [WEATHER, function_tool("clock")], "tool_choice": "required", "max_tokens": 100}
+    answer = servers[0].chat(**body, toolmask={"tool_choice_by": "likelihood"}).json()
+    assert by(answer) == "model"
+    assert answer["toolmask"]["decision"]["p_call"] == 1
+    assert answer["choices"][0]["finish_reason"] == "tool_calls"
+
+
 def test_a_routed_request_is_not_handed_over() -> None:
     route = Route("sum", r"(?<sum>[\d+ ]+)", "calculate", {"expression": "{sum}"})
     with pair(tools=(calculate,), routes=(route,)) as (server, _):
@@ -155,6 +166,9 @@ def test_what_was_decided_by_a_threshold_is_as_sure_as_the_side_that_was_taken()
     called = Decision(log_odds=-1.0, log_odds_raw=-1.0, threshold=0.1, chosen=Way.CALL)
     assert confidence([even, called]) == pytest.approx(0.269, abs=1e-3)
     assert confidence([]) is None
+    required = Decision(log_odds=-1.0, log_odds_raw=-1.0, required=True, chosen=Way.CALL)
+    assert confidence([required]) is None
+    assert (required.p_call, required.p_text) == (1, 0)
 
 
 # What the upstream is asked, and what it may answer.

@@ -3,8 +3,10 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from engine.grammars.decision import choice, is_call, log_odds, log_sum, probability, shares, text_bias
+from engine.grammars.decision import is_call, log_odds, log_shares, log_sum, probability, shares, text_bias
 
 
 @pytest.mark.parametrize("p", [1e-300, 1e-9, 0.2, 0.5, 0.999])
@@ -25,11 +27,9 @@ def test_a_coin_falls_at_the_temperature() -> None:
         assert calls / 1000 == pytest.approx(probability(math.log(3) / temperature), abs=2e-3)
 
 
-def test_a_choice_is_drawn_by_its_scores_and_greedily_the_first_of_the_best() -> None:
-    numbers = [(index + 0.5) / 1000 for index in range(1000)]
-    drawn = [choice([0.0, math.log(3)], temperature=1.0, uniform=each) for each in numbers]
-    assert drawn.count(1) == 750
-    assert choice([1.0, 2.0, 2.0], temperature=0.0, uniform=0.9) == 1
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=9))
+def test_the_logs_of_shares_are_those_of_the_softmax(scores: list[float]) -> None:
+    assert [math.exp(each) for each in log_shares(scores)] == pytest.approx(shares(scores))
 
 
 def test_shares_add_up_to_one_and_keep_their_ratios() -> None:
