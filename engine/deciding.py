@@ -17,7 +17,7 @@ from engine.cache import Cache
 from engine.decision_point import DecisionPlan
 from engine.draws import Drawer, StepRow
 from engine.events import Decision, Way
-from engine.grammars.call_paths import Fork, ToolTree
+from engine.grammars.call_paths import ToolTree
 from engine.grammars.decision import is_call, log_odds, log_shares, log_sum, shares
 from engine.model import Chunk, LanguageModel
 from engine.sampling.bitmask import pack_bitmask
@@ -114,27 +114,31 @@ class Decider:
 
     def _with_tools(self, row: StepRow, scores: _Scores, tree: ToolTree) -> _Scores:
         """The same, with the tools as in the tree: how the model would choose among them, token by token."""
-        if not tree.forks:
-            return replace(scores, tools=[0.0] * len(tree.paths), biased=[0.0] * len(tree.paths))
-        num_before, lazy = self._work.num_passes, list[mx.array]()
-        run: tuple[int, ...] = ()
-        for fork in tree.forks:
-            if fork.before == row.scored[: len(fork.before)]:
-                assert row.open_logits is not None
-                lazy.append(_following(row.open_logits[len(fork.before)], fork))
-            else:
-                lazy.append(_following(self._run(row, fork.before, behind=run), fork))
-                run = fork.before
-        _cache(row).trim(len(run))
-        mx.eval(lazy)
-        self._work.num_waits += 1
-        logits, bias = [cast("list[float]", each.tolist()) for each in lazy], row.sequence.sampling.logit_bias
+        num_before, bias = self._work.num_passes, row.sequence.sampling.logit_bias
+        logits = self._at_forks(row, tree)
         biased = [
             [logit + bias.get(token, 0.0) for logit, token in zip(each, fork.following, strict=True)]
             for each, fork in zip(logits, tree.forks, strict=True)
         ]
-        tools, of_biased = (tree.logprobs([log_shares(each) for each in every]) for every in (logits, biased))
-        return replace(scores, tools=tools, biased=of_biased, passes=self._work.num_passes - num_before)
+        of_own, of_biased = (tree.logprobs([log_shares(each) for each in every]) for every in (logits, biased))
+        return replace(scores, tools=of_own, biased=of_biased, passes=self._work.num_passes - num_before)
+
+    def _at_forks(self, row: StepRow, tree: ToolTree) -> list[list[float]]:
+        """The logits of what follows at each fork. What runs for them is taken back."""
+        lazy: list[mx.array] = []
+        run: tuple[int, ...] = ()
+        for fork in tree.forks:
+            if fork.before == row.scored[: len(fork.before)]:
+                assert row.open_logits is not None
+                behind = row.open_logits[len(fork.before)]
+            else:
+                behind, run = self._run(row, fork.before, behind=run), fork.before
+            lazy.append(behind[mx.array(fork.following)].astype(mx.float32))
+        if run:
+            _cache(row).trim(len(run))
+        mx.eval(lazy)
+        self._work.num_waits += bool(lazy)
+        return [cast("list[float]", each.tolist()) for each in lazy]
 
     def _run(self, row: StepRow, tokens: tuple[int, ...], *, behind: tuple[int, ...]) -> mx.array:
         """(V,): the logits behind these tokens, which stay run. behind: what is run; what both begin with is kept."""
@@ -174,11 +178,6 @@ class Decider:
 def _cache(row: StepRow) -> Cache:
     assert row.sequence.cache is not None
     return row.sequence.cache
-
-
-def _following(logits: mx.array, fork: Fork) -> mx.array:
-    """The logits of what may follow at a fork. Lazy."""
-    return logits[mx.array(fork.following)].astype(mx.float32)
 
 
 def _odds(scores: _Scores, plan: DecisionPlan) -> float:
