@@ -218,7 +218,7 @@ def main() -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     kept: dict[str, Any] = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
-    if kept.get("decision", options.decision) != options.decision:
+    if kept and kept["decision"] != options.decision:
         raise SystemExit(f"{options.out} has results with --decision {kept['decision']}")
     data = json.loads(DATA.read_text())
     data["requests"] = data["requests"][: options.limit]

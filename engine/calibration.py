@@ -34,7 +34,6 @@ class Calibration:
         for run in runs:
             if prior is not None and run.sequence.point is not None:
                 run.sequence.point.calibrate(prior)
-                prior = replace(prior, passes=0)  # are told once
 
     def prior(self, request: Request, on_probe: OnProbe | None = None) -> Prior | None:
         """What the request's decision is calibrated by; None where it is not to be. Waits for a pass of its own.

@@ -13,12 +13,11 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.cache import Cache
 from engine.decision_point import DecisionPlan
 from engine.draws import Drawer, StepRow
 from engine.events import Decision, Way
 from engine.grammars.call_paths import ToolTree
-from engine.grammars.decision import is_call, log_odds, log_shares, log_sum, shares
+from engine.grammars.decision import SMALLEST, is_call, log_odds, log_shares, log_sum, shares
 from engine.model import Chunk, LanguageModel
 from engine.sampling.bitmask import pack_bitmask
 from engine.sampling.sampler import SamplingRow, sample, stream_key, uniform
@@ -133,9 +132,10 @@ class Decider:
                 behind = row.open_logits[len(fork.before)]
             else:
                 behind, run = self._run(row, fork.before, behind=run), fork.before
-            lazy.append(behind[mx.array(fork.following)].astype(mx.float32))
+            following = behind[mx.array(fork.following)].astype(mx.float32)
+            lazy.append(mx.nan_to_num(following, nan=mx.finfo(mx.float32).min))
         if run:
-            _cache(row).trim(len(run))
+            row.cache.trim(len(run))
         mx.eval(lazy)
         self._work.num_waits += bool(lazy)
         return [cast("list[float]", each.tolist()) for each in lazy]
@@ -144,7 +144,7 @@ class Decider:
         """(V,): the logits behind these tokens, which stay run. behind: what is run; what both begin with is kept."""
         pairs = zip(tokens, behind, strict=False)
         num_shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-        cache = _cache(row)
+        cache = row.cache
         cache.trim(len(behind) - num_shared)
         logits = self._model.forward([Chunk(list(tokens[num_shared:]), cache, num_logits=1)])[-1]
         mx.async_eval(logits)
@@ -155,8 +155,9 @@ class Decider:
 
     def _call_path(self, sequence: Sequence, plan: DecisionPlan, scores: _Scores) -> list[int]:
         """The tokens by which the call begins, drawn as tokens are; none where no call can be completed."""
-        opening = plan.opening
-        ways, logits = [[*opening.stem, last] for last in opening.lasts], scores.lasts
+        opening, bias = plan.opening, sequence.sampling.logit_bias
+        ways = [[*opening.stem, last] for last in opening.lasts]
+        logits = [logprob + bias.get(last, 0.0) for logprob, last in zip(scores.lasts, opening.lasts, strict=True)]
         if plan.by_likelihood:
             ways, logits = [list(path.tokens) for path in plan.tree.paths], _compared(scores, plan)
         key = stream_key(sequence.key, len(sequence.output), PATH)
@@ -173,11 +174,6 @@ class Decider:
         self._work.num_waits += 1
         drawn = sample(mx.array([logits]), mx.array(pack_bitmask(allowed)), [row])
         return cast("list[int]", drawn.tolist())[0]
-
-
-def _cache(row: StepRow) -> Cache:
-    assert row.sequence.cache is not None
-    return row.sequence.cache
 
 
 def _odds(scores: _Scores, plan: DecisionPlan) -> float:
@@ -219,5 +215,5 @@ def _compared(scores: _Scores, plan: DecisionPlan) -> list[float]:
     Else a model that was not trained for tools chooses the one that the prompt shows first, whatever is asked.
     """
     if plan.prior is not None and plan.prior.tools:
-        return [tool - before for tool, before in zip(scores.biased, plan.prior.tools, strict=True)]
+        return [tool - max(before, SMALLEST) for tool, before in zip(scores.biased, plan.prior.tools, strict=True)]
     return scores.biased

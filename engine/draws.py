@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.cache import Cache
 from engine.errors import GenerationError, MatcherError
 from engine.events import TokenLogprob
 from engine.grammars.matcher import Bitmask, GrammarCompiler, Matcher
@@ -44,6 +45,12 @@ class StepRow:
     bitmask: Bitmask | None = None  # (num_draws, W)
     drawn: list[int] = field(default_factory=list)  # per position: before the first drafted token, ..., after the last
     errors: dict[int, GenerationError] = field(default_factory=dict)  # by position
+
+    @property
+    def cache(self) -> Cache:
+        """Of the sequence, which has begun."""
+        assert self.sequence.cache is not None
+        return self.sequence.cache
 
     @property
     def num_draws(self) -> int:

@@ -146,7 +146,7 @@ class Stepper:
         """Let others have the prompts that were read in this step."""
         for row in rows:
             if row.reads and self.prefixes is not None and (row.draws or self.prefixes.keeps_chunks):
-                self._keep(row.sequence, _cache(row))
+                self._keep(row.sequence, row.cache)
 
     def _keep(self, sequence: Sequence, cache: Cache) -> None:
         if self.prefixes is None:
@@ -212,12 +212,12 @@ class Stepper:
     def _launch(self, rows: Rows[StepRow]) -> None:
         """Start the forward passes. What a row has run is no longer pending."""
         rows = [row for row in rows if row.logits is None]
-        caches = [_cache(row) for row in rows]
+        caches = [row.cache for row in rows]
         widths = [len(row.tokens) + len(row.scored) for row in rows]
         for members in plan_passes(widths, [cache.group for cache in caches], self._pass_cost):
             together = [rows[index] for index in members]
             logits = self._model.forward([_chunk(row) for row in together])
-            unread = [array for row in together if row.num_logits == 0 for array in _cache(row).arrays()]
+            unread = [array for row in together if row.num_logits == 0 for array in row.cache.arrays()]
             mx.async_eval(logits, *unread)
             self._count_pass(together, [widths[index] for index in members])
             first = 0
@@ -227,7 +227,7 @@ class Stepper:
                 if row.scored:
                     row.open_logits = mx.concatenate([row.logits[-1:], logits[first : first + len(row.scored)]])
                     first += len(row.scored)
-                    _cache(row).trim(len(row.scored))
+                    row.cache.trim(len(row.scored))
                 row.sequence.pending = row.sequence.pending[len(row.tokens) - len(row.drafts) :]
 
     def _look_ahead(self, rows: Rows[StepRow], tokens: mx.array) -> None:
@@ -237,11 +237,11 @@ class Stepper:
         answer costs none.
         """
         going_on = [index for index, row in enumerate(rows) if row.sequence.tokens_left > 1]
-        groups = [_cache(rows[index]).group for index in going_on]
+        groups = [rows[index].cache.group for index in going_on]
         for members in plan_passes([1] * len(going_on), groups, self._pass_cost):
             indices = [going_on[member] for member in members]
             together = [rows[index] for index in indices]
-            chunks = [Chunk([0], _cache(row), num_logits=1) for row in together]
+            chunks = [Chunk([0], row.cache, num_logits=1) for row in together]
             logits = self._model.forward(chunks, tokens[mx.array(indices)])
             mx.async_eval(logits)
             self._count_pass(together, [1] * len(together))
@@ -331,7 +331,7 @@ class Stepper:
 
     def _settle(self, row: StepRow, num_accepted: int, num_rows: int) -> None:
         """Take back what was drafted in vain, and count whether drafts pay."""
-        _cache(row).trim(len(row.drafts) - num_accepted)
+        row.cache.trim(len(row.drafts) - num_accepted)
         self.work.num_drafted += len(row.drafts)
         self.work.num_accepted += num_accepted
         row.sequence.drafting.settle(
@@ -346,7 +346,7 @@ class Stepper:
         """Keep of a pass that ran ahead what the row goes on with. is_refused: another token was taken than ran."""
         sequence = row.sequence
         if is_refused or sequence.at_decision:  # there, the token runs again: with what is scored behind it
-            _cache(row).trim(1)
+            row.cache.trim(1)
         else:
             sequence.pending = sequence.pending[1:]  # it has gone through the model
         if sequence.pending or sequence.stop_reason is not None:  # so the logits are not those of the next token
@@ -357,11 +357,6 @@ def _prefix_cache(max_bytes: int, memory: Memory) -> PrefixCache | SnapshotCache
     if not max_bytes:
         return None
     return PrefixCache(max_bytes, memory.bytes_per_token) if memory.can_cut else SnapshotCache(max_bytes)
-
-
-def _cache(row: StepRow) -> Cache:
-    assert row.sequence.cache is not None
-    return row.sequence.cache
 
 
 def _rows_of(logits: mx.array, first: int, num_rows: int) -> mx.array:
@@ -379,4 +374,4 @@ def _may_look_ahead(row: StepRow) -> bool:
 
 def _chunk(row: StepRow) -> Chunk:
     tokens = [*row.tokens, *row.scored] if row.scored else row.tokens
-    return Chunk(tokens, _cache(row), row.num_logits + len(row.scored))
+    return Chunk(tokens, row.cache, row.num_logits + len(row.scored))

@@ -52,11 +52,17 @@ CORPUS = [
 
 @functools.cache
 def fake_tokenizer(
-    *, hermes: bool = False, num_merges: int = 160, special_markers: bool = True, reasons: bool = False
+    *,
+    hermes: bool = False,
+    num_merges: int = 160,
+    special_markers: bool = True,
+    reasons: bool = False,
+    added: tuple[str, ...] = (),
 ) -> Tokenizer:
     """Byte-level BPE with a few hundred tokens; hermes: the markers are single special tokens.
 
     special_markers: off makes them ordinary added tokens, as Qwen's are. reasons: with a template that knows <think>.
+    added: texts that are one token each.
     """
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -66,6 +72,7 @@ def fake_tokenizer(
         special |= {"<tool_call>": special_markers, "</tool_call>": special_markers}
     if hermes and reasons:
         special |= {"<think>": False, "</think>": False}
+    special |= dict.fromkeys(added, False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     backend.train_from_iterator(
         CORPUS,

@@ -88,12 +88,12 @@ def test_the_prior_of_a_model_that_reasons_is_that_after_no_thought() -> None:
     assert decision.log_odds == pytest.approx(math.log(0.2 / 0.8) - math.log(0.05 / 0.95), abs=1e-3)
 
 
-def test_choices_of_one_request_share_one_prior_and_its_passes_are_told_once() -> None:
+def test_choices_of_one_request_share_one_prior_and_each_tells_its_passes() -> None:
     loaded = decider({}, hermes=True, by_prompt=by_prompt)
     request = Request(messages=(USER,), tools=TOOLS, decision=DecisionOptions(calibrate=True), max_tokens=60)
     with Engine(loaded) as engine:
         decisions = [decided(each.completion()) for each in engine.submit_choices(request, 3)]
-    assert [each.passes for each in decisions] == [1, 0, 0]
+    assert [each.passes for each in decisions] == [1, 1, 1]
     assert len({each.p_call for each in decisions}) == 1
 
 

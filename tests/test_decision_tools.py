@@ -25,6 +25,7 @@ from tests.deciders import (
     AS_ASKED,
     MARKER,
     TOOLS,
+    Script,
     answered,
     decided,
     decider,
@@ -32,7 +33,7 @@ from tests.deciders import (
     marker_then_text,
     pieces,
 )
-from tests.fakes import SEARCH, USER, fake_loaded
+from tests.fakes import SEARCH, USER, FakeModel, ScriptedModel, fake_loaded, fake_tokenizer, scripted
 
 # Each letter of their names is a token.
 QZK, QVK, JZK = NAMED = tuple(Tool(name) for name in ("qzk", "qvk", "jzkkk"))
@@ -219,6 +220,35 @@ def test_names_that_nothing_ends_are_not_compared_where_one_begins_another(
     ):
         engine.chat([USER], tools=tools, **options)
     assert raised.value.param == param
+
+
+@pytest.mark.parametrize(("bias", "name"), [(0.0, "calculate"), (-100.0, "web_search")])
+def test_a_bias_counts_where_the_marker_s_token_reaches_into_the_name(bias: float, name: str) -> None:
+    tokenizer = fake_tokenizer(added=("[calc", "[web"))
+    loaded = replace(fake_loaded(), tokenizer=tokenizer)
+    model = FakeModel(tokenizer.num_tokens, {}, {}, 0)
+    said = Script(loaded, {"": {"[calc": 0.5, "[web": 0.3, "Y": 0.2}})
+    sampling = SamplingParams(logit_bias={tokenizer.encode("[calc")[0]: bias})
+    with Engine(scripted(replace(loaded, model=model), said), tool_format="llama4-pythonic", config=AS_ASKED) as engine:
+        decision = DecisionOptions(tool_call_threshold=0.0, tool_probabilities=True)
+        completion = engine.chat([USER], tools=TOOLS, decision=decision, sampling=sampling, max_tokens=100)
+    assert completion.tool_calls[0].name == name
+    assert decided(completion).p_call_raw == pytest.approx(0.8, rel=1e-4)
+    shares = {"calculate": 0.0, "web_search": 1.0} if bias else {"calculate": 0.625, "web_search": 0.375}
+    assert decided(completion).tools == pytest.approx(shares)
+
+
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_a_tool_whose_tokens_are_impossible_has_no_share_and_takes_none(calibrate: bool) -> None:
+    loaded = naming()
+    (j,) = loaded.tokenizer.encode("j")
+    assert isinstance(loaded.model, ScriptedModel)
+    script = loaded.model.script
+    never = scripted(loaded, lambda tokens: {**script(tokens), j: -math.inf})
+    options = DecisionOptions(tool_probabilities=True, calibrate=calibrate)
+    tools = decided(answered(never, options, tools=NAMED)).tools
+    shares = {"qzk": 0.5, "qvk": 0.5, "jzkkk": 0.0} if calibrate else {"qzk": 0.4, "qvk": 0.6, "jzkkk": 0.0}
+    assert tools == pytest.approx(shares)  # calibrated by itself: this model says the same of any request
 
 
 @pytest.mark.parametrize(
