@@ -218,8 +218,8 @@ def main() -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     kept: dict[str, Any] = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
-    if kept and kept["decision"] != options.decision:
-        raise SystemExit(f"{options.out} has results with --decision {kept['decision']}")
+    if kept and kept.get("decision") != options.decision:
+        raise SystemExit(f"{options.out} has results of --decision {kept.get('decision')}, not {options.decision}")
     data = json.loads(DATA.read_text())
     data["requests"] = data["requests"][: options.limit]
     result: dict[str, Any] = {"model": options.model, "seed": options.seed, "decision": options.decision, **kept}

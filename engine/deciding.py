@@ -4,7 +4,6 @@ What all calls begin with runs behind the row's own tokens in the same pass and 
 costs no pass. To compare tools costs one for each further place where their names part.
 """
 
-import itertools
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -19,6 +18,7 @@ from engine.events import Decision, Way
 from engine.grammars.call_paths import ToolTree
 from engine.grammars.decision import SMALLEST, is_call, log_odds, log_shares, log_sum, shares
 from engine.model import Chunk, LanguageModel
+from engine.prefix_cache import num_in_common
 from engine.sampling.bitmask import pack_bitmask
 from engine.sampling.sampler import SamplingRow, sample, stream_key, uniform
 from engine.sequence import Sequence
@@ -142,9 +142,7 @@ class Decider:
 
     def _run(self, row: StepRow, tokens: tuple[int, ...], *, behind: tuple[int, ...]) -> mx.array:
         """(V,): the logits behind these tokens, which stay run. behind: what is run; what both begin with is kept."""
-        pairs = zip(tokens, behind, strict=False)
-        num_shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-        cache = row.cache
+        num_shared, cache = num_in_common(tokens, behind), row.cache
         cache.trim(len(behind) - num_shared)
         logits = self._model.forward([Chunk(list(tokens[num_shared:]), cache, num_logits=1)])[-1]
         mx.async_eval(logits)

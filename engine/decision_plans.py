@@ -79,10 +79,13 @@ class DecisionPlans:
             by_likelihood=by_likelihood,
             tree=self._tree(request) if self._compares_tools(request) else ToolTree(),
         )
-        if (reason := self._why_not(plan)) is not None:
-            param = "tool_choice_by" if by_likelihood else ".".join(["decision", *options.given[:1]])
-            raise RequestError(f"{param} cannot be done: {reason}", param=param)
+        self._check(plan)
         return plan
+
+    def _check(self, plan: DecisionPlan) -> None:
+        if (reason := self._why_not(plan)) is not None:
+            param = "tool_choice_by" if plan.by_likelihood else ".".join(["decision", *plan.options.given[:1]])
+            raise RequestError(f"{param} cannot be done: {reason}", param=param)
 
     def _wants_likelihood(self, request: Request) -> bool:
         """Whether whole names would choose the tool, if there were several and the turn were calibrated."""

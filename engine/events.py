@@ -142,9 +142,7 @@ class Decision:
     fits: bool = True  # False: it was a call, but none could be completed within the tokens that are left
     tools: Mapping[str, float] | None = None  # of a call, the probability of each tool, where they were compared
     tool_logprobs: Mapping[str, float] | None = None  # likewise the model's own, before calibration; natural
-    passes: int = (
-        0  # to compare tools, which the turn's forward passes count too, and to read the prior, which they don't
-    )
+    passes: int = 0  # to compare tools, which are among the turn's, and to read the prior, which are not
 
     @property
     def p_call(self) -> float:

@@ -100,8 +100,8 @@ class PrefixCache:
                 yield whole, BLOCK
                 block = whole
                 continue
-            best = max(block.children.values(), key=lambda child: _num_shared(child.tokens, rest), default=None)
-            if best is not None and (num_shared := _num_shared(best.tokens, rest)):
+            best = max(block.children.values(), key=lambda child: num_in_common(child.tokens, rest), default=None)
+            if best is not None and (num_shared := num_in_common(best.tokens, rest)):
                 yield best, num_shared
             return
 
@@ -129,7 +129,7 @@ class PrefixCache:
             self._drop(next(iter(self._by_use)))
 
 
-def _num_shared(one: Sequence[int], other: Sequence[int]) -> int:
+def num_in_common(one: Sequence[int], other: Sequence[int]) -> int:
     """The length of the longest common beginning."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
